@@ -1,0 +1,117 @@
+"""Datasets: what validation is asked for, and what it found out."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from app.domain.artifacts import Bundle
+from app.domain.base import Value
+from app.domain.errors import Failure
+from app.domain.spec import Task
+from app.domain.states import AssetStatus
+
+DatasetKind = Literal["images", "arrays"]
+"""`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …)."""
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+MAX_CORRUPT_FRACTION = 0.05
+MAX_LISTED = 100
+"""At most so many corrupt or duplicate examples are listed by name; the counts are complete."""
+
+
+class DatasetOptions(Value):
+    """What a person may say about a dataset; everything is found out where it is left out."""
+
+    kind: DatasetKind | None = None
+    task: Task | None = None
+    """Left out: class folders and integer labels are classes (two: binary), other numbers regression."""
+    validation_fraction: float = Field(default=0.15, gt=0, lt=0.9)
+    test_fraction: float = Field(default=0.15, gt=0, lt=0.9)
+    """Fractions apply where the file does not bring that split itself."""
+    split_seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    class_names: list[str] | None = Field(default=None, min_length=2, max_length=10_000)
+    """Arrays: what the labels 0, 1, 2, … mean. Left out: the labels themselves are the names."""
+
+    @model_validator(mode="after")
+    def _some_left_to_train(self) -> "DatasetOptions":
+        if self.validation_fraction + self.test_fraction >= 1:
+            message = (
+                "validation_fraction and test_fraction must leave something to train on; "
+                f"received {self.validation_fraction} + {self.test_fraction}"
+            )
+            raise ValueError(message)
+        return self
+
+
+class SplitInfo(Value):
+    """One split of a dataset."""
+
+    examples: int
+    class_counts: dict[str, int] | None = None
+    """Examples of each class, by its name; `None` for regression."""
+
+
+class CorruptExample(Value):
+    """An example that could not be read."""
+
+    name: str
+    reason: str
+
+
+class DatasetInfo(Value):
+    """What validation found out about a dataset; stored with it."""
+
+    kind: DatasetKind
+    task: Task
+    example_shape: list[int | None]
+    """Without the batch axis; `None` where examples differ: `[None, None, 3]`."""
+    dtype: str
+    """Of the stored examples: `uint8` images, or the array's own."""
+    value_range: tuple[float, float]
+    """Smallest and largest value over all examples."""
+    classes: list[str] | None
+    """Names of the classes in the order of the labels; `None` for regression."""
+    targets: int = 1
+    """Numbers to predict for each example in regression; 1 otherwise."""
+    splits: dict[SplitName, SplitInfo]
+    corrupt: list[CorruptExample] = Field(default_factory=list)
+    corrupt_count: int = 0
+    duplicates_across_splits: int = 0
+    """Examples whose bytes stand in more than one split, exactly."""
+    duplicates: list[list[str]] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+    digest: str
+    """sha256 over examples, labels and splits: equal digests are equal datasets."""
+
+
+class PreviewExample(Value):
+    """One example for people to look at."""
+
+    split: SplitName
+    index: int
+    label: str | float | list[float]
+    shape: list[int]
+    image_png: str | None = None
+    """The picture, at most 128 pixels wide, as base64 of a PNG file; `None` for arrays that are no pictures."""
+    values: list[float] | None = None
+    """The first 32 numbers of an array that is no picture."""
+
+
+class Dataset(Value):
+    """A validated, immutable set of examples with its splits."""
+
+    id: str
+    name: str
+    created_at: float
+    """Unix seconds, like all times here."""
+    status: AssetStatus
+    file_id: str
+    options: DatasetOptions
+    info: DatasetInfo | None
+    """Set once the status is `ready`."""
+    preview: list[PreviewExample] = Field(default_factory=list)
+    """A few examples of each class, made at validation."""
+    canonical: Bundle | None
+    """What training processes read."""
+    error: Failure | None

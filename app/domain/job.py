@@ -1,0 +1,157 @@
+"""Jobs: what is asked for, and what is known about one."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from app.domain.artifacts import Artifact, Bundle
+from app.domain.base import Value
+from app.domain.errors import Failure
+from app.domain.progress import Level, PhaseProgress, Stage
+from app.domain.report import Report
+from app.domain.spec import ResolvedSpec, Spec
+from app.domain.states import JobStatus
+
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+class JobRequest(Spec):
+    """A request to fine-tune: a source, a dataset and how."""
+
+    model: str = Field(
+        min_length=1,
+        max_length=100,
+        description="A model's id, or the id of an uploaded model file.",
+        examples=["model-01jd…"],
+    )
+    training_file: str = Field(
+        min_length=1,
+        max_length=100,
+        description="A dataset's id, or the id of an uploaded data file.",
+        examples=["ds-01jd…"],
+    )
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1, description="Made and stored if left out.")
+    suffix: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9._\-]{1,64}$", description="Part of the result's name."
+    )
+    metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
+
+
+class StageRecord(Value):
+    """A stage that a job went through, in one attempt."""
+
+    stage: Stage
+    attempt: int
+    started_at: float
+    finished_at: float | None = None
+
+
+class Attempt(Value):
+    """The execution of a job that runs now, or ran last."""
+
+    number: int
+    worker: str | None
+    lease_expires_at: float | None
+
+
+class Job(Value):
+    """Everything known about a job except its events, metrics and checkpoints."""
+
+    id: str
+    created_at: float
+    """Unix seconds, like all times here."""
+    started_at: float | None
+    finished_at: float | None
+    status: JobStatus
+    cancel_requested_at: float | None
+    model: str
+    """As requested: a model's or a file's id."""
+    training_file: str
+    model_id: str
+    """The model it trains from; for a file, the model that the file became."""
+    dataset_id: str
+    spec: ResolvedSpec
+    suffix: str | None
+    metadata: dict[str, str]
+    stage: Stage | None
+    stage_history: list[StageRecord]
+    phase: PhaseProgress | None
+    progress: float
+    """Fraction of the work done, from 0 to 1."""
+    eta_seconds: float | None
+    attempt: Attempt
+    error: Failure | None
+    result_model_id: str | None
+    artifacts: Bundle
+    report: Report | None
+    updated_at: float
+    """Changes with every change of this record."""
+
+
+class Event(Value):
+    """One line of a job's history. Numbers count from 1 without gaps."""
+
+    job_id: str
+    number: int
+    created_at: float
+    level: Level
+    type: str
+    """`message`, `metrics`, `stage`, `phase`, `status`, `completed` (the last one)."""
+    message: str
+    data: dict[str, object] = Field(default_factory=dict)
+
+
+class Checkpoint(Value):
+    """The weights at the end of a phase."""
+
+    id: str
+    job_id: str
+    created_at: float
+    attempt: int
+    step: int
+    phase: PhaseProgress
+    metrics: dict[str, float]
+    artifact: Artifact
+
+
+class EpochMetrics(Value):
+    """What one epoch measured."""
+
+    job_id: str
+    attempt: int
+    number: int
+    """Epochs since the start of the job, from 1."""
+    created_at: float
+    phase: PhaseProgress
+    step: int
+    metrics: dict[str, float]
+
+
+class Plan(Value):
+    """What a job would do: the resolved spec and what is worth knowing before it starts."""
+
+    spec: ResolvedSpec
+    cut_layer: str | None
+    """The last layer that would be reused, and what is dropped."""
+    dropped_layers: list[str]
+    output: str
+    """The output layer in words: `softmax over 6 classes`."""
+    phases: list["PhasePlan"]
+    warnings: list[str]
+
+
+class PhasePlan(Value):
+    """What one phase would train."""
+
+    name: str
+    epochs: int
+    optimizer: str
+    learning_rate: float
+    unfrozen_layers: list[str]
+    """Layers of the backbone that train; the head always does."""
+    frozen_layers: int
+    trainable_backbone_parameters: int
+
+
+Plan.model_rebuild()

@@ -1,0 +1,89 @@
+"""Models: a source's layer table and what Thaw knows about it after registration."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from app.domain.artifacts import Bundle
+from app.domain.base import Value
+from app.domain.errors import Failure
+from app.domain.spec import Rescale
+from app.domain.states import AssetStatus
+
+ModelFormat = Literal["keras", "h5"]
+"""`keras`: a `.keras` archive (Keras 3); `h5`: HDF5 written by `model.save`, Keras 2 or 3."""
+
+
+class LayerRow(Value):
+    """One layer of a source, as cuts and `unfreeze` count them: nested models are opened, depth first."""
+
+    index: int
+    """Position from 0; `keep_first: n` keeps the rows with `index < n`."""
+    path: str
+    """What `cut.layer` takes: the layer's name, with the names of the models around it: `outer/inner`."""
+    class_name: str
+    output_shape: list[int | None] | list[list[int | None]] | None
+    """With the batch axis first, as `None`; a list of shapes if there are several outputs."""
+    parameters: int
+    """Numbers in its weights, batch-norm statistics included."""
+    has_weights: bool
+    legal_cut: bool
+    """Whether `cut.layer` may name it: all that the head would need passes through its one output."""
+    illegal_because: str | None = None
+    """Why it may not, in a sentence."""
+
+
+class SourceInfo(Value):
+    """What registration found out about a model; stored with it."""
+
+    format: ModelFormat
+    keras_version: str | None
+    """The version that wrote the file, as it says itself."""
+    class_name: str
+    """`Sequential` or `Functional`."""
+    name: str
+    input_shape: list[int | None]
+    """With the batch axis: `[None, 224, 224, 3]`."""
+    input_dtype: str
+    output_shape: list[int | None]
+    parameters: int
+    layers: list[LayerRow]
+    rescale: Rescale | None
+    """How the source wants its inputs, if whoever registered it said so or the model came out of a job."""
+    labels: list[str] | None = None
+    """Names of its outputs, where known."""
+    upgrades: list[str] = Field(default_factory=list)
+    """What had to be changed in the file's configuration so that it loads, in sentences."""
+    digest: str
+    """sha256 over the architecture and every weight: equal digests are equal models."""
+
+
+class ModelOptions(Value):
+    """What a person may say about a model when registering it."""
+
+    rescale: Rescale | None = None
+    """How the source wants its inputs; jobs use it unless they say otherwise."""
+    labels: list[str] | None = Field(default=None, min_length=1, max_length=100_000)
+    """Names of its outputs, in order."""
+
+
+class Model(Value):
+    """A Keras model that Thaw knows: a source somebody registered, or the result of a job."""
+
+    id: str
+    name: str
+    created_at: float
+    """Unix seconds, like all times here."""
+    status: AssetStatus
+    file_id: str | None
+    """The upload that it was registered from."""
+    job_id: str | None
+    """The job whose result it is."""
+    options: ModelOptions
+    info: SourceInfo | None
+    """Set once the status is `ready`."""
+    canonical: Bundle | None
+    """What training processes open: `config.json`, `weights.safetensors`, `source.json`."""
+    download: Bundle
+    """What people download: the upload as it came, or the job's `model.keras`."""
+    error: Failure | None

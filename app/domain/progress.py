@@ -1,0 +1,87 @@
+"""What a running job tells: stages, progress, metrics and events."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.domain.base import Value
+
+Stage = Literal["loading_source", "training", "evaluating", "exporting"]
+"""An open set on the wire: more may be added, and clients must not fail on an unknown one."""
+
+Level = Literal["info", "warn", "error"]
+
+
+class PhaseProgress(Value):
+    """Where in the schedule a job is; `index` and `epoch` count from 1."""
+
+    index: int
+    name: str
+    epoch: int
+    epochs: int
+
+
+class StageStarted(Value):
+    """A stage began."""
+
+    type: Literal["stage"] = "stage"
+    stage: Stage
+
+
+class PhaseStarted(Value):
+    """A phase was compiled and begins."""
+
+    type: Literal["phase_started"] = "phase_started"
+    phase: PhaseProgress
+    trainable_parameters: int
+    frozen_parameters: int
+
+
+class StepFinished(Value):
+    """Sent at most twice a second, so that progress moves inside a long epoch; `step` counts from 1 in its epoch."""
+
+    type: Literal["step"] = "step"
+    phase: PhaseProgress
+    step: int
+    steps: int
+
+
+class EpochFinished(Value):
+    """An epoch was trained and validated."""
+
+    type: Literal["epoch"] = "epoch"
+    phase: PhaseProgress
+    step: int
+    """Optimizer steps since the start of the job."""
+    metrics: dict[str, float]
+    """`loss`, `accuracy`, `val_loss`, … as Keras names them, and `learning_rate`, `seconds`."""
+
+
+class FreezeProof(Value):
+    """What was frozen stayed bit-identical, what was unfrozen moved."""
+
+    phase: str
+    frozen_variables: int
+    frozen_digest_before: str
+    frozen_digest_after: str
+    trained_variables: int
+    moved_variables: int
+    """Of the trained ones, those whose bytes changed."""
+    held: bool
+
+
+class PhaseFinished(Value):
+    """A phase ended, its freeze proof holds."""
+
+    type: Literal["phase_finished"] = "phase_finished"
+    phase: PhaseProgress
+    stopped_early: bool
+    proof: FreezeProof
+    checkpoint: str
+    """Path of the weights at the end of the phase, relative to the working folder."""
+
+
+Progress = Annotated[
+    StageStarted | PhaseStarted | StepFinished | EpochFinished | PhaseFinished, Field(discriminator="type")
+]
+"""Everything the engine reports; `Reporter.report` takes one of these."""

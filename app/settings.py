@@ -1,0 +1,105 @@
+"""Settings: environment variables with the prefix `THAW_`, each with a unit in its name and a description.
+
+`THAW_<NAME>_FILE` names a file that holds the value, for secrets. Nothing is read at import: `create_app`
+and the worker's start call `Settings()`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+GIB = 1024**3
+
+
+class FileSecrets(PydanticBaseSettingsSource):
+    """`THAW_DATABASE_URL_FILE=/run/secrets/db` gives `database_url` the text of that file, stripped."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401, ARG002 (the signature is pydantic's)
+        """The text of the file that `THAW_<NAME>_FILE` names, if it is set."""
+        path = os.environ.get(f"THAW_{field_name.upper()}_FILE")
+        return (Path(path).read_text(encoding="utf-8").strip() if path else None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Every setting that has a file."""
+        found = {name: self.get_field_value(None, name)[0] for name in self.settings_cls.model_fields}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """All settings of the service, with units in their names."""
+
+    model_config = SettingsConfigDict(env_prefix="THAW_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(default_factory=lambda: user_data_path("thaw"), description="Where everything is kept.")
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="SQLAlchemy URL, such as postgresql+psycopg://user@host/thaw; empty: SQLite in the data folder.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="Redis or Valkey; empty: the embedded server's socket."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(default=8420, ge=0, le=65_535, description="Port that the API listens on; 0 picks a free one.")
+    api_key: SecretStr | None = Field(
+        default=None, description="The admin key; empty: one is made at the first start and written to a file."
+    )
+
+    max_upload_bytes: int = Field(default=5 * GIB, gt=0, description="Largest file that may be uploaded.")
+    max_body_bytes: int = Field(default=1024**2, gt=0, description="Largest JSON body.")
+    max_model_parameters: int = Field(default=500_000_000, gt=0, description="Largest source that may be registered.")
+    max_unpacked_bytes: int = Field(default=50 * GIB, gt=0, description="Largest dataset after unpacking.")
+    min_free_disk_bytes: int = Field(default=256 * 1024**2, ge=0, description="Uploads are refused below this.")
+
+    lease_seconds: float = Field(default=30.0, gt=0, description="How long an attempt is trusted without a heartbeat.")
+    heartbeat_seconds: float = Field(default=5.0, gt=0, description="How often an attempt renews its lease.")
+    fence_seconds: float = Field(
+        default=20.0, gt=0, description="A supervisor that could not renew for so long ends its training process."
+    )
+    sweep_seconds: float = Field(
+        default=5.0, gt=0, description="How often expired leases and lost hints are looked for."
+    )
+    ring_again_seconds: float = Field(default=30.0, gt=0, description="A queued job's hint is sent again after this.")
+    worker_slots: int = Field(default=0, ge=0, description="Jobs at once on this worker; 0: one per GPU, or one.")
+    training_memory_bytes: int = Field(
+        default=0, ge=0, description="A training process above this is ended with class capacity; 0: no limit of ours."
+    )
+    preparation_timeout_seconds: float = Field(
+        default=1800.0, gt=0, description="Longest check of one model or dataset."
+    )
+    event_poll_seconds: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic's)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the `_FILE` variants."""
+        return init_settings, env_settings, FileSecrets(settings_cls)
+
+    def resolved_database_url(self) -> str:
+        """The database's URL; SQLite in the data folder if none is set."""
+        return self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.data_dir / 'thaw.db'}"
+
+    def artifacts_dir(self) -> Path:
+        """Where the local artifact store keeps its blobs."""
+        return self.data_dir / "artifacts"
+
+    def work_dir(self) -> Path:
+        """Where attempts work; safe to delete when nothing runs."""
+        return self.data_dir / "work"
+
+    def run_dir(self) -> Path:
+        """Sockets, pid files and the note of what runs here (`service.json`)."""
+        return self.data_dir / "run"
+
+    def api_key_file(self) -> Path:
+        """The admin key, readable by its owner only."""
+        return self.data_dir / "api-key"
