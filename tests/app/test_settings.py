@@ -1,0 +1,36 @@
+"""Settings come from arguments, the environment and files with secrets."""
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("postgresql+psycopg://thaw@db/thaw\n")
+    monkeypatch.setenv("THAW_DATABASE_URL_FILE", str(secret))
+    assert Settings().resolved_database_url() == "postgresql+psycopg://thaw@db/thaw"
+
+
+def test_the_environment_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("redis://from-file")
+    monkeypatch.setenv("THAW_REDIS_URL_FILE", str(secret))
+    monkeypatch.setenv("THAW_REDIS_URL", "redis://from-environment")
+    url = Settings().redis_url
+    assert url is not None
+    assert url.get_secret_value() == "redis://from-environment"
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "hunter2" not in repr(Settings(api_key="hunter2"))
+
+
+def test_without_a_database_url_everything_is_in_the_data_folder(tmp_path: Path) -> None:
+    assert Settings(data_dir=tmp_path).resolved_database_url() == f"sqlite:///{tmp_path}/thaw.db"
+
+
+def test_every_setting_is_described() -> None:
+    assert not [name for name, field in Settings.model_fields.items() if not field.description]
