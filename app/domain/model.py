@@ -31,6 +31,8 @@ class LayerRow(Value):
     """Whether `cut.layer` may name it: all that the head would need passes through its one output."""
     illegal_because: str | None = None
     """Why it may not, in a sentence."""
+    inputs: list[int] | None = None
+    """Indices of the rows that feed this one; `None`: the row before it, as in a plain stack of layers."""
 
 
 class SourceInfo(Value):

@@ -1,0 +1,71 @@
+"""What a head's layers and its output layer are in Keras."""
+
+from typing import Any
+
+import keras
+
+from app.domain.errors import UserError
+from app.domain.spec import (
+    HeadActivation,
+    HeadBatchNormalization,
+    HeadDense,
+    HeadDropout,
+    HeadFlatten,
+    HeadLayer,
+    HeadLayerNormalization,
+    HeadPooling,
+    Task,
+)
+from worker.engine.seeds import derive
+
+_AVERAGE = {
+    3: keras.layers.GlobalAveragePooling1D,
+    4: keras.layers.GlobalAveragePooling2D,
+    5: keras.layers.GlobalAveragePooling3D,
+}
+_MAX = {3: keras.layers.GlobalMaxPooling1D, 4: keras.layers.GlobalMaxPooling2D, 5: keras.layers.GlobalMaxPooling3D}
+
+OUTPUT_ACTIVATION: dict[Task, str] = {"binary": "sigmoid", "single_label": "softmax", "regression": "linear"}
+
+
+def layer(wish: HeadLayer, *, rank: int, name: str, seed: int) -> keras.Layer:
+    """The Keras layer for an input of this rank (batch axis included); pooling takes ranks 3 to 5."""
+    match wish:
+        case HeadDense():
+            return _dense(wish.units, wish.activation, name=name, seed=seed)
+        case HeadPooling():
+            return (_AVERAGE if wish.type == "global_average_pooling" else _MAX)[rank](name=name)
+        case _:
+            return _without_shape(wish, name=name, seed=seed)
+
+
+def _without_shape(
+    wish: HeadDropout | HeadBatchNormalization | HeadLayerNormalization | HeadActivation | HeadFlatten,
+    *,
+    name: str,
+    seed: int,
+) -> keras.Layer:
+    match wish:
+        case HeadDropout():
+            return keras.layers.Dropout(wish.rate, seed=derive(seed, name), name=name)
+        case HeadBatchNormalization():
+            return keras.layers.BatchNormalization(momentum=wish.momentum, name=name)
+        case HeadLayerNormalization():
+            return keras.layers.LayerNormalization(name=name)
+        case HeadActivation():
+            return keras.layers.Activation(wish.activation, name=name)
+        case HeadFlatten():
+            return keras.layers.Flatten(name=name)
+
+
+def output_layer(task: Task, outputs: int, *, name: str, seed: int) -> keras.Layer:
+    """The last layer, in float32 whatever the source's dtype policy: probabilities and losses need the digits."""
+    if outputs < 1 or (task == "binary" and outputs != 1) or (task == "single_label" and outputs < 2):
+        message = f"Task '{task}' cannot have {outputs} outputs; binary has 1, single_label at least 2."
+        raise UserError(message, code="head_does_not_fit", param="head")
+    return _dense(outputs, OUTPUT_ACTIVATION[task], name=name, seed=seed, dtype="float32")
+
+
+def _dense(units: int, activation: str, *, name: str, seed: int, **options: Any) -> keras.Layer:  # noqa: ANN401 (Keras)
+    kernel = keras.initializers.GlorotUniform(seed=derive(seed, name, "kernel"))
+    return keras.layers.Dense(units, activation=activation, kernel_initializer=kernel, name=name, **options)
