@@ -6,7 +6,7 @@ and the worker's start call `Settings()`.
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr
@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     training_memory_bytes: int = Field(
         default=0, ge=0, description="A training process above this is ended with class capacity; 0: no limit of ours."
     )
+    cache_bytes: int = Field(
+        default=20 * GIB, ge=0, description="A worker keeps sources and datasets of past jobs up to this."
+    )
+    gpu_start_method: Literal["spawn", "forkserver"] = Field(
+        default="spawn", description="How training processes for GPUs start; on CPU they are always forked."
+    )
     preparation_timeout_seconds: float = Field(
         default=1800.0, gt=0, description="Longest check of one model or dataset."
     )
@@ -95,6 +101,10 @@ class Settings(BaseSettings):
     def work_dir(self) -> Path:
         """Where attempts work; safe to delete when nothing runs."""
         return self.data_dir / "work"
+
+    def cache_dir(self) -> Path:
+        """Canonical models and datasets that workers here have used; safe to delete when nothing runs."""
+        return self.data_dir / "cache"
 
     def run_dir(self) -> Path:
         """Sockets, pid files and the note of what runs here (`service.json`)."""
