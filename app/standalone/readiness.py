@@ -1,0 +1,91 @@
+"""When the service may be called ready: the API answers, its parts do, and a worker serves each queue."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import httpx2
+
+from app.domain.errors import ServiceUnavailableError
+from app.standalone.logs import tail
+from app.standalone.processes import KeptProcess
+
+POLL_SECONDS = 0.1
+MAX_DEATHS = 3
+"""A program that ended so often before it was ready once does not start at all."""
+START_TIMEOUT_SECONDS = 300.0
+"""Loading TensorFlow for the first time from a slow disk takes a minute."""
+
+_SAY_AGAIN_SECONDS = 15.0
+
+_log = logging.getLogger("thaw.up")
+
+Probe = Callable[[], Awaitable[str | None]]
+"""`None` when all is well, else what is missing, in words."""
+
+
+async def until_ready(probe: Probe, programs: Sequence[KeptProcess]) -> None:
+    """Wait until nothing is missing; `ServiceUnavailableError` when it never will be."""
+    started = said = time.monotonic()
+    while (missing := await probe()) is not None:
+        for program in programs:
+            if program.deaths >= MAX_DEATHS:
+                raise ServiceUnavailableError(_does_not_start(program))
+        now = time.monotonic()
+        if now - started > START_TIMEOUT_SECONDS:
+            message = f"Not ready after {START_TIMEOUT_SECONDS:g} s: {missing}"
+            raise ServiceUnavailableError(message)
+        if now - said > _SAY_AGAIN_SECONDS:
+            said = now
+            _log.info("still starting: %s", missing)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _does_not_start(program: KeptProcess) -> str:
+    return (
+        f"{program.program.name} does not start: it ended {program.deaths} times. The last lines of "
+        f"{program.log.path}:\n{tail(program.log.path)}"
+    )
+
+
+class ApiProbe:
+    """Questions to the API of this machine."""
+
+    def __init__(self, url: str, *, key_file: Path, queues: set[str]) -> None:
+        # Proxies of the environment are for the internet, not for loopback.
+        self._client = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=5.0)
+        self._key_file = key_file
+        self._queues = queues
+
+    async def alive(self) -> str | None:
+        """Whether it answers at all: then its database is upgraded too."""
+        return await self._asked("/healthz")
+
+    async def ready(self) -> str | None:
+        """Whether its parts answer and a live worker serves each queue."""
+        if missing := await self._asked("/readyz"):
+            return missing
+        unserved = self._queues - await self._served_queues()
+        return f"no worker serves {', '.join(sorted(unserved))} yet" if unserved else None
+
+    async def _asked(self, path: str) -> str | None:
+        try:
+            response = await self._client.get(path)
+        except httpx2.HTTPError as error:
+            return f"the API does not answer ({error})"
+        return None if response.is_success else f"{path} says {response.status_code}: {response.text.strip()[:500]}"
+
+    async def _served_queues(self) -> set[str]:
+        key = self._key_file.read_text(encoding="utf-8").strip()
+        try:
+            response = await self._client.get("/v1/capabilities", headers={"Authorization": f"Bearer {key}"})
+            response.raise_for_status()
+        except httpx2.HTTPError:
+            return set()
+        return {queue for worker in response.json()["workers"] if worker["live"] for queue in worker["queues"]}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
