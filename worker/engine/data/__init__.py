@@ -1,0 +1,13 @@
+"""Data: from an uploaded archive to batches that train.
+
+    upload --validate--> canonical folder --open_dataset--> StoredDataset --split(name).batches(…)--> (x, y)
+
+`validate` needs no TensorFlow and runs once for each dataset; the canonical folder is immutable.
+"""
+
+from worker.engine.data.pipeline import Batches
+from worker.engine.data.preprocess import Preprocess
+from worker.engine.data.stored import Split, StoredDataset, open_dataset
+from worker.engine.data.validate import validate
+
+__all__ = ["Batches", "Preprocess", "Split", "StoredDataset", "open_dataset", "validate"]

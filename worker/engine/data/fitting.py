@@ -1,0 +1,179 @@
+"""Whether and how a dataset's examples fit a source: sizes, channels, shapes, ranges.
+
+Two examples: 160 x 120 photos for a source of `(224, 224, 3)` are resized; `(28, 28)` arrays for a source of
+`(784,)` are laid out flat, because the numbers are the same. What would need a guess is refused with both shapes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.domain.dataset import DatasetInfo
+from app.domain.errors import DataError, UserError
+from app.domain.model import SourceInfo
+from app.domain.spec import Preprocessing, Rescale
+
+Shape = tuple[int | None, ...]
+Size = tuple[int | None, int | None]
+
+PICTURE_RANK = 3
+_PREPARING = {"InputLayer", "Resizing", "Rescaling", "Normalization", "CenterCrop", "Reshape", "Concatenate"}
+"""Layers that a source may begin with before its first layer that computes features."""
+_SCALING = {"Rescaling", "Normalization"}
+_SCALED_RANGES: dict[Rescale, tuple[float, float]] = {"zero_to_one": (0.0, 1.0), "minus_one_to_one": (-1.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class ShapeFit:
+    """The steps from a raw example's shape to the source's, in their order."""
+
+    output_shape: tuple[int, ...]
+    add_channel: bool = False
+    image_size: tuple[int, int] | None = None
+    repeat_channels: bool = False
+
+
+# === Range ===
+
+
+def choose_rescale(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> Rescale:
+    """What the job says, else what the source was registered with, else what the data suggests."""
+    if wanted.rescale is not None:
+        return wanted.rescale
+    if takes_whole_numbers(source):
+        return "none"
+    if source.rescale is not None:
+        return "none" if _already_scaled(source.rescale, data) else source.rescale
+    if _SCALING & {row.class_name for row in source.layers[: _prepared_until(source)]}:
+        return "none"
+    return "zero_to_one" if data.dtype == "uint8" and data.value_range[1] > 1 else "none"
+
+
+def takes_whole_numbers(source: SourceInfo) -> bool:
+    """Whether the source's input is of an integer type."""
+    return source.input_dtype.startswith(("int", "uint"))
+
+
+def check_types(rescale: Rescale, source: SourceInfo, data: DatasetInfo) -> None:
+    """DataError or UserError where a source of whole numbers would get fractions."""
+    if not takes_whole_numbers(source):
+        return
+    if not data.dtype.startswith(("int", "uint")):
+        message = f"The source takes whole numbers ({source.input_dtype}); the dataset's examples are {data.dtype}."
+        raise DataError(message)
+    if rescale != "none":
+        message = (
+            f"The source takes whole numbers ({source.input_dtype}), so rescale must be 'none'; received '{rescale}'."
+        )
+        raise UserError(message, param="preprocessing.rescale")
+
+
+def _already_scaled(rescale: Rescale, data: DatasetInfo) -> bool:
+    """A source that wants 8-bit values in [0, 1] takes floats that are there already as they are."""
+    low, high = _SCALED_RANGES.get(rescale, (math.inf, -math.inf))
+    return data.dtype.startswith("float") and low <= data.value_range[0] and data.value_range[1] <= high
+
+
+def _prepared_until(source: SourceInfo) -> int:
+    """Index of the source's first layer that does more than prepare its input."""
+    classes = [row.class_name for row in source.layers]
+    return next((index for index, name in enumerate(classes) if name not in _PREPARING), len(classes))
+
+
+# === Shape ===
+
+
+def fit_shape(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> ShapeFit:
+    """The steps that make raw examples fit; DataError or UserError if there are none without guessing."""
+    given, expected = tuple(data.example_shape), tuple(source.input_shape[1:])
+    as_picture = len(given) == PICTURE_RANK or (len(given) == PICTURE_RANK - 1 and len(expected) == PICTURE_RANK)
+    if wanted.image_size and not as_picture:
+        message = f"image_size is for pictures; the dataset's examples have the shape {_text(given)}."
+        raise UserError(message, param="preprocessing.image_size")
+    if as_picture and (len(expected) == PICTURE_RANK or wanted.image_size):
+        return _fit_picture(wanted.image_size, given, expected, source)
+    return ShapeFit(_same_numbers(given, expected))
+
+
+def _fit_picture(wanted: tuple[int, int] | None, given: Shape, expected: Shape, source: SourceInfo) -> ShapeFit:
+    add_channel = len(given) < PICTURE_RANK
+    height, width, channels = (*given, 1) if add_channel else given
+    assert channels is not None  # pictures of one dataset have the same channels
+    repeat = _repeats(channels, expected, given)
+    target = _target_size(wanted, (height, width), expected, source)
+    shape = (*target, 3 if repeat else channels)
+    return ShapeFit(
+        output_shape=_same_numbers(shape, expected) if len(expected) != PICTURE_RANK else shape,
+        add_channel=add_channel,
+        image_size=None if target == (height, width) else target,
+        repeat_channels=repeat,
+    )
+
+
+def _repeats(channels: int, expected: Shape, given: Shape) -> bool:
+    wanted = expected[-1] if len(expected) == PICTURE_RANK else None
+    if wanted is None or wanted == channels:
+        return False
+    if channels == 1 and wanted == 3:
+        return True
+    advice = "Convert the pictures to grayscale first." if (channels, wanted) == (3, 1) else "The last axis must match."
+    message = (
+        f"The source expects pictures with {wanted} channel{'s' * (wanted != 1)}, {_text(expected)}; the dataset's "
+        f"have {channels}, {_text(given)}. {advice}"
+    )
+    raise DataError(message)
+
+
+def _target_size(wanted: tuple[int, int] | None, given: Size, expected: Shape, source: SourceInfo) -> tuple[int, int]:
+    fixed: Size = expected[:2] if len(expected) == PICTURE_RANK else (None, None)  # type: ignore[assignment]  # two by rank
+    if wanted and any(side is not None and side != want for side, want in zip(fixed, wanted, strict=True)):
+        message = f"The source takes pictures of {_text(fixed)} only; received image_size {list(wanted)}. Leave it out."
+        raise UserError(message, param="preprocessing.image_size")
+    own = _resizes_to(source)
+    choices = (wanted or (None, None), fixed, given, own)
+    height, width = (next((size[axis] for size in choices if size[axis] is not None), None) for axis in (0, 1))
+    if height is None or width is None:
+        message = (
+            "The source takes pictures of any size and the dataset's differ in size, so a size must be chosen: "
+            'set "preprocessing": {"image_size": [height, width]}.'
+        )
+        raise UserError(message, code="image_size_needed", param="preprocessing.image_size")
+    return height, width
+
+
+def _resizes_to(source: SourceInfo) -> Size:
+    """The size that the source itself resizes to first, as results of earlier jobs do."""
+    for row in source.layers[: _prepared_until(source)]:
+        if row.class_name == "Resizing" and row.output_shape and len(row.output_shape) == PICTURE_RANK + 1:
+            _, height, width, _ = row.output_shape
+            return height, width  # type: ignore[return-value]  # a layer with one output has one flat shape
+    return None, None
+
+
+def _same_numbers(given: Shape, expected: Shape) -> tuple[int, ...]:
+    """The source's shape, if a dataset's example has exactly its numbers."""
+    if len(given) == len(expected) and all(
+        size is not None and want in (None, size) for size, want in zip(given, expected, strict=True)
+    ):
+        return _known(given)
+    if None in given:
+        message = (
+            f"The dataset's pictures differ in size and the source expects the shape {_text(expected)}: "
+            'set "preprocessing": {"image_size": [height, width]}.'
+        )
+        raise UserError(message, code="image_size_needed", param="preprocessing.image_size")
+    if None in expected or math.prod(_known(given)) != math.prod(_known(expected)):
+        message = (
+            f"The source expects examples of the shape {_text(expected)}; the dataset's have {_text(given)}, "
+            f"{math.prod(_known(given)):,} numbers. Choose a source or a dataset that fits."
+        )
+        raise DataError(message)
+    return _known(expected)
+
+
+def _known(shape: Shape) -> tuple[int, ...]:
+    return tuple(size for size in shape if size is not None)
+
+
+def _text(shape: Sequence[int | None]) -> str:
+    return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"

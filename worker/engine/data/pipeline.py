@@ -1,0 +1,74 @@
+"""Batches for training: read, preprocessed and put in order, a few ahead of the step that uses them.
+
+A plain iterable instead of `tf.data`: there is no graph to build, so that the first batch of an epoch comes at
+once (measured in `docs/decisions.md`), and threads are used only where a batch is worth one.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from worker.engine.data.found import Array
+from worker.engine.data.ordered import map_ordered
+from worker.engine.data.preprocess import Preprocess
+
+MAX_THREADS = 8
+BATCHES_AHEAD = 2
+THREADS_PAY_FROM_BYTES = 2**19
+"""A smaller float32 batch is made faster than it is handed from thread to thread."""
+
+
+class Batches:
+    """One epoch of a split: iterate over it for `(x, y)`, as often as wanted."""
+
+    def __init__(
+        self,
+        read: Callable[[Array], Array | list[Array]],
+        labels: Array,
+        *,
+        batch_size: int,
+        preprocess: Preprocess,
+        shuffle_seed: tuple[int, int] | None,
+    ) -> None:
+        self._read = read
+        self._labels = labels
+        self._batch_size = batch_size
+        self._preprocess = preprocess
+        self._shuffle_seed = shuffle_seed
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._labels) / self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        return self._in_threads() if self._heavy() else map(self._make, self._blocks())
+
+    def _in_threads(self) -> Iterator[tuple[Array, Array]]:
+        threads = min(os.cpu_count() or 1, MAX_THREADS)
+        with ThreadPoolExecutor(threads, "batches") as pool:
+            yield from map_ordered(pool, self._make, self._blocks(), ahead=threads + BATCHES_AHEAD)
+
+    def _heavy(self) -> bool:
+        values = math.prod(self._preprocess.output_shape) * min(self._batch_size, len(self._labels))
+        return self._preprocess.image_size is not None or 4 * values >= THREADS_PAY_FROM_BYTES
+
+    def _blocks(self) -> Iterator[Array]:
+        order = epoch_order(len(self._labels), self._shuffle_seed)
+        for start in range(0, len(order), self._batch_size):
+            yield order[start : start + self._batch_size]
+
+    def _make(self, positions: Array) -> tuple[Array, Array]:
+        return self._preprocess.apply(self._read(positions)), self._labels[positions]
+
+
+def epoch_order(count: int, shuffle_seed: tuple[int, int] | None) -> Array:
+    """The order of an epoch's examples, a pure function of `(seed, epoch)`.
+
+    The raw words of Philox are fixed for all versions of numpy (NEP 19), unlike `Generator.permutation`.
+    """
+    if shuffle_seed is None:
+        return np.arange(count)
+    words = np.random.Philox(np.random.SeedSequence(shuffle_seed)).random_raw(count)
+    return np.argsort(words, kind="stable")

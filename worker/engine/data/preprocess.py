@@ -1,0 +1,148 @@
+"""From raw examples to what the source takes: one plan, for the training pipeline and for the exported model.
+
+    raw example ─ add channel ─ resize ─ repeat channels ─ rescale ─ reshape ─▶ source
+
+`Preprocess.apply` works on numpy batches; `Preprocess.layers` are plain Keras layers that do the same arithmetic in
+the same order, so that the exported model takes raw examples. On a CPU both give the same bits; a GPU's own
+bilinear kernel may differ in the last ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from app.domain.dataset import DatasetInfo
+from app.domain.model import SourceInfo
+from app.domain.spec import Preprocessing, Rescale
+from worker.engine.data.fitting import Shape, check_types, choose_rescale, fit_shape, takes_whole_numbers
+from worker.engine.data.found import Array
+
+SCALES: dict[Rescale, tuple[float, float]] = {
+    "none": (1.0, 0.0),
+    "zero_to_one": (1 / 255, 0.0),
+    "minus_one_to_one": (1 / 127.5, -1.0),
+}
+"""Factor and offset."""
+_HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What happens to every example, training or not. Shapes are without the batch axis."""
+
+    input_shape: Shape
+    """Of raw examples; `None` where they differ in size."""
+    input_dtype: str
+    """Of raw examples: `uint8`, `float32`, `int64`, …"""
+    output_shape: tuple[int, ...]
+    """Of what the source gets."""
+    rescale: Rescale = "none"
+    add_channel: bool = False
+    """Whether pictures come as `(height, width)`."""
+    image_size: tuple[int, int] | None = None
+    """Height and width to resize to, bilinear; `None`: the pictures have the right size, or are none."""
+    repeat_channels: bool = False
+    """Grayscale pictures for a source that takes three channels."""
+    whole_numbers: bool = False
+    """Whether the source's input is of an integer type, which drops fractions."""
+
+    @classmethod
+    def resolve(cls, wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> Self:
+        """Plan how the dataset's examples become what the source takes.
+
+        `rescale`: the job's, else the source's, else none if the source begins by scaling, else `zero_to_one` for 8-bit
+        values. Size: the job's, else the source's, else the dataset's own. Raises DataError or UserError where the two
+        do not fit, naming both shapes.
+        """
+        rescale = choose_rescale(wanted, source, data)
+        check_types(rescale, source, data)
+        fit = fit_shape(wanted, source, data)
+        return cls(
+            input_shape=tuple(data.example_shape),
+            input_dtype=data.dtype,
+            output_shape=fit.output_shape,
+            rescale=rescale,
+            add_channel=fit.add_channel,
+            image_size=fit.image_size,
+            repeat_channels=fit.repeat_channels,
+            whole_numbers=takes_whole_numbers(source),
+        )
+
+    def apply(self, raw: Array | Sequence[Array]) -> Array:
+        """float32 `(batch, *output_shape)` from raw examples: `(batch, …)`, or a list of pictures of any size."""
+        values = self._resized(raw) if self.image_size else np.array(raw, np.float32)
+        if self.repeat_channels:
+            values = np.repeat(values if values.shape[-1] == 1 else values[..., None], 3, axis=-1)
+        factor, offset = self._scale
+        if factor != 1.0:
+            values *= np.float32(factor)
+        if offset:
+            values += np.float32(offset)
+        if self.whole_numbers:
+            np.floor(values, out=values)
+        return values.reshape(len(values), *self.output_shape)
+
+    def layers(self) -> list[Any]:
+        """Fresh Keras layers, to be applied one after another to raw examples; none if nothing is to be done."""
+        from keras import layers
+
+        steps: list[Any] = []
+        if self._cast_first:
+            steps.append(layers.Rescaling(1.0, name="to_float", dtype="float32"))
+        if self.add_channel:
+            steps.append(layers.Reshape((*self.input_shape, 1), name="add_channel"))
+        if self.image_size:
+            steps.append(layers.Resizing(*self.image_size, name="resize", dtype="float32"))
+        if self.repeat_channels:
+            steps.append(_gray_to_rgb())
+        if self._scale != SCALES["none"]:
+            steps.append(layers.Rescaling(*self._scale, name="rescale", dtype="float32"))
+        if self._shape_before_reshape != self.output_shape:
+            steps.append(layers.Reshape(self.output_shape, name="reshape"))
+        return steps
+
+    @property
+    def _scale(self) -> tuple[float, float]:
+        """Factor and offset; where an integer input will drop the fraction, the offset makes that rounding."""
+        if self.whole_numbers:
+            return 1.0, _HALF if self.image_size else 0.0
+        return SCALES[self.rescale]
+
+    @property
+    def _cast_first(self) -> bool:
+        """Keras' Resizing rounds 8-bit pictures in eager mode but not in graphs, so they become floats before it."""
+        if self.input_dtype.startswith("float"):
+            return False
+        return self.image_size is not None or (self._scale == SCALES["none"] and not self.whole_numbers)
+
+    @property
+    def _shape_before_reshape(self) -> Shape:
+        shape = (*self.input_shape, 1) if self.add_channel else self.input_shape
+        if self.image_size:
+            shape = (*self.image_size, shape[-1])
+        return (*shape[:-1], 3) if self.repeat_channels else shape
+
+    def _resized(self, raw: Array | Sequence[Array]) -> Array:
+        """The very operation of `keras.layers.Resizing`, without the cost of a layer call for each picture."""
+        if isinstance(raw, np.ndarray):
+            return _resize(raw[..., None] if self.add_channel else raw, self.image_size)
+        return np.concatenate([_resize(picture[None], self.image_size) for picture in raw])
+
+
+def _resize(pictures: Array, size: tuple[int, int] | None) -> Array:
+    import tensorflow as tf
+
+    values = pictures if pictures.dtype == np.uint8 else pictures.astype(np.float32)
+    with tf.device("CPU:0"):
+        resized = tf.raw_ops.ResizeBilinear(images=values, size=size, half_pixel_centers=True)
+    # A copy: what `numpy()` gives may belong to TensorFlow and be read-only.
+    return np.array(resized.numpy())
+
+
+def _gray_to_rgb() -> Any:  # noqa: ANN401 (Keras has no types)
+    import keras
+
+    gray = keras.Input((None, None, 1))
+    return keras.Model(gray, keras.layers.Concatenate(name="repeat")([gray, gray, gray]), name="gray_to_rgb")

@@ -1,0 +1,127 @@
+"""Datasets as they are stored: a folder that is written once, opened memory-mapped and never changed.
+
+    dataset.json      DatasetInfo
+    examples.npy      the values of all examples, one after another
+    shapes.npy        int32 (n, rank): the shape of each example; only where they differ
+    labels.npy        int32 (n,) class indices, or float32 (n, targets)
+    train.npy, validation.npy, test.npy     int64: which examples, in the order of their digests
+
+The order within a split depends on the examples alone, not on the archive that they came in, so equal digests
+also mean equal training.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from app.domain.dataset import DatasetInfo, SplitName
+from app.domain.errors import PlatformError
+from worker.engine.data.found import Array
+from worker.engine.data.pipeline import Batches
+from worker.engine.data.preprocess import Preprocess
+
+
+class Storage(Protocol):
+    """The raw examples of all splits."""
+
+    def take(self, indices: Array) -> Array | list[Array]:
+        """Copies of some examples: `(n, …)` where all have one shape, else a list."""
+
+
+class FixedStorage:
+    """Examples of one shape."""
+
+    def __init__(self, flat: Array, shape: Sequence[int]) -> None:
+        self._examples = flat.reshape(-1, *shape)
+
+    def take(self, indices: Array) -> Array:
+        """An array `(n, …)`."""
+        return self._examples[indices]
+
+
+class RaggedStorage:
+    """Pictures of different sizes; grayscale ones among colour ones get their three channels here."""
+
+    def __init__(self, flat: Array, shapes: Array) -> None:
+        self._flat = flat
+        self._shapes = shapes
+        self._offsets = np.concatenate([[0], np.cumsum(shapes.astype(np.int64).prod(axis=1))])
+        self._channels = int(shapes[:, -1].max())
+
+    def take(self, indices: Array) -> list[Array]:
+        """Arrays `(height, width, channels)`, all with the same number of channels."""
+        return [self._one(int(index)) for index in indices]
+
+    def _one(self, index: int) -> Array:
+        values = self._flat[self._offsets[index] : self._offsets[index + 1]].reshape(self._shapes[index])
+        if values.shape[-1] < self._channels:
+            return np.repeat(values, self._channels, axis=-1)
+        return values
+
+
+class Split:
+    """The examples of one split, in an order that depends on the examples alone."""
+
+    def __init__(self, name: SplitName, storage: Storage, indices: Array, labels: Array) -> None:
+        self.name = name
+        self.labels = labels[indices]
+        """int32 class indices `(n,)`, or float32 `(n, targets)`."""
+        self._storage = storage
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def example(self, index: int) -> Array:
+        """One raw example, as stored."""
+        return np.asarray(self._storage.take(self._indices[index : index + 1])[0])
+
+    def examples(self, positions: Array) -> Array | list[Array]:
+        """Some raw examples: `(n, …)` where all of the dataset have one shape, else a list."""
+        return self._storage.take(self._indices[positions])
+
+    def batches(
+        self, batch_size: int, *, preprocess: Preprocess, shuffle_seed: tuple[int, int] | None = None
+    ) -> Batches:
+        """One epoch, to be iterated over as often as wanted: `(x, y)` with x float32 `(batch, …)` ready for the source.
+
+        `shuffle_seed` is `(seed, epoch)`: the order is a pure function of it; `None` keeps the stored order. The last
+        batch may be smaller.
+        """
+        return Batches(
+            self.examples, self.labels, batch_size=batch_size, preprocess=preprocess, shuffle_seed=shuffle_seed
+        )
+
+
+class StoredDataset:
+    """An opened dataset; reading it costs no memory but that of the examples asked for."""
+
+    def __init__(self, info: DatasetInfo, storage: Storage, labels: Array, indices: dict[SplitName, Array]) -> None:
+        self.info = info
+        self._splits = {name: Split(name, storage, chosen, labels) for name, chosen in indices.items()}
+
+    def split(self, name: SplitName) -> Split:
+        """The split `train`, `validation` or `test`; every dataset has all three."""
+        return self._splits[name]
+
+
+def open_dataset(folder: Path) -> StoredDataset:
+    """Open a canonical dataset folder; PlatformError if it is incomplete."""
+    try:
+        info = DatasetInfo.model_validate_json((folder / "dataset.json").read_bytes())
+        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        indices = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in info.splits}
+        return StoredDataset(info, _open_storage(folder, info), labels, indices)
+    except (OSError, ValueError) as error:
+        message = f"The stored dataset in {folder} cannot be opened: {error}. Validate the upload again."
+        raise PlatformError(message, code="dataset_damaged") from error
+
+
+def _open_storage(folder: Path, info: DatasetInfo) -> Storage:
+    # np.asarray: plain indexing is faster than numpy.memmap's.
+    flat = np.asarray(np.load(folder / "examples.npy", mmap_mode="r", allow_pickle=False))
+    if (folder / "shapes.npy").exists():
+        return RaggedStorage(flat, np.load(folder / "shapes.npy", allow_pickle=False))
+    return FixedStorage(flat, [size for size in info.example_shape if size is not None])
