@@ -24,12 +24,15 @@ class DatasetOptions(Value):
     """What a person may say about a dataset; everything is found out where it is left out."""
 
     kind: DatasetKind | None = None
+    """Left out: found out from the file."""
     task: Task | None = None
     """Left out: class folders and integer labels are classes (two: binary), other numbers regression."""
     validation_fraction: float = Field(default=0.15, gt=0, lt=0.9)
+    """How much of the training examples is held back to choose by."""
     test_fraction: float = Field(default=0.15, gt=0, lt=0.9)
-    """Fractions apply where the file does not bring that split itself."""
+    """How much is held back to judge by. Fractions apply where the file does not bring that split itself."""
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Another seed, another split."""
     class_names: list[str] | None = Field(default=None, min_length=2, max_length=10_000)
     """Arrays: what the labels 0, 1, 2, … mean. Left out: the labels themselves are the names."""
 

@@ -35,7 +35,9 @@ class JobRequest(Spec):
     suffix: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9._\-]{1,64}$", description="Part of the result's name."
     )
-    metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
+    metadata: dict[MetadataKey, MetadataValue] = Field(
+        default_factory=dict, max_length=16, description="Yours, to find jobs by.", examples=[{"team": "shoes"}]
+    )
 
 
 class StageRecord(Value):

@@ -28,24 +28,28 @@ class DropLast(Value):
     """Reuse all but the last `n` layers of the source (counted as `/v1/models/{id}/layers` lists them)."""
 
     drop_last: int = Field(ge=0, examples=[1])
+    """How many layers are left out, counted from the output."""
 
 
 class KeepFirst(Value):
     """Reuse the first `n` layers of the source, input layers included."""
 
     keep_first: int = Field(ge=1, examples=[12])
+    """How many layers are kept, counted from the input."""
 
 
 class CutLayer(Value):
     """Reuse everything up to and including the named layer; `outer/inner` names a layer of a nested model."""
 
     layer: str = Field(min_length=1, max_length=500, examples=["block_12_add"])
+    """The last layer kept: a `path` of the layer table."""
 
 
 class CutFraction(Value):
     """Reuse the first part of the source: of its layers this fraction, rounded to the nearest legal cut."""
 
     fraction: float = Field(gt=0, le=1, examples=[0.75])
+    """How much of the source is kept."""
 
 
 def _one_key(*keys: str) -> Discriminator:
@@ -82,47 +86,59 @@ class HeadDense(Value):
     """A fully connected layer."""
 
     type: Literal["dense"]
+    """Names the kind of layer."""
     units: int = Field(ge=1, le=65_536, examples=[128])
+    """Its outputs."""
     activation: Activation = "relu"
+    """Applied to its outputs."""
 
 
 class HeadDropout(Value):
     """Drops a part of its inputs while training."""
 
     type: Literal["dropout"]
+    """Names the kind of layer."""
     rate: float = Field(ge=0, lt=1, examples=[0.2])
+    """Which part of its inputs."""
 
 
 class HeadBatchNormalization(Value):
     """Normalizes each batch while training, and with running statistics afterwards."""
 
     type: Literal["batch_normalization"]
+    """Names the kind of layer."""
     momentum: float = Field(default=0.99, ge=0, lt=1)
+    """How slowly the running statistics follow the batches."""
 
 
 class HeadLayerNormalization(Value):
     """Normalizes each example by itself."""
 
     type: Literal["layer_normalization"]
+    """Names the kind of layer."""
 
 
 class HeadActivation(Value):
     """An activation alone."""
 
     type: Literal["activation"]
+    """Names the kind of layer."""
     activation: Activation
+    """Which one."""
 
 
 class HeadPooling(Value):
     """Reduces a feature map or a sequence to one vector for each example."""
 
     type: Literal["global_average_pooling", "global_max_pooling"]
+    """Names the kind of layer."""
 
 
 class HeadFlatten(Value):
     """Lays a feature map out as one vector for each example."""
 
     type: Literal["flatten"]
+    """Names the kind of layer."""
 
 
 HeadLayer = Annotated[
@@ -145,6 +161,7 @@ class Head(Value):
     """
 
     layers: list[HeadLayer] = Field(default_factory=list, max_length=MAX_HEAD_LAYERS)
+    """From the backbone upwards, without the output layer; empty: the output layer alone."""
 
 
 # === Phases ===
@@ -154,24 +171,28 @@ class UnfreezeLast(Value):
     """The last `n` layers of the backbone that have weights."""
 
     last: int = Field(ge=1, examples=[5])
+    """How many, counted from the cut down."""
 
 
 class UnfreezeFrom(Value):
     """The named layer of the backbone and all that come after it."""
 
     from_layer: str = Field(min_length=1, max_length=500, examples=["block_12_expand"])
+    """The lowest layer that trains: a `path` of the layer table."""
 
 
 class UnfreezeMatch(Value):
     """Every layer of the backbone whose path matches this regular expression (`re.search`)."""
 
     match: str = Field(min_length=1, max_length=200, examples=["^block_1[2-6]_"])
+    """The regular expression."""
 
 
 class UnfreezeFraction(Value):
     """The last part of the backbone: of its layers that have weights this fraction, rounded up."""
 
     fraction: float = Field(gt=0, le=1, examples=[0.2])
+    """How much of the backbone trains."""
 
 
 Unfreeze = Annotated[
@@ -204,8 +225,11 @@ class EarlyStopping(Value):
     """Ends a phase when the validation loss has not fallen for `patience` epochs."""
 
     monitor: Literal["val_loss"] = "val_loss"
+    """What is watched."""
     patience: int = Field(default=3, ge=1, le=1000)
+    """Epochs without improvement before the phase ends."""
     min_delta: float = Field(default=0.0, ge=0)
+    """A smaller fall is no improvement."""
     restore_best: bool = True
     """Whether the phase ends with the weights of its best epoch rather than of its last."""
 
@@ -216,9 +240,13 @@ class Phase(Value):
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]{0,63}$", examples=["head"])
     """Shown in events and reports; `phase-1`, `phase-2`, … if left out."""
     unfreeze: Unfreeze = "none"
+    """Which layers of the backbone train: `none`, `all`, the last ones, from one on, or those that match."""
     epochs: int = Field(ge=1, le=MAX_EPOCHS, examples=[4])
+    """How often all training examples are seen, at most."""
     optimizer: Optimizer = Field(default=Sgd(type="sgd", learning_rate=0.01))
+    """What changes the weights, and how fast. Each phase starts with a fresh one."""
     early_stopping: EarlyStopping | None = None
+    """Whether the phase may end before its epochs are over; `null`: it does not."""
 
 
 # === Preprocessing ===
@@ -262,7 +290,9 @@ class Spec(Value):
         default=list(TEXTBOOK_SCHEDULE), min_length=1, max_length=MAX_PHASES, description="The phases, in order."
     )
     batch_size: int = Field(default=32, ge=1, le=65_536)
+    """Examples in each step."""
     preprocessing: Preprocessing = Preprocessing()
+    """How raw examples become what the source expects."""
     backbone_weights: Literal["source", "random"] = Field(
         default="source",
         description="`random` trains the same architecture from new weights: the from-scratch baseline.",
@@ -281,6 +311,7 @@ class ResolvedSpec(Spec):
     """A spec with its seed and all its phases named: what a job stores, and what the engine trains."""
 
     seed: int = Field(ge=0, le=2**31 - 1)
+    """The same spec with the same seed gives the same weights on the same kind of machine."""
 
 
 def resolve(spec: Spec, *, seed: int) -> ResolvedSpec:
