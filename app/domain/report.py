@@ -65,8 +65,10 @@ class Report(Value):
     test: Evaluation
     best_validation: dict[str, float]
     """Metrics of the epoch with the lowest validation loss."""
+    export_difference: float | None = None
+    """Largest difference between the predictions of the written `model.keras`, read back, and the trained model's."""
     seconds: dict[str, float]
-    """Wall time by stage."""
+    """Wall time by stage, `until_first_step` (from the start of the run) and `total`."""
     versions: dict[str, str]
     """`thaw`, `keras`, `tensorflow`, `numpy`, `python`."""
     device: str = Field(examples=["cpu", "NVIDIA H200"])

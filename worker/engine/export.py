@@ -1,0 +1,78 @@
+"""The result as a model that takes raw examples: built, written, read back and compared.
+
+    raw example ─ preprocessing layers ─ backbone ─ head ─▶ prediction
+
+One flat Functional model of plain Keras layers, so that `keras.saving.load_model` opens it anywhere.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from app.domain.errors import PlatformError
+from worker.engine import durable
+from worker.engine.data import Preprocess, Split
+from worker.engine.surgery import leaf_layers
+
+CHECKED_EXAMPLES = 16
+"""So many test examples go through the written file."""
+TOLERANCE = 1e-3
+"""Largest difference, relative to the largest prediction if that is above 1. Convolutions differ by about 1e-5 when
+only the batch size changes; a wrong preprocessing shows in the first digit."""
+
+Array = np.ndarray[Any, Any]
+
+
+def exported(model: keras.Model, preprocess: Preprocess) -> keras.Model:
+    """A model on the same layers that takes raw examples `(batch, *preprocess.input_shape)`."""
+    taken = {path.partition("/")[0] for path, _ in leaf_layers(model)}
+    tensor = raw = keras.Input(preprocess.input_shape, dtype=preprocess.input_dtype, name=_fresh("examples", taken))
+    for layer in preprocess.layers():
+        tensor = _renamed(layer, _fresh(layer.name, taken))(tensor)
+    return keras.Model(raw, _laid_on(tensor, model), name=model.name)
+
+
+def write(model: keras.Model, path: Path, *, test: Split, expected: Array) -> float:
+    """Write an exported model as a `.keras` file and read it back; the largest difference of its predictions.
+
+    `expected`: what the trained model predicts for the test split, `(n, outputs)`. Raises `PlatformError` with code
+    `export_check_failed`, and then there is no file; or `storage_full`.
+    """
+    durable.require_room(path.parent, 2 * sum(np.asarray(weight).nbytes for weight in model.weights))
+    with durable.replacing(path) as temporary:
+        model.save(temporary)
+        return _check(keras.saving.load_model(temporary, compile=False), test, expected)
+
+
+def _check(model: keras.Model, test: Split, expected: Array) -> float:
+    count = min(CHECKED_EXAMPLES, len(test))
+    predicted = np.concatenate([np.asarray(model(test.example(index)[None])) for index in range(count)])
+    difference = float(np.max(np.abs(predicted - expected[:count])))
+    if not difference <= TOLERANCE * max(1.0, float(np.max(np.abs(expected[:count])))):
+        message = (
+            f"The exported model's predictions differ by up to {difference:.3g} from the trained model's on {count} "
+            f"test examples; expected at most {TOLERANCE:g}. It is not published. Please report this with the job's "
+            "specification."
+        )
+        raise PlatformError(message, code="export_check_failed")
+    return difference
+
+
+def _laid_on(tensor: Any, model: keras.Model) -> Any:  # noqa: ANN401 (symbolic tensors of Keras)
+    """The model's output on another input, its layers used as they are: no model inside a model."""
+    return model._run_through_graph(tensor, operation_fn=lambda operation: operation)  # noqa: SLF001 (no public way)
+
+
+def _renamed(layer: keras.Layer, name: str) -> keras.Layer:
+    return layer if layer.name == name else type(layer).from_config({**layer.get_config(), "name": name})
+
+
+def _fresh(wish: str, taken: set[str]) -> str:
+    """`wish`, or with the first number that makes it new; the source may be a result itself, with such layers."""
+    numbered = (f"{wish}_{number}" for number in itertools.count(2))
+    name = next(name for name in itertools.chain([wish], numbered) if name not in taken)
+    taken.add(name)
+    return name

@@ -1,0 +1,201 @@
+"""One phase of the schedule: freeze, train its epochs, prove.
+
+freeze; optimizer and step anew; fingerprint
+for epoch:  for batch: check, step        # cancelled or diverged: out, between two steps
+            validate, report, early stopping?
+keep the best weights if asked to; prove; checkpoint
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from safetensors.numpy import save_file
+
+from app.domain.errors import UserError
+from app.domain.progress import EpochFinished, PhaseFinished, PhaseProgress, PhaseStarted
+from app.domain.report import PhaseReport
+from app.domain.spec import Phase
+from worker.engine import durable, proof, schedule
+from worker.engine.data import Preprocess, Split
+from worker.engine.objective import Objective, Tensor
+from worker.engine.optimizers import build_optimizer
+from worker.engine.reporter import Reporter, StepReports
+from worker.engine.schedule import Selection
+from worker.engine.steps import EvaluationStep, Network, TrainStep
+from worker.engine.stopping import EarlyStop
+from worker.engine.totals import NotFiniteError, Totals
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass
+class Run:
+    """What the phases of a job share."""
+
+    network: Network
+    objective: Objective
+    train: Split
+    validation: Split
+    preprocess: Preprocess
+    batch_size: int
+    seed: int
+    workdir: Path
+    reporter: Reporter
+    steps: int = 0
+    """Optimizer steps since the start of the job."""
+    first_step_at: float | None = None
+    """`time.perf_counter()` at the end of the first of them."""
+    history: list[EpochFinished] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.step_reports = StepReports(self.reporter)
+        self.evaluation = EvaluationStep(self.network, self.objective)
+
+
+@dataclass(frozen=True)
+class _Current:
+    """The phase that runs."""
+
+    phase: Phase
+    index: int
+    step: TrainStep
+
+    def progress(self, epoch: int) -> PhaseProgress:
+        return PhaseProgress(index=self.index, name=str(self.phase.name), epoch=epoch, epochs=self.phase.epochs)
+
+
+def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> PhaseReport:
+    """Train one phase; `index` counts from 1.
+
+    Raises `ProofError` if a frozen weight moved, `UserError` with code `diverged` or `nothing_moved`, and
+    whatever the reporter's `check` raises.
+    """
+    started = time.perf_counter()
+    schedule.freeze(run.network, selection)
+    current = _Current(phase, index, TrainStep(run.network, run.objective, build_optimizer(phase.optimizer)))
+    before = proof.fingerprint(selection.frozen), proof.fingerprint(selection.trained)
+    trainable, frozen = selection.sizes()
+    run.reporter.report(
+        PhaseStarted(phase=current.progress(1), trainable_parameters=trainable, frozen_parameters=frozen)
+    )
+    epochs, stopped_early = _train_epochs(run, current, selection)
+    after = proof.fingerprint(selection.frozen), proof.fingerprint(selection.trained)
+    held = proof.prove(str(phase.name), frozen=(before[0], after[0]), trained=(before[1], after[1]))
+    checkpoint = _save_checkpoint(run, index)
+    place = current.progress(epochs)
+    run.reporter.report(PhaseFinished(phase=place, stopped_early=stopped_early, proof=held, checkpoint=checkpoint))
+    return PhaseReport(
+        name=str(phase.name),
+        epochs_run=epochs,
+        stopped_early=stopped_early,
+        trainable_parameters=trainable,
+        frozen_parameters=frozen,
+        seconds=time.perf_counter() - started,
+        proof=held,
+    )
+
+
+def _train_epochs(run: Run, current: _Current, selection: Selection) -> tuple[int, bool]:
+    """Epochs that ran, and whether that was fewer than asked for."""
+    options = current.phase.early_stopping
+    early_stop = EarlyStop(options, _movable(run.network, selection)) if options else None
+    epoch = 0
+    while epoch < current.phase.epochs:
+        epoch += 1
+        metrics = _train_epoch(run, current, current.progress(epoch))
+        if early_stop and early_stop.stops_after(metrics["val_loss"]):
+            break
+    if early_stop:
+        early_stop.restore()
+    return epoch, epoch < current.phase.epochs
+
+
+def _train_epoch(run: Run, current: _Current, place: PhaseProgress) -> dict[str, float]:
+    """Train and validate one epoch, report it, and return its metrics."""
+    started = time.perf_counter()
+    with _divergence(run, place, "step"):
+        trained = _train_batches(run, current, place)
+    with _divergence(run, place, "validation batch"):
+        validated = evaluate_batches(run, run.validation)
+    metrics = {
+        **trained,
+        **{f"val_{name}": value for name, value in validated.items()},
+        "learning_rate": float(current.step.optimizer.learning_rate),
+        "seconds": time.perf_counter() - started,
+    }
+    run.history.append(EpochFinished(phase=place, step=run.steps, metrics=metrics))
+    run.reporter.report(run.history[-1])
+    return metrics
+
+
+def _train_batches(run: Run, current: _Current, place: PhaseProgress) -> dict[str, float]:
+    # The epoch's number since the start of the job, so that no two phases see the same order.
+    order = (run.seed, len(run.history))
+    batches = run.train.batches(run.batch_size, preprocess=run.preprocess, shuffle_seed=order)
+    totals = Totals()
+    for number, (x, y) in enumerate(tensors(batches), start=1):
+        run.reporter.check()
+        totals.add(current.step(x, y))
+        run.steps += 1
+        run.first_step_at = run.first_step_at or time.perf_counter()
+        run.step_reports.finished(place, step=number, steps=len(batches))
+    return totals.metrics(run.objective.metric)
+
+
+def evaluate_batches(run: Run, split: Split, outputs: list[Tensor] | None = None) -> dict[str, float]:
+    """Loss and metric over a split; the model's outputs are appended to `outputs`, batch by batch."""
+    totals = Totals()
+    for x, y in tensors(split.batches(run.batch_size, preprocess=run.preprocess, shuffle_seed=None)):
+        run.reporter.check()
+        sums, predicted = run.evaluation(x, y)
+        totals.add(sums)
+        if outputs is not None:
+            outputs.append(predicted)
+    return totals.metrics(run.objective.metric)
+
+
+def tensors(batches: Iterable[tuple[Any, Any]]) -> Iterable[tuple[Tensor, Tensor]]:
+    """The batches as TensorFlow's."""
+    return ((tf.convert_to_tensor(x), tf.convert_to_tensor(y)) for x, y in batches)
+
+
+def _movable(network: Network, selection: Selection) -> schedule.Variables:
+    weights = schedule.weights_of(network.model)
+    return {name: variable for name, variable in weights.items() if name not in selection.frozen}
+
+
+def _save_checkpoint(run: Run, index: int) -> str:
+    """All weights of the model, as safetensors; the path is relative to the working folder."""
+    weights = schedule.weights_of(run.network.model)
+    arrays = {name: np.ascontiguousarray(variable) for name, variable in weights.items()}
+    path = Path(CHECKPOINTS) / f"phase-{index:02d}.safetensors"
+    (run.workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    durable.require_room(run.workdir, sum(array.nbytes for array in arrays.values()))
+    with durable.replacing(run.workdir / path) as temporary:
+        save_file(arrays, temporary)
+    return path.as_posix()
+
+
+@contextmanager
+def _divergence(run: Run, place: PhaseProgress, unit: str) -> Iterator[None]:
+    """Turn a loss that is no finite number into `UserError` with code `diverged`; `unit` is what was counted."""
+    try:
+        yield
+    except NotFiniteError as error:
+        message = (
+            f"The training diverged: the loss became {error.loss} in phase '{place.name}', epoch {place.epoch}, {unit} "
+            f"{error.step}; expected a finite number. Metrics of the last good epoch: {_last_metrics(run)}. "
+            "Try a smaller learning_rate, clipnorm 1.0, or look for extreme values in the data."
+        )
+        raise UserError(message, code="diverged", phase=place.name) from error
+
+
+def _last_metrics(run: Run) -> str:
+    metrics = run.history[-1].metrics if run.history else {}
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "seconds") or "none"

@@ -1,0 +1,16 @@
+"""What a forkserver imports once, so that each training process starts with everything ready.
+
+Importing TensorFlow takes 5 to 20 seconds, forking a process that has done it 50 ms. That is safe only as long as
+nothing has run: so this module imports, and starts no thread and no TensorFlow operation. OpenBLAS would start its
+threads at the import of numpy; training does its arithmetic in TensorFlow and needs none of them.
+"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: F401 (the environment must be set before)
+import tensorflow as tf  # noqa: F401
+
+from worker.engine import train  # noqa: F401

@@ -1,0 +1,51 @@
+"""The process that a job trains in: seeds, determinism, device, versions.
+
+TensorFlow fixes its threads and devices when the first operation runs. So nothing here runs at import, and
+`prepare` comes before anything else of a job.
+"""
+
+import platform
+from importlib import metadata
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def prepare(seed: int) -> None:
+    """Make this process deterministic from `seed`, and let GPU memory grow as needed.
+
+    From here on the same job gives the same weights bit for bit on the same kind of machine; an operation that
+    has no deterministic kernel on this device raises `tf.errors.UnimplementedError` instead of being quietly
+    different. Determinism cannot be switched off again in this process.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        _grow_memory(gpu)
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def _grow_memory(gpu: tf.config.PhysicalDevice) -> None:
+    """TensorFlow takes all of a GPU's memory at once unless told before its first operation."""
+    if not tf.config.experimental.get_memory_growth(gpu):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def device_name() -> str:
+    """`cpu`, or the name of the GPU that TensorFlow trains on, such as `NVIDIA H200`."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "cpu"
+    details: dict[str, str] = tf.config.experimental.get_device_details(gpus[0])
+    return details.get("device_name", "gpu")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides the numbers of a run."""
+    return {
+        "thaw": metadata.version("thaw"),
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,46 @@
+"""The metrics of an epoch, added up over its batches."""
+
+from typing import Any
+
+import numpy as np
+
+from worker.engine.steps import Sums
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss of a step is NaN or infinite; `step` counts from 1."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"loss {loss} at step {step}")
+        self.step = step
+        self.loss = loss
+
+
+class Totals:
+    """Adds up `Sums`, each when the next one comes: a GPU is never waited for while it could compute."""
+
+    def __init__(self) -> None:
+        self._pending: Sums | None = None
+        self._total: np.ndarray[Any, Any] = np.zeros(3, "float64")
+        self._steps = 0
+
+    def add(self, sums: Sums) -> None:
+        """Note a step. Raises `NotFiniteError` if the step before it diverged."""
+        self._settle()
+        self._pending = sums
+
+    def metrics(self, metric: str) -> dict[str, float]:
+        """Means over all examples: `loss`, and the metric under its name. Raises `NotFiniteError`."""
+        self._settle()
+        loss, score, examples = self._total.tolist()
+        return {"loss": loss / examples, metric: score / examples}
+
+    def _settle(self) -> None:
+        if self._pending is None:
+            return
+        self._steps += 1
+        values = np.asarray(self._pending, "float64")
+        self._pending = None
+        if not np.isfinite(values).all():
+            raise NotFiniteError(self._steps, float(values[0] / values[2]))
+        self._total += values

@@ -1,0 +1,240 @@
+"""A run, from a source and a dataset to a result.
+
+load source, check its digest
+backbone, head = clone + copy weights, cut, attach      # the source itself is never trained
+select what each phase unfreezes                        # a phase that selects nothing fails here
+for phase in schedule:
+    freeze, new optimizer, trace one step, fingerprint every weight
+    for epoch in phase: train, validate, report         # stop: between two steps
+    prove: frozen weights bit-identical, unfrozen ones moved
+evaluate once on the test split, with intervals
+export, read back, compare; source digest again
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from app.domain.cuts import resolve_cut
+from app.domain.dataset import DatasetInfo
+from app.domain.errors import ProofError, SourceError, WorkError
+from app.domain.model import SourceInfo
+from app.domain.progress import Stage, StageStarted
+from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
+from app.domain.spec import ResolvedSpec
+from worker.engine import canonical, evaluate, export, failures, phases, results, runtime, schedule, sources, surgery
+from worker.engine.data import Preprocess, StoredDataset, open_dataset
+from worker.engine.objective import Objective, Tensor
+from worker.engine.reporter import Reporter
+from worker.engine.sources import Source
+from worker.engine.steps import Network
+
+RESULTS = "results"
+CANONICAL = "canonical"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a run leaves behind."""
+
+    results: Path
+    """Folder with the files that people download."""
+    canonical: Path
+    """Folder with the result in canonical form: it can be the source of the next job."""
+    info: SourceInfo
+    """What is known about the result as a model."""
+    report: Report
+
+
+def train(spec: ResolvedSpec, source: Path, data: Path, workdir: Path, reporter: Reporter) -> TrainedModel:
+    """Train `source` (canonical model folder) on `data` (canonical dataset folder); files go to `workdir`.
+
+    Raises `WorkError`, which says whose fault it was, and whatever `reporter.check` raises.
+    """
+    with failures.translated():
+        runtime.prepare(spec.seed)
+        clock = _Clock(reporter)
+        with clock.stage("loading_source"):
+            job = _load(spec, source, data, workdir, reporter)
+        with clock.stage("training"):
+            reports = [_train_phase(job, index) for index in range(1, len(spec.schedule) + 1)]
+        with clock.stage("evaluating"):
+            test, outputs = _evaluate(job)
+        with clock.stage("exporting"):
+            receipt = _source_receipt(job.origin, source)
+            model, difference = _export(job, outputs)
+            info = _write_canonical(job, model)
+        report = _report(job, reports, test=test, receipt=receipt, difference=difference, clock=clock)
+        _write_results(job, report, info)
+        return TrainedModel(workdir / RESULTS, workdir / CANONICAL, info, report)
+
+
+# === Load ===
+
+
+@dataclass(frozen=True)
+class _Job:
+    spec: ResolvedSpec
+    origin: Source
+    dataset: StoredDataset
+    run: phases.Run
+    selections: list[schedule.Selection]
+    cut_layer: str
+
+
+def _load(spec: ResolvedSpec, source: Path, data: Path, workdir: Path, reporter: Reporter) -> _Job:
+    origin = sources.load(source)
+    dataset = open_dataset(data)
+    preprocess = Preprocess.resolve(spec.preprocessing, origin.info, dataset.info)
+    network = _network(spec, origin, dataset.info)
+    hold = spec.backbone_weights == "source"
+    return _Job(
+        spec=spec,
+        origin=origin,
+        dataset=dataset,
+        run=phases.Run(
+            network=network,
+            objective=Objective(dataset.info.task),
+            train=dataset.split("train"),
+            validation=dataset.split("validation"),
+            preprocess=preprocess,
+            batch_size=spec.batch_size,
+            seed=spec.seed,
+            workdir=workdir,
+            reporter=reporter,
+        ),
+        selections=[schedule.select(network, phase, hold_batch_norm=hold) for phase in spec.schedule],
+        cut_layer=resolve_cut(origin.info.layers, spec.cut).path,
+    )
+
+
+def _network(spec: ResolvedSpec, origin: Source, data: DatasetInfo) -> Network:
+    backbone = surgery.cut_at(origin, spec.cut, seed=spec.seed, weights=spec.backbone_weights)
+    outputs = len(data.classes or ()) if data.task == "single_label" else data.targets
+    model = surgery.attach_head(backbone, spec.head, task=data.task, outputs=outputs, seed=spec.seed)
+    return Network(model=model, backbone=backbone, head=keras.Model(backbone.outputs[0], model.outputs[0]))
+
+
+# === Train, evaluate ===
+
+
+def _train_phase(job: _Job, index: int) -> PhaseReport:
+    phase = job.spec.schedule[index - 1]
+    try:
+        with failures.translated():
+            return phases.run_phase(job.run, phase, index=index, selection=job.selections[index - 1])
+    except WorkError as error:
+        error.phase = phase.name
+        raise
+
+
+def _evaluate(job: _Job) -> tuple[Evaluation, evaluate.Array]:
+    """The one look at the test split, and the model's outputs for it `(n, outputs)`."""
+    split = job.dataset.split("test")
+    batches: list[Tensor] = []
+    loss = phases.evaluate_batches(job.run, split, batches)["loss"]
+    outputs = np.concatenate([np.asarray(batch) for batch in batches])
+    if job.run.objective.task == "regression":
+        return evaluate.regression(split.labels, outputs, loss=loss, seed=job.spec.seed), outputs
+    predicted = np.asarray(job.run.objective.classes(outputs))
+    names = job.dataset.info.classes or []
+    return evaluate.classification(split.labels, predicted, names=names, loss=loss), outputs
+
+
+# === Export, report ===
+
+
+def _source_receipt(origin: Source, folder: Path) -> SourceReceipt:
+    """The source in memory and in its folder is what was registered; `ProofError` if not."""
+    after = sources.digest(origin.model)
+    try:
+        stored = canonical.read(folder)[2].digest
+    except SourceError as error:
+        stored = str(error)
+    if not origin.info.digest == after == stored:
+        message = (
+            f"The source '{origin.info.name}' is not what it was before the job: its digest was {origin.info.digest}, "
+            f"now it is {after} in memory and {stored} in its folder. The result is not published."
+        )
+        raise ProofError(message, code="source_changed")
+    return SourceReceipt(model_digest_before=origin.info.digest, model_digest_after=after, unchanged=True)
+
+
+def _export(job: _Job, outputs: evaluate.Array) -> tuple[keras.Model, float]:
+    job.run.reporter.check()
+    folder = job.run.workdir / RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    model = export.exported(job.run.network.model, job.run.preprocess)
+    difference = export.write(model, folder / results.MODEL, test=job.dataset.split("test"), expected=outputs)
+    return model, difference
+
+
+def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:
+    """`rescale` is `none`: the exported model takes raw examples and scales them itself."""
+    return sources.write_canonical(model, job.run.workdir / CANONICAL, rescale="none", labels=job.dataset.info.classes)
+
+
+def _report(
+    job: _Job,
+    reports: list[PhaseReport],
+    *,
+    test: Evaluation,
+    receipt: SourceReceipt,
+    difference: float,
+    clock: "_Clock",
+) -> Report:
+    data = job.dataset.info
+    best = min(job.run.history, key=lambda epoch: epoch.metrics["val_loss"])
+    return Report(
+        task=data.task,
+        labels=data.classes,
+        spec=job.spec,
+        cut_layer=job.cut_layer,
+        dataset_digest=data.digest,
+        source=receipt,
+        phases=reports,
+        test=test,
+        best_validation=best.metrics,
+        export_difference=difference,
+        seconds=clock.seconds(first_step_at=job.run.first_step_at),
+        versions=runtime.versions(),
+        device=runtime.device_name(),
+        parameters=job.run.network.model.count_params(),
+    )
+
+
+def _write_results(job: _Job, report: Report, info: SourceInfo) -> None:
+    results.write(
+        job.run.workdir / RESULTS,
+        data=job.dataset.info,
+        history=job.run.history,
+        report=report,
+        result_digest=info.digest,
+    )
+
+
+class _Clock:
+    """Announces stages and keeps their wall times."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._started = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        self._reporter.check()
+        self._reporter.report(StageStarted(stage=stage))
+        started = time.perf_counter()
+        yield
+        self._seconds[stage] = time.perf_counter() - started
+
+    def seconds(self, *, first_step_at: float | None) -> dict[str, float]:
+        """By stage, and from the start to the end of the first optimizer step."""
+        to_first = {"until_first_step": first_step_at - self._started} if first_step_at is not None else {}
+        return {**self._seconds, **to_first, "total": time.perf_counter() - self._started}
