@@ -8,6 +8,7 @@ The digest covers architecture and weights. It can be computed from the files wi
 memory, and both must agree: that is how a training process knows what it has loaded.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -83,7 +84,8 @@ def _stripped(value: Any) -> Any:  # noqa: ANN401 (JSON)
 
 def build(config: Config, weights: Mapping[str, np.ndarray[Any, Any]]) -> keras.Model:
     """The model that `config_of` and `weights_of` were taken from. The config must have passed the allow-list."""
-    model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+    # Keras takes the config apart while it reads it.
+    model = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
     assign_weights(model, weights)
     return model
 

@@ -7,23 +7,53 @@ model in memory --write_canonical--> canonical folder
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
+import numpy as np
 
-from app.domain.model import ModelFormat, SourceInfo
+from app.domain.errors import PlatformError, SourceError
+from app.domain.model import ModelFormat, ModelOptions, SourceInfo
 from app.domain.spec import Rescale
-from worker.engine import canonical
+from worker.engine import canonical, uploads
 from worker.engine.canonical import Source
 from worker.engine.surgery import layer_table
+from worker.engine.vet import vet
+from worker.engine.vet_config import check_model
 
-__all__ = ["Source", "digest", "load", "write_canonical"]
+__all__ = ["Source", "digest", "load", "register", "write_canonical"]
+
+
+def register(path: Path, destination: Path, *, options: ModelOptions, max_parameters: int) -> SourceInfo:
+    """Check an uploaded `.keras` or HDF5 model and write it as a canonical folder, all of it or nothing.
+
+    Call it in a process of its own: the file is somebody else's. Raises `SourceError` that says what is wrong
+    with the file and what to do; then nothing is at `destination`.
+    """
+    with _scratch_for(destination) as scratch:
+        vetted = vet(path, scratch)
+        model = uploads.open_model(vetted, scratch, max_parameters=max_parameters)
+        _check_labels(model, options)
+        info = write_canonical(
+            model,
+            scratch / "canonical",
+            rescale=options.rescale,
+            labels=options.labels,
+            model_format=vetted.format,
+            keras_version=vetted.keras_version or "unknown",
+            upgrades=vetted.upgrades,
+        )
+        _check_same(model, load(scratch / "canonical"))
+        publish(scratch / "canonical", destination)
+    return info
 
 
 def load(folder: Path) -> Source:
     """Open a canonical model folder. Raises `SourceError` if its files are not what was written."""
     config, weights, info = canonical.read(folder)
+    check_model(config, strict=True)
     return Source(model=canonical.build(config, weights), info=info)
 
 
@@ -63,24 +93,59 @@ def write_canonical(
         upgrades=list(upgrades),
         digest=canonical.digest_of(config, weights),
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        canonical.write(scratch, config, weights, info)
-        publish(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with _scratch_for(folder) as scratch:
+        complete = scratch / "complete"
+        complete.mkdir()
+        canonical.write(complete, config, weights, info)
+        publish(complete, folder)
     return info
 
 
-def publish(scratch: Path, folder: Path) -> None:
+def publish(complete: Path, folder: Path) -> None:
     """Give a complete folder its final name, its bytes synced first; what had that name goes."""
-    for path in (*scratch.iterdir(), scratch):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for path in (*complete.iterdir(), complete):
+        _sync(path)
     if folder.exists():
         shutil.rmtree(folder)
-    scratch.rename(folder)
+    complete.rename(folder)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _scratch_for(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside the final one, on the same file system, that is gone afterwards."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_labels(model: keras.Model, options: ModelOptions) -> None:
+    outputs = model.outputs[0].shape[-1]
+    if options.labels is not None and len(options.labels) != outputs:
+        message = f"The model has {outputs} outputs, and {len(options.labels)} labels were given. Name each, in order."
+        raise SourceError(message, code="wrong_labels", param="labels")
+
+
+def _check_same(model: keras.Model, source: Source) -> None:
+    """What was written must compute what the file computed, and be digested alike when it is loaded."""
+    batch = uploads.example_batch(model)
+    try:
+        expected = keras.ops.convert_to_numpy(model(batch, training=False))
+    except Exception as error:  # whatever an odd model raises on its first batch
+        message = f"The model fails on a batch of shape {batch.shape}: {uploads.reason(error)}"
+        raise SourceError(message, code="unsupported_model") from error
+    received = keras.ops.convert_to_numpy(source.model(batch, training=False))
+    if not np.array_equal(expected, received, equal_nan=True) or digest(source.model) != source.info.digest:
+        message = f"The canonical form of '{source.info.name}' does not compute what the file computes."
+        raise PlatformError(message, code="canonical_differs")

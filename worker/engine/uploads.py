@@ -1,0 +1,151 @@
+"""From a model file that passed the checks to a model in memory: the one place where Keras sees foreign data."""
+
+import copy
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from app.domain.errors import SourceError
+from worker.engine import graph
+from worker.engine.canonical import settle
+from worker.engine.refusals import refuse
+from worker.engine.vet import Vetted
+
+MAX_OUTPUT_NUMBERS = 2**28
+"""Numbers that one layer may give for one example: 1 GiB in float32."""
+FREE_SIDE = 128
+"""What stands in for an axis of free size, where a size is needed."""
+
+
+def open_model(vetted: Vetted, scratch: Path, *, max_parameters: int) -> keras.Model:
+    """Build the model and load its weights. Raises `SourceError`."""
+    _refuse_shared(vetted.config)
+    _check_size(_built_without_memory(vetted.config), max_parameters)
+    model = _built(vetted.config)
+    _load_weights(model, vetted, scratch)
+    for path, layer in graph.leaves(model):
+        settle(layer)
+        _check_finite(path, layer)
+    return model
+
+
+def example_batch(model: keras.Model, size: int = 2) -> np.ndarray[Any, Any]:
+    """Random inputs that the model accepts: floats in [0, 1), or the integers 0 and 1."""
+    tensor = model.inputs[0]
+    shape = [size, *(FREE_SIDE if side is None else side for side in tensor.shape[1:])]
+    generator = np.random.default_rng(0)
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    floats = keras.backend.is_float_dtype(dtype)
+    return (generator.random(shape) if floats else generator.integers(0, 2, shape)).astype(dtype)
+
+
+# === Size ===
+
+
+def _built_without_memory(config: Mapping[str, Any]) -> keras.Model:
+    """The model with variables that have shapes and no values: forty thousand million weights take no memory."""
+    with keras.StatelessScope(initialize_variables=False):
+        return _built(config)
+
+
+def _built(config: Mapping[str, Any]) -> keras.Model:
+    try:
+        # Keras takes the config apart while it reads it.
+        return keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
+    except SourceError:
+        raise
+    except Exception as error:  # Keras raises anything on a config that does not fit together
+        message = (
+            f"Keras {keras.__version__} cannot build this model from its configuration: {reason(error)} "
+            "Save it again with a current Keras."
+        )
+        raise SourceError(message, code="unsupported_model") from error
+
+
+def _check_size(model: keras.Model, max_parameters: int) -> None:
+    _check_ends(model)
+    parameters = sum(math.prod(variable.shape) for variable in model.variables)
+    if parameters > max_parameters:
+        refuse("model_too_large", f"The model has {parameters:,} parameters; this service takes {max_parameters:,}.")
+    for step in graph.steps(model):
+        for tensor in step.outputs:
+            numbers = math.prod(1 if side is None else side for side in tensor.shape)
+            if numbers > MAX_OUTPUT_NUMBERS:
+                refuse(
+                    "model_too_large",
+                    f"Layer '{step.path}' gives {numbers:,} numbers for each example; at most {MAX_OUTPUT_NUMBERS:,}.",
+                )
+
+
+def _check_ends(model: keras.Model) -> None:
+    for word, tensors in (("input", model.inputs), ("output", model.outputs)):
+        if len(tensors) != 1:
+            refuse(
+                "unsupported_model",
+                f"The model has {len(tensors)} {word}s; Thaw fine-tunes models with one. "
+                f"Save a model with a single {word}: keras.Model(inputs, output).",
+            )
+    shape = list(model.inputs[0].shape)
+    if len(shape) < 2 or shape[0] is not None:
+        refuse("unsupported_model", f"The model's input has shape {shape}; expected [None, …], one example per row.")
+
+
+def _refuse_shared(config: Any) -> None:  # noqa: ANN401 (JSON)
+    """The same layer inside two nested models would silently become two layers."""
+    names = Counter(_layer_names_by_identity(config))
+    for (_, name), count in names.items():
+        if count > 1:
+            refuse("unsupported_model", f"Layer '{name}' is shared between two of the model's nested models.")
+
+
+def _layer_names_by_identity(value: Any) -> Iterable[tuple[int, str]]:  # noqa: ANN401 (JSON)
+    if isinstance(value, Mapping):
+        if "inbound_nodes" in value and "shared_object_id" in value:
+            yield value["shared_object_id"], str(value.get("name"))
+        for item in value.values():
+            yield from _layer_names_by_identity(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _layer_names_by_identity(item)
+
+
+# === Weights ===
+
+
+def _load_weights(model: keras.Model, vetted: Vetted, scratch: Path) -> None:
+    # Keras tells the two layouts apart by the file's name.
+    named = scratch / ("model.weights.h5" if vetted.format == "keras" else "model.h5")
+    named.symlink_to(vetted.weights.resolve())
+    try:
+        model.load_weights(named)
+    except Exception as error:  # h5py and Keras raise anything on weights that do not fit
+        message = (
+            f"The weights in the file do not fit its architecture: {reason(error)} "
+            "Save the model again with model.save('model.keras')."
+        )
+        raise SourceError(message, code="corrupt_file") from error
+
+
+def _check_finite(path: str, layer: keras.Layer) -> None:
+    for variable in layer.weights:
+        if keras.backend.is_float_dtype(variable.dtype) and not bool(keras.ops.all(keras.ops.isfinite(variable))):
+            refuse(
+                "unsupported_model",
+                f"Weight '{variable.name}' of layer '{path}' holds NaN or infinity, so every output would. "
+                "Register a checkpoint from before the training went wrong.",
+            )
+
+
+def reason(error: Exception) -> str:
+    """The sentence of a Keras error that says what happened: the innermost one."""
+    innermost = re.split(r"Exception encountered:|Error encountered during deserialization:", str(error))[-1]
+    lines = [line.strip() for line in re.sub(r"\x1b\[\d+m", "", innermost).splitlines()]
+    told = [line for line in lines if line and not line.startswith("Exception encountered when")]
+    text = (told[0] if told else type(error).__name__)[:300]
+    return text if text.endswith(".") else f"{text}."

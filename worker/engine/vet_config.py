@@ -1,0 +1,285 @@
+"""Checks on a model's configuration: what is JSON at all, and then what it names. Without Keras.
+
+Two rounds, before and after `upgrades`: the first finds out whether the file may be opened and is built as
+upgrading expects, the second (`strict`) whether exactly what Keras will be given is on the allow-list.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from worker.engine import allowlist
+from worker.engine.refusals import refuse
+
+MAX_BYTES = 8 * 1024**2
+"""EfficientNetB7's config has 1 MB."""
+MAX_DEPTH = 64
+MAX_NODES = 500_000
+MAX_TEXT = 4096
+MAX_NAME = 200
+MAX_INTEGER = 2**53
+MAX_INPUT_NUMBERS = 2**28
+"""Numbers in one example: 1 GiB in float32."""
+
+Json = Any
+
+
+# === JSON ===
+
+
+def parse_json(text: bytes, *, name: str) -> Json:
+    """The value of JSON text. Refuses what is too large or too deep, repeated keys, NaN and infinity."""
+    if len(text) > MAX_BYTES:
+        refuse("unsafe_file", f"{name} has {len(text)} bytes; a model's configuration has at most {MAX_BYTES}.")
+    try:
+        value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
+    except RecursionError:
+        refuse("unsafe_file", f"{name} is nested too deeply; at most {MAX_DEPTH} levels are read.")
+    except ValueError as error:
+        refuse("corrupt_file", f"{name} is not JSON: {error}. Save the model again.")
+    _check_size(value, name)
+    return value
+
+
+def _once_each(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        refuse("unsafe_file", "The configuration has a key twice in one object; programs disagree on which one counts.")
+    return found
+
+
+def _no_constant(constant: str) -> Json:
+    refuse("unsafe_file", f"The configuration holds {constant}, which is no JSON number.")
+
+
+def _check_size(value: Json, name: str) -> None:
+    waiting, nodes = [(value, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        nodes += 1
+        if depth > MAX_DEPTH or nodes > MAX_NODES:
+            refuse("unsafe_file", f"{name} has more than {MAX_DEPTH} levels or {MAX_NODES} values.")
+        if isinstance(item, dict):
+            waiting.extend((inner, depth + 1) for inner in item.values())
+            waiting.extend((key, depth + 1) for key in item)
+        elif isinstance(item, list):
+            waiting.extend((inner, depth + 1) for inner in item)
+        else:
+            _check_scalar(item, name)
+
+
+def _check_scalar(value: Json, name: str) -> None:
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        refuse("unsafe_file", f"{name} holds a text of {len(value)} characters; at most {MAX_TEXT} are read.")
+    if isinstance(value, float) and not math.isfinite(value):
+        refuse("unsafe_file", f"{name} holds a number too large to be one.")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        refuse("unsafe_file", f"{name} holds the integer {str(value)[:20]}…, beyond any size of a layer.")
+
+
+# === What it names ===
+
+
+def check_model(config: Json, *, strict: bool) -> None:
+    """Refuse a model's configuration that names anything off the allow-list. `strict`: in canonical spelling."""
+    _Check(strict=strict).model(config, "the model")
+
+
+class _Check:
+    def __init__(self, *, strict: bool) -> None:
+        self.strict = strict
+
+    def model(self, node: Json, where: str) -> None:
+        """A Sequential or Functional model: its layers, and how they are called."""
+        node = _mapping(node, where)
+        self._named_class(node, "model", where)
+        config = node.get("config")
+        # Sequential models of Keras before 2.2.3 have the list of layers itself.
+        layers = config if isinstance(config, list) and not self.strict else _mapping(config, where).get("layers")
+        if not isinstance(layers, list) or not layers:
+            refuse("corrupt_file", f"{where} has no list of layers. Save the model again.")
+        for position, layer in enumerate(layers):
+            self.layer(layer, f"layer {position} of {where}")
+
+    def layer(self, node: Json, where: str) -> None:
+        """A layer or operation of a model's graph, or a nested model."""
+        node = _mapping(node, where)
+        where = f"layer '{_name_of(node, where)}'"
+        if class_name(node) in (*allowlist.MODELS, "Model"):
+            self.model(node, where)
+        else:
+            self._object(node, "layer", where)
+            _check_input(node, where)
+        for use in _list(node.get("inbound_nodes", []), where):
+            self._check_use(use, where)
+
+    def _check_use(self, use: Json, where: str) -> None:
+        """One call of a layer. Without a tensor among its arguments Keras would run it while loading."""
+        if isinstance(use, Mapping):
+            self._value(use, "", where)
+        if not use or (isinstance(use, Mapping) and "__keras_tensor__" not in _class_names(use)):
+            refuse("unsafe_file", f"{where} is called without any tensor: it would run while it is loaded.")
+        if isinstance(use, list) and not all(_is_reference(reference) for reference in use):
+            refuse("unsupported_model", f"{where} is called in a way that Thaw does not understand: {_short(use)}.")
+
+    def _object(self, node: Mapping[str, Json], key: str, where: str) -> None:
+        name = class_name(node)
+        if name.startswith("__"):
+            self._special(name, node, where)
+        elif name == "function":
+            self._function(node, where)
+        else:
+            kind = allowlist.kind_of(_text(node.get("module")), key)
+            self._named_class(node, kind, where)
+            self._values(_mapping(node.get("config"), where), where)
+
+    def _named_class(self, node: Mapping[str, Json], kind: allowlist.Kind | None, where: str) -> None:
+        name, module = class_name(node), _text(node.get("module"))
+        spelled = name if self.strict else CLASS_NAMES_BEFORE.get(name, name)
+        expected = kind and allowlist.module_of(kind, spelled, module)
+        if expected is None or name in allowlist.REFUSED or not allowlist.is_kerass(module):
+            _refuse_class(name, module, where)
+        registered = node.get("registered_name")
+        if registered not in (None, "", name):
+            refuse("class_not_allowed", f"{where} has the custom class '{_short(registered)}'. {ONLY_BUILT_IN}")
+        if self.strict and module != expected:
+            refuse("class_not_allowed", f"{where} says that '{name}' is in '{module}'; it is in '{expected}'.")
+
+    def _function(self, node: Mapping[str, Json], where: str) -> None:
+        if self.strict or node.get("config") not in allowlist.ACTIVATIONS:
+            name = _short(node.get("config"))
+            refuse("class_not_allowed", f"{where} names the function '{name}', which is no activation of Keras.")
+
+    def _special(self, name: str, node: Mapping[str, Json], where: str) -> None:
+        if name not in SPECIAL:
+            _refuse_class(name, None, where)
+        config = _mapping(node.get("config"), where)
+        if "dtype" in config and config["dtype"] not in allowlist.DTYPES:
+            refuse("unsupported_model", f"{where} uses numbers of type '{_short(config['dtype'])}'.")
+        self._values(config, where)
+
+    def _values(self, config: Mapping[str, Json], where: str) -> None:
+        for key, value in config.items():
+            self._value(value, key, where)
+
+    def _value(self, value: Json, key: str, where: str) -> None:
+        if isinstance(value, Mapping):
+            if "class_name" in value:
+                self._nested(value, key, where)
+            else:
+                self._values(value, where)
+        elif isinstance(value, list):
+            for item in value:
+                self._value(item, key, where)
+        elif isinstance(value, str):
+            _check_text(value, key, where)
+
+    def _nested(self, node: Mapping[str, Json], key: str, where: str) -> None:
+        if class_name(node) in (*allowlist.MODELS, "Model"):
+            self.model(node, where)  # inside TimeDistributed
+        else:
+            self._object(node, key, where)
+
+
+CLASS_NAMES_BEFORE = {
+    "Model": "Functional",
+    "Policy": "DTypePolicy",
+    "Convolution1D": "Conv1D",
+    "Convolution2D": "Conv2D",
+}
+"""Names of earlier versions of Keras, and today's."""
+SPECIAL = frozenset({"__keras_tensor__", "__numpy__", "__tensor__", "__slice__", "__ellipsis__"})
+"""Plain values that JSON has no form for; Keras writes them with a class name."""
+ONLY_BUILT_IN = "Thaw opens models of Keras' own layers only; rebuild the model with these and save it again."
+
+
+def class_name(node: Mapping[str, Json]) -> str:
+    """The class that an object names, or '' where that is no text."""
+    return _text(node.get("class_name")) or ""
+
+
+def _refuse_class(name: str, module: str | None, where: str) -> None:
+    where_from = f" of module '{_short(module)}'" if module else ""
+    reason = allowlist.REFUSED.get(name)
+    because = f"is not opened, because {reason}." if reason else f"is not on the list. {ONLY_BUILT_IN}"
+    refuse("class_not_allowed", f"{where}: class '{_short(name)}'{where_from} {because}")
+
+
+def _check_text(value: str, key: str, where: str) -> None:
+    """Names of functions and classes in fields that Keras looks up by name."""
+    if key.endswith("activation") and value not in allowlist.ACTIVATIONS:
+        refuse("class_not_allowed", f"{where} names the activation '{_short(value)}', which is not one of Keras' own.")
+    for kind in ("initializer", "regularizer", "constraint"):
+        if key.endswith(kind) and not allowlist.is_nickname(kind, value):
+            refuse("class_not_allowed", f"{where} names the {kind} '{_short(value)}', which is not one of Keras' own.")
+    if key == "dtype" and value not in allowlist.POLICIES | allowlist.DTYPES:
+        refuse(
+            "unsupported_model", f"{where} has dtype '{_short(value)}'; expected one of {sorted(allowlist.POLICIES)}."
+        )
+    if key == "data_format" and value == "channels_first":
+        refuse(
+            "unsupported_model",
+            f"{where} has data_format channels_first, which does not run on CPUs. Convert the model to channels_last.",
+        )
+
+
+def _check_input(node: Mapping[str, Json], where: str) -> None:
+    if class_name(node) != "InputLayer":
+        return
+    config = node["config"]
+    shape = config.get("batch_shape") or config.get("batch_input_shape") or []
+    numbers = math.prod(side for side in shape[1:] if isinstance(side, int)) if isinstance(shape, list) else 0
+    if not isinstance(shape, list) or numbers > MAX_INPUT_NUMBERS:
+        refuse("model_too_large", f"{where} takes {numbers} numbers for each example; at most {MAX_INPUT_NUMBERS}.")
+    if config.get("sparse") or config.get("ragged"):
+        refuse("unsupported_model", f"{where} takes sparse or ragged tensors. Thaw trains on dense ones only.")
+
+
+def _is_reference(reference: Json) -> bool:
+    """Whether it is Keras 2's `[layer, node, tensor, {arguments}]`, with arguments that are plain."""
+    if not isinstance(reference, list) or len(reference) not in (3, 4) or not isinstance(reference[0], str):
+        return False
+    arguments = reference[3] if len(reference) > 3 else {}
+    plain = isinstance(arguments, dict) and not any(isinstance(value, dict | list) for value in arguments.values())
+    return plain and all(isinstance(number, int) for number in reference[1:3])
+
+
+def _class_names(value: Json) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield class_name(value)
+        for item in value.values():
+            yield from _class_names(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _class_names(item)
+
+
+def _name_of(node: Mapping[str, Json], where: str) -> str:
+    config = node.get("config")
+    name = node.get("name") or (config.get("name") if isinstance(config, Mapping) else None) or class_name(node)
+    if not isinstance(name, str) or len(name) > MAX_NAME or not name.isprintable() or name in (".", ".."):
+        refuse("unsafe_file", f"{where} has the name {_short(name)!r}; expected printable text of at most {MAX_NAME}.")
+    return name
+
+
+def _mapping(value: Json, where: str) -> Mapping[str, Json]:
+    if not isinstance(value, Mapping):
+        refuse("corrupt_file", f"{where} should be a JSON object, received {_short(value)!r}. Save the model again.")
+    return value
+
+
+def _list(value: Json, where: str) -> list[Json]:
+    if not isinstance(value, list):
+        refuse(
+            "corrupt_file", f"{where} should have a list of calls, received {_short(value)!r}. Save the model again."
+        )
+    return value
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _short(value: Json) -> str:
+    return str(value)[:80]
