@@ -86,11 +86,11 @@ def _prepared_until(source: SourceInfo) -> int:
 def fit_shape(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> ShapeFit:
     """The steps that make raw examples fit; DataError or UserError if there are none without guessing."""
     given, expected = tuple(data.example_shape), tuple(source.input_shape[1:])
-    as_picture = len(given) == PICTURE_RANK or (len(given) == PICTURE_RANK - 1 and len(expected) == PICTURE_RANK)
-    if wanted.image_size and not as_picture:
+    may_be_picture = len(given) in (PICTURE_RANK - 1, PICTURE_RANK)
+    if wanted.image_size and not may_be_picture:
         message = f"image_size is for pictures; the dataset's examples have the shape {_text(given)}."
         raise UserError(message, param="preprocessing.image_size")
-    if as_picture and (len(expected) == PICTURE_RANK or wanted.image_size):
+    if may_be_picture and (len(expected) == PICTURE_RANK or wanted.image_size):
         return _fit_picture(wanted.image_size, given, expected, source)
     return ShapeFit(_same_numbers(given, expected))
 

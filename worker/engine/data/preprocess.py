@@ -72,17 +72,26 @@ class Preprocess:
 
     def apply(self, raw: Array | Sequence[Array]) -> Array:
         """float32 `(batch, *output_shape)` from raw examples: `(batch, …)`, or a list of pictures of any size."""
-        values = self._resized(raw) if self.image_size else np.array(raw, np.float32)
+        raw = raw[..., None] if self.add_channel and isinstance(raw, np.ndarray) else raw
+        values = self._resized(raw, self.image_size) if self.image_size else self._rescaled(np.asarray(raw))
         if self.repeat_channels:
-            values = np.repeat(values if values.shape[-1] == 1 else values[..., None], 3, axis=-1)
-        factor, offset = self._scale
-        if factor != 1.0:
-            values *= np.float32(factor)
-        if offset:
-            values += np.float32(offset)
-        if self.whole_numbers:
-            np.floor(values, out=values)
+            values = np.repeat(values, 3, axis=-1)
         return values.reshape(len(values), *self.output_shape)
+
+    def _resized(self, pictures: Array | Sequence[Array], size: tuple[int, int]) -> Array:
+        """Each picture resized and rescaled by itself, while it is in the processor's cache."""
+        values = np.empty((len(pictures), *size, pictures[0].shape[-1]), np.float32)
+        for picture, place in zip(pictures, values, strict=True):
+            self._rescaled(_resize(picture, size), out=place)
+        return values
+
+    def _rescaled(self, raw: Array, out: Array | None = None) -> Array:
+        """In float32, one operation after the other, as `keras.layers.Rescaling` does."""
+        factor, offset = self._scale
+        values = np.multiply(raw, np.float32(factor), out=out, dtype=np.float32, casting="unsafe")
+        if offset:
+            np.add(values, np.float32(offset), out=values)
+        return np.floor(values, out=values) if self.whole_numbers else values
 
     def layers(self) -> list[Any]:
         """Fresh Keras layers, to be applied one after another to raw examples; none if nothing is to be done."""
@@ -124,21 +133,14 @@ class Preprocess:
             shape = (*self.image_size, shape[-1])
         return (*shape[:-1], 3) if self.repeat_channels else shape
 
-    def _resized(self, raw: Array | Sequence[Array]) -> Array:
-        """The very operation of `keras.layers.Resizing`, without the cost of a layer call for each picture."""
-        if isinstance(raw, np.ndarray):
-            return _resize(raw[..., None] if self.add_channel else raw, self.image_size)
-        return np.concatenate([_resize(picture[None], self.image_size) for picture in raw])
 
-
-def _resize(pictures: Array, size: tuple[int, int] | None) -> Array:
+def _resize(picture: Array, size: tuple[int, int]) -> Array:
+    """The operation under `keras.layers.Resizing`, without the cost of calling a layer for each picture."""
     import tensorflow as tf
 
-    values = pictures if pictures.dtype == np.uint8 else pictures.astype(np.float32)
+    values = picture if picture.dtype == np.uint8 else picture.astype(np.float32)
     with tf.device("CPU:0"):
-        resized = tf.raw_ops.ResizeBilinear(images=values, size=size, half_pixel_centers=True)
-    # A copy: what `numpy()` gives may belong to TensorFlow and be read-only.
-    return np.array(resized.numpy())
+        return np.asarray(tf.raw_ops.ResizeBilinear(images=values[None], size=size, half_pixel_centers=True))[0]
 
 
 def _gray_to_rgb() -> Any:  # noqa: ANN401 (Keras has no types)

@@ -90,3 +90,152 @@ def test_training_and_exported_model_see_the_same_bits(rescale: Rescale, shape: 
     model = exported(preprocess)
     np.testing.assert_array_equal(preprocess.apply(examples), model(np.stack(examples)).numpy())
     np.testing.assert_array_equal(preprocess.apply(examples), model.predict(np.stack(examples), verbose=0))
+
+
+def test_values_are_those_of_an_independent_bilinear_resize() -> None:
+    preprocess = Preprocess((2, 2, 1), "uint8", (4, 4, 1), "none", image_size=(4, 4))
+    picture = np.array([[0, 100], [200, 40]], np.uint8)[None, ..., None]
+    # Half-pixel centres by hand: 0, 1/4, 3/4, 1 of the way from one to the other.
+    way = np.array([0, 0.25, 0.75, 1])
+    top, bottom = 0 + 100 * way, 200 - 160 * way
+    expected = top + (bottom - top) * way[:, None]
+    np.testing.assert_allclose(preprocess.apply(picture)[0, ..., 0], expected, atol=1e-4)
+
+
+CASES = {
+    "gray pictures for a colour source": ((None, None, 1), "uint8", (32, 32, 3), {}),
+    "arrays (28, 28) for pictures (28, 28, 1)": ((28, 28), "uint8", (28, 28, 1), {}),
+    "arrays (28, 28) for colour pictures of another size": ((28, 28), "float32", (32, 32, 3), {}),
+    "arrays (28, 28) for vectors": ((28, 28), "uint8", (784,), {}),
+    "vectors for pictures": ((784,), "uint8", (28, 28, 1), {}),
+    "vectors as they are": ((64,), "float32", (64,), {}),
+    "whole numbers for a source of floats": ((5,), "int64", (5,), {}),
+    "16-bit pictures of another size": ((20, 30, 3), "uint16", (16, 16, 3), {}),
+    "pictures resized, then laid flat": ((None, None, 1), "uint8", (64,), {"image_size": (8, 8)}),
+    "arrays (12, 9) resized, then laid flat": ((12, 9), "uint8", (64,), {"image_size": (8, 8)}),
+    "sequences of any length": ((7, 2), "float32", (None, 2), {}),
+    "scaled to both sides of zero": ((28, 28), "uint8", (784,), {"rescale": "minus_one_to_one"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_dataset_that_fits_gives_the_same_bits_in_training_and_export(case: str, tmp_path: Path) -> None:
+    shape, dtype, expected, wanted = CASES[case]
+    preprocess = Preprocess.resolve(Preprocessing(**wanted), source(expected), dataset(shape, dtype))
+    rng = np.random.default_rng(1)
+    raw = rng.integers(0, 256, (3, *[size or 21 for size in shape])).astype(dtype)
+    values = preprocess.apply(raw)
+    assert values.dtype == np.float32
+    assert values.shape[1:] == preprocess.output_shape
+    assert all(want in (None, size) for want, size in zip(expected, values.shape[1:], strict=True))
+    exported(preprocess).save(tmp_path / "preprocess.keras")
+    model = keras.saving.load_model(tmp_path / "preprocess.keras")
+    assert model.input.dtype == dtype
+    np.testing.assert_array_equal(values, model.predict(raw, verbose=0))
+
+
+def test_grayscale_repeats_into_three_equal_channels() -> None:
+    preprocess = Preprocess.resolve(Preprocessing(), source((28, 28, 3)), dataset((28, 28)))
+    values = preprocess.apply(np.full((1, 28, 28), 51, np.uint8))
+    assert values.shape == (1, 28, 28, 3)
+    np.testing.assert_allclose(values, 0.2, rtol=1e-6)
+
+
+def whole_number_model() -> keras.Model:
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    return keras.Model(inputs, keras.layers.Rescaling(2.0)(inputs))
+
+
+def test_a_source_of_whole_numbers_gets_rounded_pictures_in_training_and_export() -> None:
+    preprocess = Preprocess.resolve(Preprocessing(), source((8, 8, 3), dtype="uint8"), dataset((None, None, 3)))
+    examples = pictures(2, 13, 9, 3)
+    values = preprocess.apply(examples)
+    resized = keras.ops.image.resize(np.stack(examples).astype(np.float32), (8, 8))
+    np.testing.assert_array_equal(values, np.floor(resized + 0.5))
+    model = whole_number_model()
+    raw = keras.Input((None, None, 3), dtype="uint8")
+    tensor: Any = raw
+    for layer in preprocess.layers():
+        tensor = layer(tensor)
+    whole = keras.Model(raw, model(tensor))
+    np.testing.assert_array_equal(whole.predict(np.stack(examples), verbose=0), model.predict(values, verbose=0))
+    np.testing.assert_array_equal(whole.predict(np.stack(examples), verbose=0), 2 * values)
+
+
+# === What is chosen ===
+
+
+@pytest.mark.parametrize(
+    ("wanted", "registered", "first_layers", "dtype", "value_range", "chosen"),
+    [
+        ("none", "zero_to_one", [], "uint8", (0, 255), "none"),
+        (None, "minus_one_to_one", [], "uint8", (0, 255), "minus_one_to_one"),
+        (None, "zero_to_one", [], "float32", (0, 1), "none"),
+        (None, "zero_to_one", [], "float32", (0, 255), "zero_to_one"),
+        (None, None, ["InputLayer", "Rescaling", "Normalization"], "uint8", (0, 255), "none"),
+        (None, None, ["InputLayer", "Conv2D", "Rescaling"], "uint8", (0, 255), "zero_to_one"),
+        (None, None, [], "uint8", (0, 255), "zero_to_one"),
+        (None, None, [], "uint8", (0, 1), "none"),
+        (None, None, [], "float32", (0, 16), "none"),
+    ],
+)
+def test_rescale_follows_job_then_source_then_data(
+    *,
+    wanted: Rescale | None,
+    registered: Rescale | None,
+    first_layers: list[str],
+    dtype: str,
+    value_range: tuple[float, float],
+    chosen: Rescale,
+) -> None:
+    model = source((8, 8, 3), rescale=registered, layers=[(name, [None, 8, 8, 3]) for name in first_layers])
+    plan = Preprocess.resolve(Preprocessing(rescale=wanted), model, dataset((8, 8, 3), dtype, value_range))
+    assert plan.rescale == chosen
+
+
+def test_a_source_that_resizes_first_sets_the_size_for_pictures_of_any_size() -> None:
+    model = source((None, None, 3), layers=[("InputLayer", [None, None, None, 3]), ("Resizing", [None, 96, 64, 3])])
+    plan = Preprocess.resolve(Preprocessing(), model, dataset((None, None, 3)))
+    assert plan.image_size == (96, 64)
+
+
+def test_pictures_of_one_size_keep_it_where_the_source_takes_any() -> None:
+    plan = Preprocess.resolve(Preprocessing(), source((None, None, 3)), dataset((160, 120, 3)))
+    assert plan.image_size is None
+    assert plan.output_shape == (160, 120, 3)
+
+
+# === What is refused ===
+
+
+@pytest.mark.parametrize(
+    ("expected", "dtype", "given", "wanted", "error", "says"),
+    [
+        ((None, None, 3), "float32", (None, 120, 3), {}, UserError, "image_size"),
+        ((784,), "float32", (None, None, 1), {}, UserError, "image_size"),
+        ((224, 224, 3), "float32", (None, None, 3), {"image_size": (160, 160)}, UserError, r"\(224, 224\) only"),
+        ((784,), "float32", (784,), {"image_size": (28, 28)}, UserError, "for pictures"),
+        ((28, 28, 1), "float32", (28, 28, 3), {}, DataError, "grayscale"),
+        ((28, 28, 3), "float32", (28, 28, 4), {}, DataError, "3 channels"),
+        ((3, 224, 224), "float32", (224, 224, 3), {}, DataError, "224 channels"),
+        ((784,), "float32", (64,), {}, DataError, r"\(784\).*\(64\)"),
+        ((None, 4), "float32", (7, 2), {}, DataError, r"\(any, 4\).*\(7, 2\)"),
+        ((8,), "int32", (8,), {"rescale": "zero_to_one"}, UserError, "whole numbers"),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_both_shapes(
+    *,
+    expected: Sequence[int | None],
+    dtype: str,
+    given: Sequence[int | None],
+    wanted: dict[str, Any],
+    error: type[UserError],
+    says: str,
+) -> None:
+    with pytest.raises(error, match=says):
+        Preprocess.resolve(Preprocessing(**wanted), source(expected, dtype=dtype), dataset(given))
+
+
+def test_floats_are_refused_for_a_source_of_whole_numbers() -> None:
+    with pytest.raises(DataError, match="whole numbers"):
+        Preprocess.resolve(Preprocessing(), source((8,), dtype="int32"), dataset((8,), "float32"))
