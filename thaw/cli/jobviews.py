@@ -1,0 +1,160 @@
+"""How jobs, plans and events look to people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from thaw.cli import text
+from thaw.cli.output import Output
+
+if TYPE_CHECKING:
+    from thaw.records import Event, Interval, Job, Plan, Report
+
+
+def row(job: Job) -> tuple[object, ...]:
+    """A job as a line of a list."""
+    return job.id, job.status, where(job), text.ago(job.created_at), job.suffix or "-"
+
+
+def where(job: Job) -> str:
+    """Where in its schedule a job is: `head 2/4, 31 %`."""
+    if job.status == "queued" and job.progress and job.progress.queue_position:
+        return f"number {job.progress.queue_position} in the queue"
+    if job.status != "running":
+        return "-"
+    at = f"{job.phase.name} {job.phase.epoch}/{job.phase.epochs}" if job.phase else job.stage or "starting"
+    percent = job.progress.percent if job.progress else None
+    return f"{at}, {percent:.0f} %" if percent is not None else at
+
+
+def show_job(out: Output, job: Job) -> None:
+    """Everything about a job that people ask for first."""
+    eta = job.progress.eta_seconds if job.progress else None
+    out.facts(
+        {
+            "id": job.id,
+            "status": job.status,
+            "at": where(job) if job.status in {"running", "queued"} else None,
+            "time left": f"about {text.duration(eta)}" if eta else None,
+            "error": f"{job.error.message} ({job.error.code})" if job.error else None,
+            "created": text.ago(job.created_at),
+            "took": text.duration(job.finished_at - job.started_at) if job.finished_at and job.started_at else None,
+            "attempt": job.attempt.number if job.attempt and job.attempt.number > 1 else None,
+            "source": job.model_id or job.model,
+            "dataset": job.dataset_id or job.training_file,
+            "result": job.fine_tuned_model,
+            "cut": text.choice(job.cut) if job.cut else None,
+            "seed": job.seed,
+        }
+    )
+    _schedule_table(out, job.schedule)
+    if job.report is not None:
+        show_report(out, job.report)
+    if job.artifacts:
+        out.table(
+            ("FILE", "SIZE", "SHA256"),
+            [(found.name, text.size(found.bytes), found.sha256) for found in job.artifacts],
+            numbers=("SIZE",),
+        )
+
+
+def show_end(out: Output, job: Job) -> None:
+    """How a watched job ended."""
+    if job.status == "succeeded":
+        out.say(f"{job.id} succeeded; its result is {job.fine_tuned_model}.")
+        if job.report is not None:
+            show_report(out, job.report)
+        out.say(f"Download it: thaw jobs download {job.id}")
+    elif job.error is not None:
+        where_ = f", in phase {text.plain(job.error.phase)}" if job.error.phase else ""
+        out.say(f"{job.id} {job.status}: {text.plain(job.error.message)} ({text.plain(job.error.code)}{where_})")
+    else:
+        out.say(f"{job.id} is {job.status}.")
+
+
+def show_report(out: Output, report: Report) -> None:
+    """The one look at the test split, and what was proved."""
+    test = report.test
+    if test.accuracy is not None:
+        out.say(f"Test accuracy {interval(test.accuracy)} on {test.examples} examples.")
+    if test.mean_absolute_error is not None:
+        out.say(f"Mean absolute error {interval(test.mean_absolute_error)} on {test.examples} examples.")
+    proofs = [phase.proof for phase in report.phases if phase.proof is not None]
+    if proofs:
+        held = sum(proof.held for proof in proofs)
+        out.say(f"Frozen variables stayed bit-identical in {held} of {len(proofs)} phases.")
+    if report.source is not None:
+        out.say("The source is unchanged." if report.source.unchanged else "The source HAS CHANGED.")
+
+
+def interval(found: Interval) -> str:
+    """`0.98 (95 % interval 0.95 to 0.99)`."""
+    return f"{found.value:.4g} (95 % interval {found.low:.4g} to {found.high:.4g})"
+
+
+def show_plan(out: Output, plan: Plan) -> None:
+    """The phases of a plan as a table, and its warnings."""
+    dropped = len(plan.dropped_layers)
+    out.facts(
+        {
+            "cut": f"after {plan.cut_layer}, {dropped} {'layer' if dropped == 1 else 'layers'} dropped"
+            if plan.cut_layer
+            else None,
+            "output": plan.output or None,
+            "seed": plan.spec.get("seed") if plan.spec else None,
+        }
+    )
+    out.table(
+        ("PHASE", "EPOCHS", "OPTIMIZER", "LEARNING RATE", "UNFROZEN", "FROZEN", "TRAINABLE"),
+        [
+            (
+                phase.name,
+                phase.epochs,
+                phase.optimizer,
+                text.measured(phase.learning_rate),
+                _layers(phase.unfrozen_layers),
+                f"{phase.frozen_layers} layers",
+                f"{text.number(phase.trainable_backbone_parameters)} + head",
+            )
+            for phase in plan.phases
+        ],
+        numbers=("EPOCHS", "LEARNING RATE", "TRAINABLE"),
+    )
+    for warning in plan.warnings:
+        out.note(f"Warning: {text.plain(warning)}")
+
+
+def event_line(event: Event) -> str:
+    """`14:02:11  Epoch 3 of 16 … loss 0.31`, in local time."""
+    clock = time.strftime("%H:%M:%S", time.localtime(event.created_at))
+    level = "" if event.level == "info" else f"{event.level}: "
+    measured = event.data.get("metrics")
+    values = text.metrics(measured) if isinstance(measured, Mapping) and event.type == "metrics" else ""
+    # A message may have the figures already.
+    return f"{clock}  {level}{text.plain(event.message)}" + (
+        f"  {values}" if values and "loss" not in event.message else ""
+    )
+
+
+def _schedule_table(out: Output, schedule: Sequence[Mapping[str, object]]) -> None:
+    rows = []
+    for phase in schedule:
+        optimizer = phase.get("optimizer")
+        chosen = optimizer if isinstance(optimizer, Mapping) else {}
+        rate = text.measured(chosen.get("learning_rate", "-"))
+        rows.append(
+            (phase.get("name"), text.choice(phase.get("unfreeze")), phase.get("epochs"), chosen.get("type"), rate)
+        )
+    if rows:
+        out.table(
+            ("PHASE", "UNFREEZE", "EPOCHS", "OPTIMIZER", "LEARNING RATE"), rows, numbers=("EPOCHS", "LEARNING RATE")
+        )
+
+
+def _layers(names: Sequence[str]) -> str:
+    """None, all by name, or the ends of a long list."""
+    if not names:
+        return "none (the head alone)"
+    return ", ".join(names) if len(names) <= 4 else f"{len(names)}: {names[0]} … {names[-1]}"

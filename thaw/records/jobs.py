@@ -1,0 +1,229 @@
+"""Jobs, their plans, events, metrics and reports as the service describes them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from thaw.records.assets import Failure
+from thaw.records.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseProgress(Record):
+    """Where in the schedule a job is; `index` and `epoch` count from 1."""
+
+    index: int
+    name: str
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobProgress(Record):
+    """How far a job is."""
+
+    percent: float | None = None
+    eta_seconds: float | None = None
+    queue_position: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Record):
+    """The execution of a job that runs now, or ran last."""
+
+    number: int
+    worker: str | None = None
+    lease_expires_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact(Record):
+    """A file that a job produced."""
+
+    name: str
+    bytes: int
+    sha256: str
+    url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval(Record):
+    """A value with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    method: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Record):
+    """The one look at the test split, at the end of a job."""
+
+    examples: int
+    loss: float | None = None
+    accuracy: Interval | None = None
+    mean_absolute_error: Interval | None = None
+    confusion_matrix: Sequence[Sequence[int]] | None = None
+    """Rows are true classes, columns predicted ones."""
+    per_class: Mapping[str, Mapping[str, float]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezeProof(Record):
+    """What was frozen stayed bit-identical, what was unfrozen moved."""
+
+    phase: str
+    held: bool
+    frozen_variables: int | None = None
+    trained_variables: int | None = None
+    moved_variables: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseReport(Record):
+    """What one phase did."""
+
+    name: str
+    epochs_run: int | None = None
+    stopped_early: bool = False
+    trainable_parameters: int | None = None
+    frozen_parameters: int | None = None
+    seconds: float | None = None
+    proof: FreezeProof | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceReceipt(Record):
+    """Whether the source is what it was."""
+
+    unchanged: bool
+    model_digest_before: str | None = None
+    model_digest_after: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Record):
+    """What a job found out, with its uncertainty."""
+
+    test: Evaluation
+    task: str | None = None
+    labels: Sequence[str] | None = None
+    cut_layer: str | None = None
+    phases: Sequence[PhaseReport] = ()
+    source: SourceReceipt | None = None
+    best_validation: Mapping[str, float] | None = None
+    seconds: Mapping[str, float] | None = None
+    versions: Mapping[str, str] | None = None
+    device: str | None = None
+    parameters: int | None = None
+
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Record):
+    """One fine-tuning run."""
+
+    id: str
+    status: str
+    """`validating_files`, `queued`, `running`, `paused`, `succeeded`, `failed` or `cancelled`."""
+    model: str = ""
+    """As requested: a model's or a file's id."""
+    training_file: str = ""
+    model_id: str | None = None
+    """The model it trains from; for a file, the model that the file became."""
+    dataset_id: str | None = None
+    fine_tuned_model: str | None = None
+    """The id of the result, once the job succeeded."""
+    created_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+    error: Failure | None = None
+    cut: Mapping[str, object] | None = None
+    head: object = None
+    schedule: Sequence[Mapping[str, object]] = ()
+    batch_size: int | None = None
+    seed: int | None = None
+    suffix: str | None = None
+    metadata: Mapping[str, str] | None = None
+    stage: str | None = None
+    """`loading_source`, `training`, `evaluating`, `exporting`; more may come."""
+    phase: PhaseProgress | None = None
+    progress: JobProgress | None = None
+    attempt: Attempt | None = None
+    cancel_requested_at: float | None = None
+    allowed_actions: Sequence[str] = ()
+    artifacts: Sequence[Artifact] = ()
+    report: Report | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is one that a job never leaves."""
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event(Record):
+    """One line of a job's history. Numbers count from 1 without gaps."""
+
+    number: int
+    type: str
+    """`message`, `metrics`, `stage`, `phase`, `status`, `completed` (the last one); more may come."""
+    message: str = ""
+    level: str = "info"
+    created_at: float = 0.0
+    id: str = ""
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Record):
+    """The weights at the end of a phase."""
+
+    id: str
+    step_number: int = 0
+    created_at: float = 0.0
+    metrics: Mapping[str, float] | None = None
+    phase: PhaseProgress | None = None
+    artifact: Artifact | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics(Record):
+    """What one epoch measured."""
+
+    number: int
+    """Epochs since the start of the job, from 1."""
+    metrics: Mapping[str, float]
+    attempt: int = 1
+    step: int = 0
+    created_at: float = 0.0
+    phase: PhaseProgress | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhasePlan(Record):
+    """What one phase would train."""
+
+    name: str
+    epochs: int
+    optimizer: str = ""
+    learning_rate: float | None = None
+    unfrozen_layers: Sequence[str] = ()
+    """Layers of the backbone that train; the head always does."""
+    frozen_layers: int = 0
+    trainable_backbone_parameters: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Record):
+    """What a job would do."""
+
+    phases: Sequence[PhasePlan]
+    cut_layer: str | None = None
+    """The last layer of the source that would be reused."""
+    dropped_layers: Sequence[str] = ()
+    output: str = ""
+    warnings: Sequence[str] = ()
+    spec: Mapping[str, object] | None = None

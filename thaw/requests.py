@@ -1,0 +1,47 @@
+"""What may be asked of the service, as types. The service checks it; its `/docs` describes each field."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Required, TypedDict
+
+Rescale = Literal["none", "zero_to_one", "minus_one_to_one"]
+"""How a source wants its inputs: raw values, x / 255, or x / 127.5 - 1."""
+
+
+class DatasetOptions(TypedDict, total=False):
+    """What may be said about a dataset; everything is found out where it is left out."""
+
+    name: str | None
+    """What people will call it; left out, the file's name."""
+    kind: Literal["images", "arrays"] | None
+    task: Literal["binary", "single_label", "regression"] | None
+    validation_fraction: float | None
+    """Of the examples, where the file does not bring that split itself; 0.15 if left out."""
+    test_fraction: float | None
+    """As `validation_fraction`."""
+    split_seed: int | None
+    class_names: Sequence[str] | None
+    """Arrays: what the labels 0, 1, 2, … mean."""
+
+
+class JobRequest(TypedDict, total=False):
+    """What a job is asked to do: the fields of `POST /v1/fine_tuning/jobs`, of which two must be there.
+
+    What is left out is the textbook recipe.
+    """
+
+    model: Required[str]
+    """A model's id, or the id of an uploaded model file."""
+    training_file: Required[str]
+    """A dataset's id, or the id of an uploaded data file."""
+    cut: Mapping[str, object]
+    """`{"drop_last": 1}`, `{"keep_first": 12}`, `{"layer": "block_12_add"}` or `{"fraction": 0.75}`."""
+    head: Mapping[str, object]
+    """`{"layers": [{"type": "dropout", "rate": 0.2}]}`; the output layer is added."""
+    schedule: Sequence[Mapping[str, object]]
+    """Phases: `{"name", "unfreeze", "epochs", "optimizer", "early_stopping"}`."""
+    batch_size: int
+    preprocessing: Mapping[str, object]
+    backbone_weights: Literal["source", "random"]
+    seed: int | None
+    suffix: str | None
+    metadata: Mapping[str, str]
