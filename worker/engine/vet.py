@@ -6,14 +6,14 @@ The name of the file plays no part: only its content does.
 """
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from app.domain.model import ModelFormat
-from worker.engine import signatures, upgrades, vet_zip
+from worker.engine import layouts, signatures, upgrades, vet_zip
 from worker.engine.refusals import refuse
 from worker.engine.vet_config import check_model, parse_json
 from worker.engine.vet_hdf5 import check_hdf5
@@ -55,7 +55,15 @@ def _vet_archive(path: Path, scratch: Path) -> Vetted:
         refuse("corrupt_file", f"The archive is damaged: {error}. Save the model again.")
     check_hdf5(weights)
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
-    return _vetted("keras", config, version, weights)
+    return _with_new_layout(_vetted("keras", config, version, weights), scratch)
+
+
+def _with_new_layout(vetted: Vetted, scratch: Path) -> Vetted:
+    if not layouts.is_old(vetted.weights):
+        return vetted
+    rewritten = scratch / "rewritten.weights.h5"
+    layouts.rewrite(vetted.weights, vetted.config, rewritten)
+    return replace(vetted, weights=rewritten, upgrades=[*vetted.upgrades, layouts.SENTENCE])
 
 
 def _vet_hdf5(path: Path) -> Vetted:
