@@ -13,9 +13,9 @@ Two kinds of cut, two rules:
 
 import difflib
 import math
-import re
 from collections.abc import Iterable, Sequence
 
+from app.domain import patterns
 from app.domain.errors import CutError, UserError
 from app.domain.model import LayerRow
 from app.domain.spec import (
@@ -187,7 +187,8 @@ def _selected(layers: Sequence[LayerRow], weighted: Sequence[LayerRow], unfreeze
         first = _first_row(layers, unfreeze.from_layer)
         return [row for row in weighted if row.index >= first.index]
     if isinstance(unfreeze, UnfreezeMatch):
-        pattern = _compiled(unfreeze.match)
+        longest = max((len(row.path) for row in layers), default=1)
+        pattern = patterns.compiled(unfreeze.match, longest=longest, param="unfreeze.match")
         return [row for row in weighted if pattern.search(row.path)]
     return list(weighted)
 
@@ -199,14 +200,6 @@ def _first_row(layers: Sequence[LayerRow], name: str) -> LayerRow:
     nearest = nearest_names(name, [row.path for row in layers])
     message = f"Unknown layer '{name}' in the backbone. {_nearest_text(nearest)}"
     raise UserError(message, code="unknown_layer", param="unfreeze.from_layer")
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        message = f"unfreeze.match must be a regular expression; received {pattern!r}, which is none: {error}."
-        raise UserError(message, code="invalid_pattern", param="unfreeze.match") from error
 
 
 # === Suggestions ===
