@@ -26,7 +26,8 @@ QUEUES: tuple[QueueName, ...] = ("prepare", "cpu", "gpu")
 """`prepare`: register and validate; `cpu`, `gpu`: train."""
 
 MAX_WAITING_HINTS = 1000
-"""A queue that holds so many hints gets no more: whoever drains it will be rung again, and Redis stays small."""
+"""A queue that holds so many hints gets no more: its workers are busy, and what waits for them is rung again later.
+Without this, a backlog that is rung again every half minute would fill Redis."""
 
 _SEND_SECONDS = 0.05
 """Bounds each wait of a ring for Redis (connect, write, read), so that a POST never hangs on the broker."""
@@ -92,7 +93,7 @@ class CeleryDoorbell:
             _ = connection.transport, self._celery.amqp.router, self._celery.amqp.create_task_message
 
     def ring(self, task: TaskName, identifier: str, *, queue: str) -> bool:
-        """Tell the workers of `queue` that there is something to do. False: the hint did not get through.
+        """Tell the workers of `queue` that there is something to do. False: the broker was not reached.
 
         That is no failure: the sweeper rings again until somebody has claimed the row.
         """
@@ -132,9 +133,8 @@ class CeleryDoorbell:
         self._heard = error is None
 
     def _send(self, producer: Producer, name: str, identifier: str, queue: str) -> bool:
-        if _waiting(producer.channel, queue) >= MAX_WAITING_HINTS:
-            return False
-        self._celery.send_task(name, args=[identifier], queue=queue, producer=producer, retry=False)
+        if _waiting(producer.channel, queue) < MAX_WAITING_HINTS:
+            self._celery.send_task(name, args=[identifier], queue=queue, producer=producer, retry=False)
         return True
 
 

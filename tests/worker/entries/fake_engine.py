@@ -1,0 +1,229 @@
+"""Stands in for the engine in child processes: the name of a job's first phase says what it does."""
+
+import ctypes
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from app.domain.errors import CutError
+from app.domain.model import SourceInfo
+from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseProgress, StageStarted, StepFinished
+from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
+from worker import child
+from worker.engine.reporter import Reporter
+from worker.messages import Outcome, Registered, Trained, Validated
+from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
+
+DIGEST = "0" * 64
+
+
+def entry(connection: Connection, order: Order) -> None:
+    child.main(connection, order, work=work)
+
+
+def work(order: Order, reporter: Reporter) -> Outcome:
+    if isinstance(order.task, TrainOrder):
+        return BEHAVIOURS[order.task.spec.schedule[0].name or ""](order, reporter)
+    return BEHAVIOURS[order.task.upload.name.partition(".")[0]](order, reporter)
+
+
+def source_info() -> SourceInfo:
+    return SourceInfo(
+        format="keras",
+        keras_version="3",
+        class_name="Sequential",
+        name="fake",
+        input_shape=[None, 2],
+        input_dtype="float32",
+        output_shape=[None, 2],
+        parameters=1,
+        layers=[],
+        rescale=None,
+        digest=DIGEST,
+    )
+
+
+def succeed(order: Order, reporter: Reporter) -> Outcome:
+    """One phase of one epoch of three steps."""
+    assert isinstance(order.task, TrainOrder)
+    spec = order.task.spec
+    phase = PhaseProgress(index=1, name=spec.schedule[0].name or "", epoch=1, epochs=1)
+    reporter.report(StageStarted(stage="training"))
+    for step in (1, 2, 3):
+        reporter.check()
+        reporter.report(StepFinished(phase=phase, step=step, steps=3))
+    reporter.report(EpochFinished(phase=phase, step=3, metrics={"loss": 0.5}))
+    _write(order, "run/checkpoints/1.safetensors", b"weights")
+    proof = FreezeProof(
+        phase=phase.name,
+        frozen_variables=0,
+        frozen_digest_before=DIGEST,
+        frozen_digest_after=DIGEST,
+        trained_variables=1,
+        moved_variables=1,
+        held=True,
+    )
+    reporter.report(
+        PhaseFinished(phase=phase, stopped_early=False, proof=proof, checkpoint="checkpoints/1.safetensors")
+    )
+    _write(order, "run/results/model.keras", f"model of attempt in {order.folder.name}".encode())
+    _write(order, "run/results/report.json", b"{}")
+    _write(order, "run/canonical/config.json", b"{}")
+    report = Report(
+        task="binary",
+        labels=None,
+        spec=spec,
+        cut_layer="dense",
+        dataset_digest=DIGEST,
+        source=SourceReceipt(model_digest_before=DIGEST, model_digest_after=DIGEST, unchanged=True),
+        phases=[
+            PhaseReport(
+                name=phase.name,
+                epochs_run=1,
+                stopped_early=False,
+                trainable_parameters=1,
+                frozen_parameters=0,
+                seconds=0.1,
+                proof=proof,
+            )
+        ],
+        test=Evaluation(examples=1, loss=0.5, accuracy=Interval(value=1, low=0.2, high=1)),
+        best_validation={"val_loss": 0.5},
+        seconds={"training": 0.1},
+        versions={},
+        device="cpu",
+        parameters=1,
+    )
+    return Trained(info=source_info(), report=report)
+
+
+def train_for_ever(_order: Order, reporter: Reporter) -> Outcome:
+    """Steps of 10 ms until somebody ends it."""
+    phase = PhaseProgress(index=1, name="forever", epoch=1, epochs=1)
+    step = 0
+    while True:
+        step += 1
+        reporter.check()
+        time.sleep(0.01)
+        if step % 20 == 1:
+            reporter.report(StepFinished(phase=phase, step=step, steps=10**9))
+
+
+def ignore_everything(order: Order, reporter: Reporter) -> Outcome:
+    """One step that never ends, deaf to SIGTERM, with a process of its own beside it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(600)
+        os._exit(0)
+    _write(order, "grandchild", str(pid).encode())
+    reporter.report(StageStarted(stage="training"))
+    while True:
+        time.sleep(1)
+
+
+def refuse(_order: Order, _reporter: Reporter) -> Outcome:
+    message = "Unknown cut layer 'x'."
+    raise CutError(message, param="cut")
+
+
+def raise_error(_order: Order, _reporter: Reporter) -> Outcome:
+    return {}["missing"]
+
+
+def fill_disk(_order: Order, _reporter: Reporter) -> Outcome:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def crash(_order: Order, _reporter: Reporter) -> Outcome:
+    sys.stderr.write("about to read address 0\n")
+    ctypes.string_at(0)
+    raise AssertionError
+
+
+def abort(_order: Order, _reporter: Reporter) -> Outcome:
+    sys.stderr.write("terminate called after throwing an instance of 'std::bad_alloc'\n")
+    os.abort()
+
+
+def be_killed(_order: Order, _reporter: Reporter) -> Outcome:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def leave(_order: Order, _reporter: Reporter) -> Outcome:
+    os._exit(3)
+
+
+def swallow_memory(_order: Order, reporter: Reporter) -> Outcome:
+    """Takes 8 MiB every 20 ms."""
+    taken = []
+    while True:
+        reporter.check()
+        taken.append(bytearray(os.urandom(1)) * (8 * 1024**2))
+        time.sleep(0.02)
+
+
+def ask_for_much_memory(_order: Order, _reporter: Reporter) -> Outcome:
+    return bytearray(64 * 1024**3)
+
+
+def finish_and_linger(order: Order, reporter: Reporter) -> Outcome:
+    """Succeeds, but a thread keeps the process from ending: it must not, the child ends by force."""
+    import threading
+
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return succeed(order, reporter)
+
+
+def register(order: Order, _reporter: Reporter) -> Outcome:
+    assert isinstance(order.task, RegisterOrder)
+    _write(order, "run/canonical/config.json", b"{}")
+    return Registered(info=source_info())
+
+
+def validate(order: Order, _reporter: Reporter) -> Outcome:
+    from app.domain.dataset import DatasetInfo
+
+    assert isinstance(order.task, ValidateOrder)
+    _write(order, "run/canonical/dataset.json", b"{}")
+    info = DatasetInfo(
+        kind="arrays",
+        task="binary",
+        example_shape=[2],
+        dtype="float32",
+        value_range=(0, 1),
+        classes=["0", "1"],
+        splits={},
+        digest=DIGEST,
+    )
+    return Validated(info=info, preview=[])
+
+
+def _write(order: Order, name: str, data: bytes) -> None:
+    path = order.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
+    "succeed": succeed,
+    "forever": train_for_ever,
+    "deaf": ignore_everything,
+    "refuse": refuse,
+    "error": raise_error,
+    "full": fill_disk,
+    "crash": crash,
+    "abort": abort,
+    "killed": be_killed,
+    "leave": leave,
+    "swallow": swallow_memory,
+    "greedy": ask_for_much_memory,
+    "linger": finish_and_linger,
+    "register": register,
+    "validate": validate,
+}

@@ -1,0 +1,55 @@
+"""Lanes hold back what has no room, without holding a thread."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from worker.lanes import Lane
+
+
+def test_what_has_no_room_runs_when_there_is_some_each_once_and_in_order() -> None:
+    lane, done, release = Lane(1), [], threading.Event()
+
+    def wait() -> None:
+        release.wait(5)
+        done.append("first")
+
+    thread = threading.Thread(target=lane.run, args=("first", wait))
+    thread.start()
+    while not lane._running:
+        pass
+    for name in ("second", "third", "second"):
+        lane.run(name, lambda name=name: done.append(name))
+    assert done == [], "they were left, and this thread came back at once"
+    release.set()
+    thread.join()
+    assert done == ["first", "second", "third"]
+
+
+def test_as_many_run_at_once_as_it_is_wide(eventually: Callable[..., float]) -> None:
+    lane, release, running = Lane(2), threading.Event(), []
+
+    def work(name: str) -> Callable[[], None]:
+        def run() -> None:
+            running.append(name)
+            release.wait(5)
+
+        return run
+
+    threads = [threading.Thread(target=lane.run, args=(name, work(name))) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(running) == 2)
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(running) == ["a", "b", "c"]
+
+
+def test_an_error_leaves_room() -> None:
+    lane, done = Lane(1), []
+    with pytest.raises(ZeroDivisionError):
+        lane.run("bad", lambda: 1 / 0)
+    lane.run("good", lambda: done.append(True))
+    assert done == [True]

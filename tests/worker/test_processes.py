@@ -1,0 +1,173 @@
+"""Child processes: how they start, what they carry, how they end."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.domain.errors import PlatformError
+from app.domain.spec import ResolvedSpec
+from worker.messages import Failed, Message, Ready, Reported, Stopped, Trained
+from worker.orders import Order, TrainOrder
+from worker.processes import ChildProcess, Launcher
+
+pytestmark = pytest.mark.service
+
+SpecOf = Callable[[str], ResolvedSpec]
+Start = Callable[..., ChildProcess]
+
+
+@pytest.fixture
+def start(launcher: Launcher, spec: SpecOf, tmp_path: Path) -> Start:
+    def start(behaviour: str, **order: object) -> ChildProcess:
+        task = TrainOrder(spec=spec(behaviour), source=tmp_path, data=tmp_path)
+        return launcher.start(Order(task=task, folder=tmp_path / "attempt", **order))
+
+    return start
+
+
+def follow(child: ChildProcess, *, until: type | None = None, seconds: float = 10) -> list[Message]:
+    """Everything the child says until it ends, or until it says something of this type."""
+    deadline = time.monotonic() + seconds
+    said: list[Message] = []
+    while child.exit_code() is None and time.monotonic() < deadline:
+        said += child.receive(timeout=0.05)
+        if until and any(isinstance(message, until) for message in said):
+            return said
+    return said + child.receive(timeout=0)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_child_says_that_it_is_ready_what_it_does_and_how_it_ended(start: Start, method: str) -> None:
+    child = start("succeed", start_method=method)
+    said = follow(child)
+    assert isinstance(said[0], Ready)
+    assert all(isinstance(message, Reported) for message in said[1:-1])
+    assert isinstance(said[-1], Trained)
+    assert child.exit_code() == 0
+    child.close()
+
+
+def test_a_forked_child_is_ready_within_a_tenth_of_a_second(start: Start) -> None:
+    seconds = []
+    for _ in range(5):
+        started = time.monotonic()
+        child = start("succeed")
+        follow(child, until=Ready)
+        seconds.append(time.monotonic() - started)
+        child.close()
+    assert sorted(seconds)[2] < 0.1, seconds
+
+
+def test_an_error_of_the_engine_comes_over_as_it_is(start: Start) -> None:
+    outcome = follow(start("refuse"))[-1]
+    assert isinstance(outcome, Failed)
+    assert (outcome.failure.error_class, outcome.failure.code, outcome.failure.param) == ("user", "illegal_cut", "cut")
+
+
+def test_an_unexpected_error_names_itself_and_leaves_its_traceback_in_the_log(start: Start, tmp_path: Path) -> None:
+    outcome = follow(start("error"))[-1]
+    assert isinstance(outcome, Failed)
+    assert (outcome.failure.error_class, outcome.failure.code) == ("platform", "internal_error")
+    assert "KeyError: 'missing'" in outcome.failure.message
+    assert 'return {}["missing"]' in (tmp_path / "attempt" / "output.log").read_text()
+
+
+def test_sigterm_stops_it_between_two_steps(start: Start) -> None:
+    child = start("forever")
+    follow(child, until=Reported)
+    child.ask_to_stop()
+    started = time.monotonic()
+    assert isinstance(follow(child)[-1], Stopped)
+    assert time.monotonic() - started < 0.5
+
+
+def test_kill_ends_the_whole_group(start: Start, tmp_path: Path, eventually: Callable[..., float]) -> None:
+    child = start("deaf")
+    follow(child, until=Reported)
+    grandchild = int((tmp_path / "attempt" / "grandchild").read_text())
+    child.kill()
+    eventually(lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == "zombie")
+    eventually(lambda: child.exit_code() == -signal.SIGKILL)
+
+
+def test_exit_codes_survive_other_starts(start: Start, eventually: Callable[..., float]) -> None:
+    # Starting a process makes multiprocessing collect the exit codes of all others.
+    children = [start("leave") for _ in range(10)]
+    eventually(lambda: all(child.exit_code() is not None for child in children))
+    assert [child.exit_code() for child in children] == [3] * 10
+
+
+def test_a_child_that_cannot_end_by_itself_ends_all_the_same(start: Start) -> None:
+    child = start("linger")
+    assert isinstance(follow(child)[-1], Trained)
+    assert child.exit_code() == 0
+
+
+@pytest.mark.parametrize(("method", "ends"), [("forkserver", 2), ("spawn", 3)])
+def test_a_child_has_only_its_own_files_open(start: Start, tmp_path: Path, method: str, ends: int) -> None:
+    child = start("forever", start_method=method)
+    follow(child, until=Reported)
+    folder = Path(f"/proc/{child.pid}/fd")
+    targets = sorted(str(path.readlink()) for path in folder.iterdir())
+    pipes = [target for target in targets if target.startswith("pipe:")]
+    # To the supervisor; by which it sees its parent alive; and, unless the forkserver holds it, its own sign of life.
+    assert len(pipes) == ends
+    log = str(tmp_path / "attempt" / "output.log")
+    assert set(targets) == {os.devnull, log, *pipes}
+    child.kill()
+
+
+def test_a_child_has_its_own_session_folder_and_device(start: Start, tmp_path: Path) -> None:
+    child = start("forever", environment={"CUDA_VISIBLE_DEVICES": "GPU-7"})
+    follow(child, until=Reported)
+    assert os.getsid(child.pid) == child.pid
+    assert Path(f"/proc/{child.pid}/cwd").readlink() == tmp_path / "attempt" / "run"
+    assert Path(f"/proc/{child.pid}/oom_score_adj").read_text().strip() == "800"
+    child.kill()
+
+
+def test_the_kernel_refuses_memory_beyond_the_limit(start: Start) -> None:
+    outcome = follow(start("greedy", memory_bytes=8 * 1024**3))[-1]
+    assert isinstance(outcome, Failed)
+    assert (outcome.failure.error_class, outcome.failure.code) == ("capacity", "out_of_memory")
+
+
+def test_what_is_no_message_is_refused(start: Start) -> None:
+    child = start("forever")
+    follow(child, until=Reported)
+    reader, writer = os.pipe()
+    os.write(writer, b"\x00\x00\x00\x05hello")
+    os.dup2(reader, child._connection.fileno())
+    with pytest.raises(PlatformError):
+        child.receive(timeout=1)
+    child.close()
+
+
+def test_a_forkserver_that_died_is_replaced(start: Start) -> None:
+    child = start("forever")
+    follow(child, until=Reported)
+    forkserver = psutil.Process(child.pid).parent()
+    assert forkserver is not None
+    forkserver.kill()
+    started = time.monotonic()
+    follow(child)
+    assert child.exit_code() is not None, "its children end with it"
+    assert time.monotonic() - started < 2
+    again = start("succeed")
+    assert isinstance(follow(again)[-1], Trained)
+
+
+def test_a_preload_that_fails_is_loud() -> None:
+    # In a process of its own: there is one forkserver for each.
+    import subprocess
+    import sys
+
+    program = "from worker.processes import Launcher\nLauncher(preload=['worker.engine.no_such_module']).warm()\n"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "PlatformError: The forkserver did not preload worker.engine.no_such_module" in ended.stderr

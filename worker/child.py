@@ -1,0 +1,206 @@
+"""The process in which a model is trained or a file is checked: one task, then it ends.
+
+    setsid, die with the parent, own folder and log, limits, device  ->  engine  ->  one last message
+
+It holds no credentials and no connection but the pipe to its supervisor. This module is imported in the Celery
+process too, so TensorFlow and the engine are imported where they are used.
+"""
+
+import faulthandler
+import io
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from multiprocessing import forkserver as python_forkserver
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import assert_never
+
+from app.domain.progress import Progress
+from worker import endings, lifeline, messages
+from worker.engine.reporter import Reporter, TrainingStopped
+from worker.messages import Failed, Outcome, Ready, Registered, Reported, Stopped, Trained, Validated
+from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
+
+LOG = "output.log"
+"""What the process printed, in the attempt's folder."""
+RUN = "run"
+"""The engine's working folder inside the attempt's: `results`, `canonical`, `checkpoints`."""
+
+Work = Callable[[Order, Reporter], Outcome]
+
+
+def main(connection: Connection, order: Order, work: "Work | None" = None) -> None:
+    """Do what is ordered, say how it ended, and end. `work` takes the engine's place in tests."""
+    _settle(order)
+    reporter = PipeReporter(connection)
+    reporter.send(Ready())
+    reporter.send(_outcome(work or perform, order, reporter))
+    connection.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not through the interpreter's finalization: after a full disk HDF5 crashes there, and CUDA may hang.
+    os._exit(0)
+
+
+def probe(connection: Connection) -> None:
+    """Say which modules a fresh process has, and whether it was forked from a forkserver of ours."""
+    connection.send((sorted(sys.modules), _forkserver_pid()))
+    connection.close()
+
+
+class PipeReporter:
+    """Passes progress to the supervisor, and the supervisor's SIGTERM to the engine."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._asked_to_stop = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def report(self, progress: Progress) -> None:
+        """Send it; waits while the supervisor has too much to read."""
+        self.send(Reported(progress=progress))
+
+    def check(self) -> None:
+        """Raise `TrainingStopped` once SIGTERM has come."""
+        if self._asked_to_stop:
+            raise TrainingStopped
+
+    def send(self, message: messages.Message) -> None:
+        """Send any message. Without a supervisor there is nobody to work for: `TrainingStopped`."""
+        try:
+            self._connection.send_bytes(messages.encode(message))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise TrainingStopped from error
+
+    def _stop(self, *_: object) -> None:
+        self._asked_to_stop = True
+
+
+def _outcome(work: Work, order: Order, reporter: Reporter) -> Outcome:
+    try:
+        return work(order, reporter)
+    except TrainingStopped:
+        return Stopped()
+    except Exception as error:  # noqa: BLE001 (the edge of the process: every end is told)
+        traceback.print_exc()
+        return Failed(failure=endings.failure_of(error))
+
+
+# === Work ===
+
+
+def perform(order: Order, reporter: Reporter) -> Outcome:
+    """Have the engine do the task."""
+    match order.task:
+        case TrainOrder() as task:
+            return _train(task, order.folder, reporter)
+        case RegisterOrder() as task:
+            return _register(task, order.folder)
+        case ValidateOrder() as task:
+            return _validate(task, order.folder)
+        case task:
+            assert_never(task)
+
+
+def _train(task: TrainOrder, folder: Path, reporter: Reporter) -> Trained:
+    from worker.engine.train import train
+
+    trained = train(task.spec, task.source, task.data, folder / RUN, reporter)
+    return Trained(info=trained.info, report=trained.report)
+
+
+def _register(task: RegisterOrder, folder: Path) -> Registered:
+    from worker.engine.sources import register
+
+    canonical = folder / RUN / "canonical"
+    return Registered(info=register(task.upload, canonical, options=task.options, max_parameters=task.max_parameters))
+
+
+def _validate(task: ValidateOrder, folder: Path) -> Validated:
+    from worker.engine.data import validate
+
+    canonical = folder / RUN / "canonical"
+    info, preview = validate(task.upload, canonical, options=task.options, max_unpacked_bytes=task.max_unpacked_bytes)
+    return Validated(info=info, preview=preview)
+
+
+# === Surroundings ===
+
+
+def _settle(order: Order) -> None:
+    """Leave the parent's world: session, signals, files, environment."""
+    os.setsid()
+    _hold_on_to_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o077)
+    _close_inherited()
+    _move_into(order.folder)
+    _limit(order.memory_bytes)
+    os.environ.update(order.environment)
+
+
+def _hold_on_to_parent() -> None:
+    lifeline.die_with_parent()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is the main function of a child process"
+    # The parent may have died just before: then the kernel will never tell.
+    if os.getppid() != (_forkserver_pid() or parent.pid) or not parent.is_alive():
+        os._exit(1)
+    lifeline.watch_parent()
+
+
+def _forkserver_pid() -> int | None:
+    module = sys.modules.get("worker.forkserver")
+    return module.PID if module else None
+
+
+def _close_inherited() -> None:
+    """Close what multiprocessing hands down.
+
+    Every child of a forkserver gets the write end of the pipe by whose end the forkserver notices that its worker
+    is gone; while one child holds it, forkserver and children would outlive a killed worker.
+    """
+    for holder, name in (
+        (python_forkserver._forkserver, "_forkserver_alive_fd"),  # noqa: SLF001 (there is no public way)
+        (resource_tracker._resource_tracker, "_fd"),  # noqa: SLF001 (the same)
+    ):
+        descriptor = getattr(holder, name)
+        if descriptor is not None:
+            os.close(descriptor)
+            setattr(holder, name, None)
+
+
+def _move_into(folder: Path) -> None:
+    """Work, print and put temporary files there."""
+    run, temporary = folder / RUN, folder / "tmp"
+    for path in (run, temporary):
+        path.mkdir(parents=True, exist_ok=True)
+    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(nothing)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # a crash loses what is buffered
+    faulthandler.enable()
+    os.chdir(run)
+    os.environ["TMPDIR"] = str(temporary)
+    tempfile.tempdir = None  # forget what the forkserver found
+
+
+def _limit(memory_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    if sys.platform == "linux":
+        # When the machine runs out of memory, the kernel shall take this process and not the service.
+        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")

@@ -1,0 +1,159 @@
+"""How a child ended, in the words of a `Failure`: whose fault, which code, what to do.
+
+it said so                       the engine's own error
+an error nobody expected         platform   internal_error
+no room on the disk              platform   storage_full
+out of memory                    capacity   out_of_memory
+crashed by a signal              platform   training_process_crashed; checking a file: user, it is the file's doing
+killed, but not by us            platform   training_process_killed
+ended without a word             platform   training_process_ended
+"""
+
+import errno
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.domain.errors import (
+    CapacityError,
+    DataError,
+    Failure,
+    PlatformError,
+    SourceError,
+    StorageFullError,
+    ThawError,
+    WorkError,
+)
+from app.queue import TaskName
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TAIL_BYTES = 8192
+_TAIL_LINES = 6
+_MEMORY_SIGNS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "OOM when allocating")
+_CRASHES = {
+    "train": "The training process crashed",
+    "register": "Opening the model file crashed the process that checks it",
+    "validate": "Reading the data file crashed the process that checks it",
+}
+
+
+# === Errors ===
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What is stored about an exception: its own words where they are ours."""
+    if isinstance(error, WorkError):
+        return error.failure()
+    chain = list(_chain(error))
+    if any(_storage_full(link) for link in chain):
+        return PlatformError(
+            "There is no room left on the disk of the machine that worked on this. Free some, then try again.",
+            code="storage_full",
+        ).failure()
+    if any(_memory_full(link) for link in chain):
+        return CapacityError(
+            f"Memory ran out ({_short(error)}). Use a smaller batch size, smaller inputs or a larger machine."
+        ).failure()
+    code = error.code if isinstance(error, ThawError) else "internal_error"
+    return PlatformError(f"Something unexpected happened: {_short(error)}", code=code).failure()
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _storage_full(error: BaseException) -> bool:
+    return (
+        isinstance(error, StorageFullError)
+        or (isinstance(error, OSError) and error.errno in _FULL)
+        # TensorFlow and HDF5 tell the errno in words only.
+        or "No space left on device" in str(error)
+    )
+
+
+def _memory_full(error: BaseException) -> bool:
+    # By its name: this runs where there is no TensorFlow.
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
+
+
+# === Exits ===
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A child that ended without telling its outcome."""
+
+    task: TaskName
+    code: int
+    """Of `multiprocessing`: negative for a signal; 255 also when the forkserver itself is gone."""
+    log: Path
+    oom_kills: int
+    """Processes that the kernel killed for memory while it ran."""
+
+
+def failure_of_exit(exit_: Exit) -> Failure:
+    """Why a child ended without a word."""
+    tail = last_lines(exit_.log)
+    if exit_.code == -signal.SIGKILL:
+        return _killed(exit_)
+    if exit_.code < 0:
+        return _crashed(exit_, tail)
+    return PlatformError(
+        f"The process ended with exit code {exit_.code} and without a result.{_quoted(tail)}",
+        code="training_process_ended",
+    ).failure()
+
+
+def _killed(exit_: Exit) -> Failure:
+    if exit_.oom_kills:
+        return CapacityError(
+            "The machine ran out of memory, and the kernel killed the process. Use a smaller batch size, "
+            "smaller inputs or a larger machine."
+        ).failure()
+    return PlatformError(
+        "Somebody on the machine killed the process (SIGKILL), and it was neither Thaw nor a lack of memory. "
+        "Submit the job again.",
+        code="training_process_killed",
+    ).failure()
+
+
+def _crashed(exit_: Exit, tail: str) -> Failure:
+    if any(sign in tail for sign in _MEMORY_SIGNS):
+        return CapacityError(f"Memory ran out, and the process ended ({_name(exit_.code)}).{_quoted(tail)}").failure()
+    message = f"{_CRASHES[exit_.task]} ({_name(exit_.code)}).{_quoted(tail)}"
+    # A file that crashes the library that reads it is refused like any other that cannot be read.
+    if exit_.task == "register":
+        return SourceError(message).failure()
+    if exit_.task == "validate":
+        return DataError(message).failure()
+    return PlatformError(message, code="training_process_crashed").failure()
+
+
+def _name(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _quoted(tail: str) -> str:
+    return f" Its last words: {tail}" if tail else ""
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, on one line; empty if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return " | ".join([line.strip()[:300] for line in lines if line.strip()][-_TAIL_LINES:])

@@ -1,0 +1,89 @@
+"""Messages: what a child process tells its supervisor.
+
+    ready, reported*, then exactly one of: trained | registered | validated | failed | stopped
+
+They travel as JSON, not as pickles: whoever has taken over a child must not run code in its supervisor.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from app.domain.base import Value
+from app.domain.dataset import DatasetInfo, PreviewExample
+from app.domain.errors import Failure, PlatformError
+from app.domain.model import SourceInfo
+from app.domain.progress import Progress
+from app.domain.report import Report
+
+MAX_MESSAGE_BYTES = 64 * 1024**2
+"""Layer tables and confusion matrices of the largest sources stay far below."""
+
+
+class Ready(Value):
+    """The process runs and is about to begin."""
+
+    type: Literal["ready"] = "ready"
+
+
+class Reported(Value):
+    """The engine reports progress."""
+
+    type: Literal["reported"] = "reported"
+    progress: Progress
+
+
+class Trained(Value):
+    """The job is trained; results, canonical model and checkpoints lie in the attempt's folder."""
+
+    type: Literal["trained"] = "trained"
+    info: SourceInfo
+    report: Report
+
+
+class Registered(Value):
+    """The model is usable; its canonical form lies in the attempt's folder."""
+
+    type: Literal["registered"] = "registered"
+    info: SourceInfo
+
+
+class Validated(Value):
+    """The dataset is usable; its canonical form lies in the attempt's folder."""
+
+    type: Literal["validated"] = "validated"
+    info: DatasetInfo
+    preview: list[PreviewExample]
+
+
+class Failed(Value):
+    """The engine gave up, for a reason that it knows."""
+
+    type: Literal["failed"] = "failed"
+    failure: Failure
+
+
+class Stopped(Value):
+    """The engine ended because it was asked to."""
+
+    type: Literal["stopped"] = "stopped"
+
+
+Outcome = Trained | Registered | Validated | Failed | Stopped
+Message = Ready | Reported | Outcome
+
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
+
+
+def encode(message: Message) -> bytes:
+    """As JSON."""
+    return message.model_dump_json(by_alias=True).encode()
+
+
+def decode(data: bytes) -> Message:
+    """Read one message. Raises `PlatformError` if it is none."""
+    try:
+        return _MESSAGE.validate_json(data)
+    except ValidationError as error:
+        message = f"The process sent something that is no message of ours: {error.errors(include_input=False)[:3]}"
+        raise PlatformError(message, code="internal_error") from error

@@ -1,0 +1,52 @@
+"""Orders: what a child process is asked to do. They go down to it; `worker.messages` come back."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.domain.dataset import DatasetOptions
+from app.domain.model import ModelOptions
+from app.domain.spec import ResolvedSpec
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """Train a job; `source` and `data` are canonical folders."""
+
+    spec: ResolvedSpec
+    source: Path
+    data: Path
+
+
+@dataclass(frozen=True)
+class RegisterOrder:
+    """Check a model file and write its canonical form."""
+
+    upload: Path
+    options: ModelOptions
+    max_parameters: int
+
+
+@dataclass(frozen=True)
+class ValidateOrder:
+    """Check a data file and write its canonical form."""
+
+    upload: Path
+    options: DatasetOptions
+    max_unpacked_bytes: int
+
+
+Task = TrainOrder | RegisterOrder | ValidateOrder
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task and the surroundings in which it is done."""
+
+    task: Task
+    folder: Path
+    """The attempt's own folder: working directory, results, temporary files and `output.log`."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Set before TensorFlow looks for devices."""
+    memory_bytes: int = 0
+    """The kernel refuses the process more writable memory than this; 0: no limit."""
+    start_method: str = "forkserver"

@@ -1,0 +1,204 @@
+"""Starts child processes and holds on to them.
+
+    Celery process ──exec──> forkserver (TensorFlow preloaded) ──fork──> child     50 ms, on CPU
+                   └─exec──────────────────────────────────────────────> child     5 to 20 s, for GPUs
+
+The forkserver has imported TensorFlow and run nothing, so it has one thread and may be forked.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import forkserver as python_forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import structlog
+
+from app.domain.errors import PlatformError
+from worker import child, messages
+from worker.lifeline import OWNER_VARIABLE
+from worker.messages import Message
+from worker.orders import Order
+
+TIE = "worker.forkserver"
+"""Ties the forkserver to this process; before everything that takes time."""
+ENGINE = "worker.engine.preload"
+
+_WARM_SECONDS = 180.0
+"""Longest wait for a forkserver; importing TensorFlow takes 5 to 20 s, more from a cold disk."""
+_MAX_MESSAGES_AT_ONCE = 1000
+
+_log = structlog.get_logger(__name__)
+
+Entry = Callable[[Connection, Order], None]
+
+
+class ChildProcess:
+    """A running child: its messages, its end, and how to bring that about."""
+
+    def __init__(self, process: BaseProcess, connection: Connection, lock: threading.Lock) -> None:
+        assert process.pid is not None, "the process was started"
+        self.pid: int = process.pid
+        self._process = process
+        self._connection: Connection | None = connection
+        self._lock = lock
+
+    def receive(self, *, timeout: float, read: bool = True) -> list[Message]:
+        """What it has said, as soon as there is something, it has ended or `timeout` seconds are over.
+
+        With `read=False` only the end is waited for, and a child that says too much has to wait.
+        Raises `PlatformError` for anything that is no message.
+        """
+        connection = self._connection if read else None
+        wait([self._process.sentinel, *([connection] if connection else [])], timeout)
+        return self._pending() if read else []
+
+    def _pending(self) -> list[Message]:
+        found: list[Message] = []
+        while self._connection and len(found) < _MAX_MESSAGES_AT_ONCE and self._connection.poll():
+            try:
+                found.append(messages.decode(self._connection.recv_bytes(messages.MAX_MESSAGE_BYTES)))
+            except EOFError:
+                self._disconnect()
+            except OSError as error:  # longer than allowed, or broken off within
+                self._disconnect()
+                message = f"The process sent a message that cannot be read: {error}"
+                raise PlatformError(message, code="internal_error") from error
+        return found
+
+    def exit_code(self) -> int | None:
+        """As in `multiprocessing`: negative for a signal; `None` while it runs."""
+        if not wait([self._process.sentinel], 0):
+            return None
+        # Starting another process reads the exit codes of all that ended, and the forkserver tells each only once.
+        with self._lock:
+            return self._process.exitcode
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM to the process: it ends at the next step."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and everything that it started."""
+        for send in (os.killpg, os.kill):  # before it has its own group, it has started nothing
+            with contextlib.suppress(ProcessLookupError):
+                send(self.pid, signal.SIGKILL)
+                return
+
+    def close(self) -> None:
+        """End whatever is left, and forget it."""
+        if self.exit_code() is None:
+            self.kill()
+            wait([self._process.sentinel], 5)
+        self._kill_group()
+        self._disconnect()
+        with self._lock, contextlib.suppress(ValueError):  # still running: it is beyond signals (state D)
+            self._process.join(0)
+            self._process.close()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _disconnect(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+
+class Launcher:
+    """Starts children. One for each Celery process: Python knows only one forkserver."""
+
+    def __init__(self, *, entry: Entry = child.main, preload: Sequence[str] = (ENGINE,)) -> None:
+        """`entry`: what a child runs; `preload`: what the forkserver imports for all of them."""
+        self._entry = entry
+        self._preload = (TIE, *preload)
+        self._lock = threading.Lock()
+
+    def warm(self) -> float:
+        """Start the forkserver and prove that it has preloaded everything; returns the seconds it took.
+
+        Python ignores a preload that cannot be imported: every child would import TensorFlow by itself and
+        nobody would know. Raises `PlatformError`.
+        """
+        started = time.monotonic()
+        multiprocessing.set_forkserver_preload(list(self._preload))
+        modules, forkserver_pid = self._probe()
+        missing = [name for name in self._preload if name not in modules]
+        if missing or forkserver_pid is None:
+            message = (
+                f"The forkserver did not preload {', '.join(missing) or TIE}. Its output above says why; "
+                f"`python -c 'import {ENGINE}'` shows it alone."
+            )
+            raise PlatformError(message, code="forkserver_failed")
+        seconds = time.monotonic() - started
+        _log.info("forkserver ready", seconds=round(seconds, 2), pid=forkserver_pid)
+        return seconds
+
+    def _probe(self) -> tuple[list[str], int | None]:
+        context = multiprocessing.get_context("forkserver")
+        receiver, sender = context.Pipe(duplex=False)
+        with receiver:
+            process = self._start_process(context, child.probe, (sender,))
+            sender.close()
+            try:
+                if not receiver.poll(_WARM_SECONDS):
+                    message = f"The forkserver did not answer within {_WARM_SECONDS:.0f} s."
+                    raise PlatformError(message, code="forkserver_failed")
+                found: tuple[list[str], int | None] = receiver.recv()
+            except EOFError as error:
+                message = "The forkserver ended while it imported what it was to preload; its output says why."
+                raise PlatformError(message, code="forkserver_failed") from error
+            with self._lock:
+                process.join(5)
+        return found
+
+    def start(self, order: Order) -> ChildProcess:
+        """A child that carries out the order. Raises `PlatformError` if none can be started."""
+        context = multiprocessing.get_context(order.start_method)
+        receiver, sender = context.Pipe(duplex=False)
+        try:
+            process = self._start_process(context, self._entry, (sender, order))
+        except BaseException:
+            receiver.close()
+            raise
+        finally:
+            sender.close()
+        return ChildProcess(process, receiver, self._lock)
+
+    def _start_process(self, context: BaseContext, target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
+        """Start it; a forkserver that has died is started again by Python, which the second try finds."""
+        with self._lock:
+            try:
+                return _started(context, target, args)
+            except (EOFError, OSError) as error:
+                _log.warning("process not started, trying again", error=repr(error))
+            try:
+                return _started(context, target, args)
+            except (EOFError, OSError) as error:
+                message = f"The machine cannot start another process: {error!r}"
+                raise PlatformError(message, code="process_not_started") from error
+
+    def close(self) -> None:
+        """End the forkserver, which ends with this process in any case."""
+        with self._lock:
+            python_forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001 (what CPython's own tests call; there is no public way)
+
+
+def _started(context: BaseContext, target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
+    # A forkserver that has died is started again here, and takes this process's environment.
+    os.environ.pop(OWNER_VARIABLE, None)
+    if context.get_start_method() == "forkserver":
+        os.environ[OWNER_VARIABLE] = str(os.getpid())
+    # Daemonic: this process never waits for it at exit.
+    process: BaseProcess = context.Process(target=target, args=args, daemon=True)  # type: ignore[attr-defined]  # every context has it
+    process.start()
+    return process
