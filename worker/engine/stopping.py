@@ -26,7 +26,7 @@ class EarlyStop:
             self._best_loss = val_loss
             self._waited = 0
             if self._options.restore_best:
-                self._best_values = {name: np.array(variable) for name, variable in self._variables.items()}
+                self._best_values = {name: np.asarray(variable).copy() for name, variable in self._variables.items()}
             return False
         self._waited += 1
         return self._waited >= self._options.patience

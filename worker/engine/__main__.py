@@ -1,0 +1,148 @@
+"""A job without any service: `python -m worker.engine job.json [--quiet]`.
+
+    {
+      "model": "mobilenet.keras",                  a .keras or .h5 file, or a canonical model folder
+      "training_file": "trashnet.zip",             a zip, tar.gz or npz file, or a canonical dataset folder
+      "output": "trash",                           folder; gets source/, dataset/, checkpoints/, canonical/, results/
+      "model_options": {"rescale": "minus_one_to_one"},
+      "dataset_options": {"validation_fraction": 0.15},
+      "seed": 42,                                  made and printed if left out
+      "cut": …, "head": …, "schedule": …           as in the API's job; the rest of its fields too
+    }
+
+Paths are relative to the job's file. Prints progress to standard output; exit status 0, or 1 with the reason on
+standard error. The only limits are those of the machine: this is for one's own files.
+"""
+
+import argparse
+import multiprocessing
+import secrets
+import shutil
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from pydantic import Field, ValidationError
+
+from app.domain.dataset import DatasetOptions
+from app.domain.errors import SourceError, WorkError
+from app.domain.model import ModelOptions
+from app.domain.spec import ResolvedSpec, Spec, resolve
+
+UNLIMITED = sys.maxsize
+INTERRUPTED = 130
+"""What shells report for Ctrl-C."""
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class FileJob(Spec):
+    """A job whose source and data are files or folders."""
+
+    model: Path
+    training_file: Path
+    output: Path
+    model_options: ModelOptions = ModelOptions()
+    dataset_options: DatasetOptions = DatasetOptions()
+    seed: int = Field(default_factory=lambda: secrets.randbelow(2**31), ge=0, le=2**31 - 1)
+
+    def spec(self) -> ResolvedSpec:
+        """What to train."""
+        fields = {name: getattr(self, name) for name in Spec.model_fields}
+        return resolve(Spec(**fields), seed=self.seed)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m worker.engine", description="Run a fine-tuning job from a file.")
+    parser.add_argument("job", type=Path, help="JSON file with the job")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    options = parser.parse_args(arguments)
+    try:
+        run(_read(options.job), folder=options.job.parent, say=_nothing if options.quiet else _say)
+    except WorkError as error:
+        sys.stderr.write(f"{error.message}\n")
+    except ValidationError as error:
+        sys.stderr.write("".join(f"{_place(item['loc'])}: {item['msg']}\n" for item in error.errors()))
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped.\n")
+        return INTERRUPTED
+    else:
+        return 0
+    return 1
+
+
+def run(job: FileJob, *, folder: Path, say: Callable[[str], None]) -> None:
+    """Register, validate and train; relative paths start at `folder`."""
+    from worker.engine import preload  # noqa: F401 (TensorFlow, imported and not yet run: children may be forked)
+    from worker.engine.printing import PrintingReporter, summary
+    from worker.engine.train import train
+
+    output = folder / job.output
+    output.mkdir(parents=True, exist_ok=True)
+    say(f"seed {job.seed}")
+    source = _source(folder / job.model, output, job.model_options)
+    data = _dataset(folder / job.training_file, output, job.dataset_options)
+    trained = train(job.spec(), source, data, output, PrintingReporter(say))
+    say(summary(trained))
+
+
+def _read(path: Path) -> FileJob:
+    return FileJob.model_validate_json(path.read_bytes())
+
+
+def _source(path: Path, output: Path, options: ModelOptions) -> Path:
+    from worker.engine import sources
+
+    if path.is_dir():
+        return path
+    destination = output / "source"
+    _in_own_process(sources.register, path, destination, options=options, max_parameters=UNLIMITED)
+    return destination
+
+
+def _dataset(path: Path, output: Path, options: DatasetOptions) -> Path:
+    from worker.engine.data import validate
+
+    if path.is_dir():
+        return path
+    destination = output / "dataset"
+    shutil.rmtree(destination, ignore_errors=True)
+    _in_own_process(validate, path, destination, options=options, max_unpacked_bytes=UNLIMITED)
+    return destination
+
+
+def _in_own_process(
+    work: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
+) -> Result:
+    """Files may crash what reads them; then that process dies, not this one."""
+    method = "fork" if sys.platform == "linux" else "spawn"
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        try:
+            return pool.submit(work, *arguments, **options).result()
+        except BrokenProcessPool as error:
+            message = f"Reading {arguments[0]} crashed the process that did it. The file is damaged or hostile."
+            raise SourceError(message) from error
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "job"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _nothing(line: str) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
