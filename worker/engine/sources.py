@@ -17,11 +17,12 @@ import numpy as np
 from app.domain.errors import PlatformError, SourceError
 from app.domain.model import ModelFormat, ModelOptions, SourceInfo
 from app.domain.spec import Rescale
-from worker.engine import canonical, uploads
+from worker.engine import canonical
 from worker.engine.canonical import Source
+from worker.engine.intake import uploads
+from worker.engine.intake.vet import vet
+from worker.engine.intake.vet_config import check_model
 from worker.engine.surgery import layer_table
-from worker.engine.vet import vet
-from worker.engine.vet_config import check_model
 
 __all__ = ["Source", "digest", "load", "register", "write_canonical"]
 

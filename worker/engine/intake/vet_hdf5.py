@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 
-from worker.engine.refusals import refuse
+from worker.engine.intake.refusals import refuse
 
 MAX_OBJECTS = 200_000
 MAX_DEPTH = 64

@@ -14,8 +14,8 @@ import numpy as np
 from app.domain.errors import SourceError
 from worker.engine import graph
 from worker.engine.canonical import settle
-from worker.engine.refusals import refuse
-from worker.engine.vet import Vetted
+from worker.engine.intake.refusals import refuse
+from worker.engine.intake.vet import Vetted
 
 MAX_OUTPUT_NUMBERS = 2**28
 """Numbers that one layer may give for one example: 1 GiB in float32."""

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from worker.engine import allowlist, calls
-from worker.engine.refusals import refuse
-from worker.engine.vet_config import CLASS_NAMES_BEFORE, SPECIAL, class_name
+from worker.engine.intake import allowlist, calls
+from worker.engine.intake.refusals import refuse
+from worker.engine.intake.vet_config import CLASS_NAMES_BEFORE, SPECIAL, class_name
 
 Json = Any
 Config = dict[str, Any]

@@ -6,7 +6,7 @@ from typing import Literal, NoReturn
 
 import h5py
 
-from worker.engine.refusals import refuse
+from worker.engine.intake.refusals import refuse
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")

@@ -8,7 +8,7 @@ with 0, except where a Functional's output is named.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker.engine.refusals import refuse
+from worker.engine.intake.refusals import refuse
 
 Json = Any
 Config = dict[str, Any]

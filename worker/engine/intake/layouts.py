@@ -17,7 +17,7 @@ from typing import Any
 
 import h5py
 
-from worker.engine.refusals import refuse
+from worker.engine.intake.refusals import refuse
 
 OLD = "_layer_checkpoint_dependencies"
 NEW = "layers"

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.engine import allowlist
-from worker.engine.refusals import refuse
+from worker.engine.intake import allowlist
+from worker.engine.intake.refusals import refuse
 
 MAX_BYTES = 8 * 1024**2
 """EfficientNetB7's config has 1 MB."""
