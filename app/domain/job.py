@@ -89,6 +89,8 @@ class Job(Value):
     report: Report | None
     updated_at: float
     """Changes with every change of this record."""
+    queue_position: int | None = None
+    """From 1, among the project's queued jobs; set only where one job is asked for."""
 
 
 class Event(Value):

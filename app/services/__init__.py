@@ -1,0 +1,1 @@
+"""What may happen to things: one function is one transaction, and what happens outside comes after it."""

@@ -1,0 +1,93 @@
+"""How an attempt ends that did not finish: its worker gave it back, or was not heard of until the lease ran out.
+
+cancel was requested   -> cancelled
+too many were lost     -> failed, class platform, code worker_lost
+otherwise              -> waits again
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import Session
+
+from app.domain.errors import Failure
+from app.domain.states import MAX_ATTEMPTS
+from app.services import waiting
+from app.services.ringing import Hint
+from app.storage import assets, jobs, leases
+from app.storage.assets import AssetRow
+from app.storage.leases import AnyLeased
+from app.storage.rows import dumped
+from app.storage.tables import Asset, JobRow
+
+Condition = Sequence[ColumnElement[bool]]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of it, and what is to be rung after the commit."""
+
+    outcome: Literal["waits", "failed", "cancelled"]
+    hints: list[Hint] = field(default_factory=list)
+
+
+def end(
+    session: Session, row: AnyLeased, project: str, identifier: str, *, where: Condition, lost: bool
+) -> Ended | None:
+    """End an attempt that is as `where` says; `None`: it is not, somebody else was first."""
+    if issubclass(row, Asset):
+        return _end_check(session, row, project, identifier, where=where, lost=lost)
+    return _end_job(session, project, identifier, where=where, lost=lost)
+
+
+def _end_job(session: Session, project: str, identifier: str, *, where: Condition, lost: bool) -> Ended | None:
+    """Three moves whose conditions exclude each other: at most one finds the row as it must be."""
+    asked, enough = JobRow.cancel_requested_at.is_not(None), _enough(JobRow, lost=lost)
+    cancelled = jobs.move(
+        session, project, identifier, old="running", new="cancelled", news="The job was cancelled.",
+        where=[*where, asked],
+    )  # fmt: skip
+    if cancelled is not None:
+        return Ended("cancelled")
+    failed = jobs.move(
+        session, project, identifier, old="running", new="failed", news=_worker_lost(identifier).message,
+        where=[*where, ~asked, enough], values={"error": dumped(_worker_lost(identifier))},
+    )  # fmt: skip
+    if failed is not None:
+        return Ended("failed")
+    again = jobs.move(
+        session, project, identifier, old="running", new="queued",
+        news="The worker was lost; the job waits for another one." if lost else "The worker gave the job back.",
+        where=[*where, ~asked, ~enough], values=leases.given_back(JobRow, lost=lost),
+    )  # fmt: skip
+    return None if again is None else Ended("waits", [Hint(JobRow, project, identifier)])
+
+
+def _end_check(
+    session: Session, row: type[AssetRow], project: str, identifier: str, *, where: Condition, lost: bool
+) -> Ended | None:
+    enough, failure = _enough(row, lost=lost), _worker_lost(identifier)
+    if assets.set_failed(session, row, project, identifier, where=[*where, enough], failure=failure) is not None:
+        return Ended("failed", waiting.move_on(session, project, identifier))
+    values = leases.given_back(row, lost=lost)
+    again = leases.compare_and_set(session, row, project, identifier, where=[*where, ~enough], values=values)
+    return None if again is None else Ended("waits", [Hint(row, project, identifier)])
+
+
+def _enough(row: AnyLeased, *, lost: bool) -> ColumnElement[bool]:
+    """Whether this attempt, if it counts, was the last that may be lost."""
+    return row.lost_attempts + 1 >= MAX_ATTEMPTS if lost else row.lost_attempts < 0
+
+
+def _worker_lost(identifier: str) -> Failure:
+    return Failure(
+        error_class="platform",
+        code="worker_lost",
+        message=(
+            f"The worker was lost {MAX_ATTEMPTS} times while it had '{identifier}', so Thaw tries no more. "
+            "Its log says why, often memory. Make sure that workers stay alive, then submit again."
+        ),
+        retryable=True,
+    )

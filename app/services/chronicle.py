@@ -1,0 +1,179 @@
+"""From what a running job tells to its row, its events, its metrics and its checkpoints.
+
+The caller holds the job's row. Told twice is told once: a batch that a worker sends again, because it could not know
+whether the first one arrived, changes nothing more.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from sqlalchemy.orm import Session
+
+from app.domain.artifacts import Artifact
+from app.domain.errors import PlatformError
+from app.domain.ids import new_id
+from app.domain.job import Checkpoint, EpochMetrics
+from app.domain.progress import (
+    EpochFinished,
+    PhaseFinished,
+    PhaseProgress,
+    PhaseStarted,
+    Progress,
+    Stage,
+    StageStarted,
+    StepFinished,
+)
+from app.domain.spec import ResolvedSpec, total_epochs
+from app.storage import checkpoints, events, jobs, metrics
+from app.storage.events import News
+from app.storage.rows import dumped
+from app.storage.tables import JobRow
+
+ALMOST_DONE = 0.99
+"""The most that training alone may claim; the rest is evaluation and export."""
+
+STAGES: Mapping[Stage, str] = {
+    "loading_source": "Loading the source and the dataset.",
+    "training": "Training.",
+    "evaluating": "Evaluating on the test split.",
+    "exporting": "Exporting the result.",
+}
+
+
+def enter(session: Session, job: JobRow, told: Sequence[Progress], artifacts: Mapping[str, Artifact]) -> None:
+    """Enter a batch. `artifacts` are the uploaded checkpoints by the paths that `PhaseFinished` names."""
+    spec = ResolvedSpec.model_validate(job.spec)
+    for each in told:
+        if isinstance(each, StageStarted):
+            _stage_started(session, job, each)
+        elif isinstance(each, PhaseStarted):
+            _phase_started(session, job, each)
+        elif isinstance(each, StepFinished):
+            _step_finished(job, spec, each)
+        elif isinstance(each, EpochFinished):
+            _epoch_finished(session, job, spec, each)
+        else:
+            _phase_finished(session, job, spec, each, artifacts)
+    session.flush()
+
+
+def _stage_started(session: Session, job: JobRow, told: StageStarted) -> None:
+    if any(each["attempt"] == job.attempt and each["stage"] == told.stage for each in job.stage_history):
+        return
+    jobs.close_stage(job)
+    record = {"stage": told.stage, "attempt": job.attempt, "started_at": job.updated_at, "finished_at": None}
+    job.stage, job.stage_history = told.stage, [*job.stage_history, record]
+    data = {"stage": told.stage, "attempt": job.attempt}
+    events.append(session, job, [News("stage", STAGES.get(told.stage, f"Stage {told.stage}."), data=data)])
+
+
+def _phase_started(session: Session, job: JobRow, told: PhaseStarted) -> None:
+    if job.phase is not None and job.phase["index"] >= told.phase.index:
+        return
+    job.phase = dumped(told.phase)
+    message = (
+        f"Phase '{told.phase.name}' started: {told.trainable_parameters:,} weights train, "
+        f"{told.frozen_parameters:,} are frozen."
+    )
+    data = {**told.model_dump(mode="json", exclude={"type"}), "started": True}
+    events.append(session, job, [News("phase", message, data=data)])
+
+
+def _step_finished(job: JobRow, spec: ResolvedSpec, told: StepFinished) -> None:
+    if not _goes_on(job, told.phase):
+        return
+    job.phase = dumped(told.phase)
+    _set_progress(job, spec, _epochs_before(spec, told.phase) + told.phase.epoch - 1 + told.step / told.steps)
+
+
+def _epoch_finished(session: Session, job: JobRow, spec: ResolvedSpec, told: EpochFinished) -> None:
+    known = metrics.of_phase(session, job.project, job.id, attempt=job.attempt, phase_index=told.phase.index)
+    if any(epoch.phase.epoch == told.phase.epoch for epoch in known):
+        return
+    job.epochs_run += 1
+    epoch = EpochMetrics(
+        job_id=job.id,
+        attempt=job.attempt,
+        number=job.epochs_run,
+        created_at=job.updated_at,
+        phase=told.phase,
+        step=told.step,
+        metrics=told.metrics,
+    )
+    metrics.add(session, job.project, epoch)
+    job.phase, job.epoch_seconds = dumped(told.phase), _typical_seconds([*known, epoch])
+    _set_progress(job, spec, _epochs_before(spec, told.phase) + told.phase.epoch)
+    events.append(session, job, [_news_of(epoch)])
+
+
+def _phase_finished(
+    session: Session, job: JobRow, spec: ResolvedSpec, told: PhaseFinished, artifacts: Mapping[str, Artifact]
+) -> None:
+    index = told.phase.index
+    if checkpoints.exists(session, job.project, job.id, attempt=job.attempt, phase_index=index):
+        return
+    if told.checkpoint not in artifacts:
+        message = f"The checkpoint '{told.checkpoint}' of phase '{told.phase.name}' was told of, but not uploaded."
+        raise PlatformError(message, code="missing_checkpoint", phase=told.phase.name)
+    epochs = metrics.of_phase(session, job.project, job.id, attempt=job.attempt, phase_index=index)
+    checkpoint = Checkpoint(
+        id=new_id("ckpt"),
+        job_id=job.id,
+        created_at=job.updated_at,
+        attempt=job.attempt,
+        step=epochs[-1].step if epochs else 0,
+        phase=told.phase,
+        metrics=epochs[-1].metrics if epochs else {},
+        artifact=artifacts[told.checkpoint],
+    )
+    checkpoints.add(session, job.project, checkpoint)
+    _set_progress(job, spec, _epochs_before(spec, told.phase) + spec.schedule[index - 1].epochs)
+    events.append(session, job, [_news_of_end(told, checkpoint)])
+
+
+# === Words ===
+
+
+def _news_of(epoch: EpochMetrics) -> News:
+    shown = [name for name in epoch.metrics if name not in {"learning_rate", "seconds"}]
+    figures = ", ".join(f"{name} {epoch.metrics[name]:.4g}" for name in shown)
+    message = f"Phase '{epoch.phase.name}', epoch {epoch.phase.epoch} of {epoch.phase.epochs}: {figures}"
+    data = epoch.model_dump(mode="json", include={"number", "attempt", "phase", "step", "metrics"})
+    return News("metrics", message, data=data)
+
+
+def _news_of_end(told: PhaseFinished, checkpoint: Checkpoint) -> News:
+    proof, early = told.proof, " early" if told.stopped_early else ""
+    held = "did not change" if proof.held else "CHANGED"
+    message = (
+        f"Phase '{told.phase.name}' ended{early} after {told.phase.epoch} epochs: {proof.frozen_variables} frozen "
+        f"variables {held}, {proof.moved_variables} of {proof.trained_variables} trained ones did."
+    )
+    data = {**told.model_dump(mode="json", include={"phase", "stopped_early", "proof"}), "checkpoint": checkpoint.id}
+    return News("phase", message, data=data)
+
+
+# === Progress ===
+
+
+def _goes_on(job: JobRow, phase: PhaseProgress) -> bool:
+    """Whether this is not behind what was told before."""
+    return job.phase is None or (phase.index, phase.epoch) >= (job.phase["index"], job.phase["epoch"])
+
+
+def _epochs_before(spec: ResolvedSpec, phase: PhaseProgress) -> int:
+    return total_epochs(spec.schedule[: phase.index - 1])
+
+
+def _set_progress(job: JobRow, spec: ResolvedSpec, epochs_done: float) -> None:
+    """Early stopping makes the rest shorter than told here; nobody knows it beforehand. Never backwards."""
+    total = total_epochs(spec.schedule)
+    job.progress = max(job.progress, min(epochs_done / total, ALMOST_DONE))
+    if job.epoch_seconds is not None:
+        job.eta_seconds = job.epoch_seconds * max(total - epochs_done, 0.0)
+
+
+def _typical_seconds(epochs: Sequence[EpochMetrics]) -> float | None:
+    """Of an epoch of this phase. The first one traces and compiles, so it counts only while it is alone."""
+    seconds = [epoch.metrics["seconds"] for epoch in epochs if "seconds" in epoch.metrics]
+    return median(seconds[1:] or seconds) if seconds else None

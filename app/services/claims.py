@@ -1,0 +1,199 @@
+"""Claims: how a worker takes a job, a model or a dataset, and keeps it.
+
+A hint brings an id. `claim_*` answers `None` where there is nothing to do: somebody else has it, it was cancelled or
+deleted, or the hint is old. That is normal. Who got a claim renews it every few seconds; `LeaseLostError` says that
+it is lost: stop at once, write nothing.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sqlalchemy.orm import Session
+
+from app.domain.dataset import Dataset
+from app.domain.errors import LeaseLostError, PlatformError
+from app.domain.file import File
+from app.domain.job import Job
+from app.domain.model import Model
+from app.services import attempts
+from app.services.context import Services
+from app.services.ringing import ring
+from app.storage import assets, datasets, files, jobs, leases, models
+from app.storage.assets import AssetRow
+from app.storage.leases import taken
+from app.storage.tables import DatasetRow, JobRow, ModelRow
+
+
+@dataclass(frozen=True)
+class JobClaim:
+    """A job that this worker trains. `attempt` is the fencing number: every write names it."""
+
+    project: str
+    job: Job
+    attempt: int
+    model: Model
+    dataset: Dataset
+    row: ClassVar[type[JobRow]] = JobRow
+
+    @property
+    def identifier(self) -> str:
+        """The job's id."""
+        return self.job.id
+
+
+@dataclass(frozen=True)
+class ModelClaim:
+    """A model that this worker checks."""
+
+    project: str
+    model: Model
+    attempt: int
+    file: File
+    row: ClassVar[type[ModelRow]] = ModelRow
+
+    @property
+    def identifier(self) -> str:
+        """The model's id."""
+        return self.model.id
+
+
+@dataclass(frozen=True)
+class DatasetClaim:
+    """A dataset that this worker checks."""
+
+    project: str
+    dataset: Dataset
+    attempt: int
+    file: File
+    row: ClassVar[type[DatasetRow]] = DatasetRow
+
+    @property
+    def identifier(self) -> str:
+        """The dataset's id."""
+        return self.dataset.id
+
+
+Claim = JobClaim | ModelClaim | DatasetClaim
+
+# === Claim ===
+
+
+def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | None:
+    """Take a queued job. One that was to be cancelled is cancelled instead."""
+    with services.db.begin() as session:
+        project = leases.project_of(session, JobRow, job_id)
+        if project is None:
+            return None
+        row = _start(session, project, job_id, worker=worker, seconds=services.settings.lease_seconds)
+        if row is None:
+            _cancel_if_asked(session, project, job_id)
+            return None
+        model = assets.find(session, ModelRow, project, row.model_id)
+        dataset = assets.find(session, DatasetRow, project, row.dataset_id)
+        if model is None or dataset is None:
+            message = f"Job '{job_id}' needs a model or dataset that is gone, which nobody may delete before it ends."
+            raise PlatformError(message, code="missing_row")
+        return JobClaim(
+            project=project,
+            job=jobs.job_of(row),
+            attempt=row.attempt,
+            model=models.model_of(model),
+            dataset=datasets.dataset_of(dataset),
+        )
+
+
+def _start(session: Session, project: str, job_id: str, *, worker: str, seconds: float) -> JobRow | None:
+    return jobs.move(
+        session,
+        project,
+        job_id,
+        old="queued",
+        new="running",
+        news=f"An attempt started on {worker}.",
+        where=[JobRow.cancel_requested_at.is_(None)],
+        values=taken(JobRow, worker=worker, seconds=seconds),
+    )
+
+
+def _cancel_if_asked(session: Session, project: str, job_id: str) -> None:
+    asked = [JobRow.cancel_requested_at.is_not(None)]
+    jobs.move(session, project, job_id, old="queued", new="cancelled", news="The job was cancelled.", where=asked)
+
+
+def claim_model(services: Services, model_id: str, *, worker: str) -> ModelClaim | None:
+    """Take a model that is to be checked."""
+    with services.db.begin() as session:
+        found = _take(session, ModelRow, model_id, worker=worker, seconds=services.settings.lease_seconds)
+        if found is None:
+            return None
+        row, file = found
+        return ModelClaim(project=row.project, model=models.model_of(row), attempt=row.attempt, file=file)
+
+
+def claim_dataset(services: Services, dataset_id: str, *, worker: str) -> DatasetClaim | None:
+    """Take a dataset that is to be checked."""
+    with services.db.begin() as session:
+        found = _take(session, DatasetRow, dataset_id, worker=worker, seconds=services.settings.lease_seconds)
+        if found is None:
+            return None
+        row, file = found
+        return DatasetClaim(project=row.project, dataset=datasets.dataset_of(row), attempt=row.attempt, file=file)
+
+
+def _take(
+    session: Session, row: type[AssetRow], identifier: str, *, worker: str, seconds: float
+) -> tuple[AssetRow, File] | None:
+    project = leases.project_of(session, row, identifier)
+    if project is None:
+        return None
+    values = taken(row, worker=worker, seconds=seconds)
+    found = leases.compare_and_set(session, row, project, identifier, where=leases.unclaimed(row), values=values)
+    if found is None:
+        return None
+    file = None if found.file_id is None else files.find(session, project, found.file_id)
+    if file is None:
+        message = f"'{identifier}' needs the file '{found.file_id}', which nobody may delete before it is checked."
+        raise PlatformError(message, code="missing_row")
+    return found, file
+
+
+# === Keep, give back ===
+
+
+def renew(services: Services, claim: Claim) -> bool:
+    """Hold it for `lease_seconds` more from now. Raises `LeaseLostError`; there is no other answer than `True`."""
+    seconds = services.settings.lease_seconds
+    with services.db.begin() as session:
+        held = leases.renew(session, claim.row, claim.project, claim.identifier, attempt=claim.attempt, seconds=seconds)
+    if not held:
+        raise lost(claim)
+    return True
+
+
+def cancel_requested(services: Services, claim: Claim) -> bool:
+    """Whether somebody wants this job to end. Nobody cancels models and datasets."""
+    if not isinstance(claim, JobClaim):
+        return False
+    with services.db.read() as session:
+        return jobs.cancel_requested(session, claim.project, claim.identifier)
+
+
+def release(services: Services, claim: Claim, *, charge_attempt: bool) -> None:
+    """Give it back, for another worker to begin anew. Raises `LeaseLostError`.
+
+    `charge_attempt` counts it among the three that may be lost; a worker that merely shuts down does not. A job
+    that was to be cancelled is cancelled instead.
+    """
+    with services.db.begin() as session:
+        where = leases.fenced(claim.row, claim.attempt)
+        ended = attempts.end(session, claim.row, claim.project, claim.identifier, where=where, lost=charge_attempt)
+        if ended is None:
+            raise lost(claim)
+    ring(services, ended.hints)
+
+
+def lost(claim: Claim) -> LeaseLostError:
+    """The error for a worker that no longer holds what it claimed."""
+    return LeaseLostError(
+        f"Attempt {claim.attempt} no longer holds '{claim.identifier}'. It must stop and write nothing."
+    )

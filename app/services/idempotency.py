@@ -1,0 +1,67 @@
+"""Idempotency-Keys: the same request, sent again, gets the first answer again.
+
+    begin     takes the key in a transaction of its own, so that a second request sees it at once
+    (the request does its work in its own transaction)
+    complete  keeps the answer        forget  gives the key back: the request failed and made nothing
+
+A process that dies between leaves the key taken; after a minute it may be taken over.
+"""
+
+from dataclasses import dataclass
+
+from app.domain.errors import IdempotencyInFlightError, IdempotencyMismatchError
+from app.services.context import Services
+from app.storage import idempotency
+from app.storage.idempotency import Record
+
+ABANDONED_SECONDS = 60.0
+"""No request takes so long to make something; a key in flight for longer belongs to a process that died."""
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    """An answer as it was sent."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+def begin(services: Services, project: str, *, key: str, fingerprint: str) -> StoredAnswer | None:
+    """Take the key; `None`: go on.
+
+    Raises `IdempotencyMismatchError` if it was used for another request, `IdempotencyInFlightError` if the first
+    one is still being answered.
+    """
+    with services.db.begin() as session:
+        if idempotency.reserve(session, project, key=key, fingerprint=fingerprint):
+            return None
+        record = idempotency.find(session, project, key)
+        if record is not None and record.fingerprint != fingerprint:
+            message = "This Idempotency-Key was used with another request. Send the same body, or take a new key."
+            raise IdempotencyMismatchError(message)
+        answer = _answer(record)
+        if answer is None and not idempotency.take_over(
+            session, project, key=key, older_than_seconds=ABANDONED_SECONDS
+        ):
+            message = "The first request with this Idempotency-Key is still being answered. Try again in a moment."
+            raise IdempotencyInFlightError(message)
+        return answer
+
+
+def complete(services: Services, project: str, *, key: str, answer: StoredAnswer) -> None:
+    """Keep the answer for whoever sends the same request again, for a day."""
+    with services.db.begin() as session:
+        idempotency.answer(session, project, key=key, status=answer.status, headers=answer.headers, body=answer.body)
+
+
+def forget(services: Services, project: str, *, key: str) -> None:
+    """Give a key back whose request made nothing."""
+    with services.db.begin() as session:
+        idempotency.remove(session, project, key)
+
+
+def _answer(record: Record | None) -> StoredAnswer | None:
+    if record is None or record.status is None:
+        return None
+    return StoredAnswer(status=record.status, headers=record.headers, body=record.body)

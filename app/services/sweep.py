@@ -1,0 +1,88 @@
+"""Sweeping: what nobody else would notice. Every few seconds, in any process, any number of them at once.
+
+    a lease ran out          its worker is dead or cut off: the row waits again, or has failed
+    a job waits for files    that are decided already: it moves on (they move it themselves; this is the second net)
+    a hint was lost          the row is rung again
+    records are old          idempotency keys after a day, workers that were not heard of for a day
+
+Each row is changed by compare-and-set in a transaction of its own, so that of two sweepers one does it.
+"""
+
+from dataclasses import dataclass
+
+from app.services import attempts, waiting
+from app.services.context import Services
+from app.services.ringing import Hint, ring
+from app.storage import idempotency, jobs, leases, workers
+from app.storage.leases import AnyLeased
+from app.storage.tables import DatasetRow, JobRow, ModelRow
+
+LEASED: tuple[AnyLeased, ...] = (ModelRow, DatasetRow, JobRow)
+BATCH = 100
+"""Rows of each kind in one sweep; the next one comes in seconds."""
+DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep did."""
+
+    taken_back: int
+    """Attempts whose lease had run out."""
+    decided: int
+    """Jobs that waited for files which were decided."""
+    rung: int
+    """Hints that were sent again."""
+
+
+def sweep(services: Services) -> SweepResult:
+    """Do all of it once."""
+    taken_back = _take_back(services)
+    decided = _decide(services)
+    rung = _ring_again(services)
+    _forget_old(services)
+    return SweepResult(taken_back=taken_back, decided=decided, rung=rung)
+
+
+def _take_back(services: Services) -> int:
+    count = 0
+    for row in LEASED:
+        with services.db.read() as session:
+            overdue = leases.expired(session, row, limit=BATCH)
+        for each in overdue:
+            with services.db.begin() as session:
+                where = [row.attempt == each.attempt, *leases.ran_out(row)]
+                ended = attempts.end(session, row, each.project, each.id, where=where, lost=True)
+            if ended is not None:
+                count += 1
+                ring(services, ended.hints)
+    return count
+
+
+def _decide(services: Services) -> int:
+    with services.db.read() as session:
+        overdue = jobs.decided(session, limit=BATCH)
+    count = 0
+    for each in overdue:
+        with services.db.begin() as session:
+            leases.lock(session, JobRow, each.project, each.id)
+            hints = waiting.decide(session, each.project, each.id)
+        count += 1
+        ring(services, hints)
+    return count
+
+
+def _ring_again(services: Services) -> int:
+    hints: list[Hint] = []
+    seconds = services.settings.ring_again_seconds
+    with services.db.begin() as session:
+        for row in LEASED:
+            due = leases.unrung(session, row, older_than_seconds=seconds, limit=BATCH)
+            hints += [Hint(row, each.project, each.id) for each in due]
+    return ring(services, hints)
+
+
+def _forget_old(services: Services) -> None:
+    with services.db.begin() as session:
+        idempotency.remove_old(session, older_than_seconds=DAY_SECONDS)
+        workers.remove_silent(session, seconds=DAY_SECONDS)

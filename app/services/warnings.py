@@ -1,0 +1,96 @@
+"""Warnings of a plan: what is allowed and probably not meant. Nothing is fixed silently."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from app.domain.dataset import DatasetInfo
+from app.domain.job import PhasePlan
+from app.domain.model import SourceInfo
+from app.domain.spec import Phase, ResolvedSpec
+
+MANY_WEIGHTS_PER_EXAMPLE = 1000
+"""Of the backbone, unfrozen. The textbook's 0.27 million weights on 200 images are at this border."""
+FEW_EXAMPLES_PER_CLASS = 20
+FEW_TEST_EXAMPLES = 100
+"""Here the 95 % interval of an accuracy of 0.9 is about 12 points wide (Wilson)."""
+
+
+def told(spec: ResolvedSpec, phases: Sequence[PhasePlan], source: SourceInfo, data: DatasetInfo) -> list[str]:
+    """All warnings, in sentences."""
+    return [
+        *_rates(spec.schedule, phases),
+        *_backbone(spec, phases),
+        *_examples(spec, phases, data),
+        *_preprocessing(spec, source, data),
+    ]
+
+
+def _rates(schedule: Sequence[Phase], phases: Sequence[PhasePlan]) -> Iterator[str]:
+    for (phase_before, before), (phase, after) in pairwise(zip(schedule, phases, strict=True)):
+        more = len(set(after.unfrozen_layers) - set(before.unfrozen_layers))
+        comparable = phase_before.optimizer.type == phase.optimizer.type
+        if more and comparable and after.learning_rate >= before.learning_rate:
+            yield (
+                f"Phase '{after.name}' unfreezes {more} more layers, but its learning rate {after.learning_rate:g} is "
+                f"not below the {before.learning_rate:g} of '{before.name}': what the source has learned may be "
+                "lost. A tenth or a hundredth is usual."
+            )
+
+
+def _backbone(spec: ResolvedSpec, phases: Sequence[PhasePlan]) -> Iterator[str]:
+    for phase in phases:
+        if spec.backbone_weights == "random" and phase.frozen_layers:
+            yield (
+                f"backbone_weights is 'random', and phase '{phase.name}' keeps {phase.frozen_layers} layers frozen: "
+                "the layers above would learn from random features. Unfreeze all layers in every phase."
+            )
+
+
+def _examples(spec: ResolvedSpec, phases: Sequence[PhasePlan], data: DatasetInfo) -> Iterator[str]:
+    train = data.splits["train"]
+    if spec.batch_size > train.examples:
+        yield (
+            f"batch_size {spec.batch_size} is larger than the training split of {train.examples}: "
+            "each epoch is one step."
+        )
+    for phase in phases:
+        weights = phase.trainable_backbone_parameters
+        if weights > MANY_WEIGHTS_PER_EXAMPLE * train.examples:
+            yield (
+                f"Phase '{phase.name}' trains {weights:,} weights of the backbone on {train.examples:,} examples: it "
+                "will soon know them by heart. Unfreeze fewer layers, or stop early."
+            )
+    for name, count in (train.class_counts or {}).items():
+        if count < FEW_EXAMPLES_PER_CLASS:
+            yield f"Class '{name}' has only {count} training examples; {FEW_EXAMPLES_PER_CLASS} or more are advisable."
+    if data.splits["test"].examples < FEW_TEST_EXAMPLES:
+        yield (
+            f"The test split has {data.splits['test'].examples} examples: the accuracy that the job reports will be "
+            "very uncertain, as its interval will show."
+        )
+    if data.duplicates_across_splits:
+        yield (
+            f"{data.duplicates_across_splits} examples stand in more than one split: "
+            "what the job reports will be too good."
+        )
+
+
+def _preprocessing(spec: ResolvedSpec, source: SourceInfo, data: DatasetInfo) -> Iterator[str]:
+    wanted = spec.preprocessing.rescale
+    if wanted and source.rescale and wanted != source.rescale:
+        yield (
+            f"preprocessing.rescale is '{wanted}', but the source was trained with '{source.rescale}': it would see "
+            "values that it does not know. Leave it out to use the source's own."
+        )
+    rescale = wanted or source.rescale
+    low, high = data.value_range
+    if rescale in {"zero_to_one", "minus_one_to_one"} and data.dtype != "uint8" and low >= -1 and high <= 1:
+        yield (
+            f"The examples lie in [{low:g}, {high:g}] already, and '{rescale}' divides them by 255 or so. "
+            "Set preprocessing.rescale to 'none'."
+        )
+    if rescale is None and data.dtype == "uint8":
+        yield (
+            "Nobody has said how the source wants its inputs, so 8-bit values are scaled to [0, 1]. If it was "
+            "trained otherwise, say so in preprocessing.rescale."
+        )

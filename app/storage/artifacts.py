@@ -1,0 +1,70 @@
+"""The artifact store: bytes by their sha256, each once, never changed.
+
+    artifacts/sha256/ab/cd/abcd…   a blob, read-only
+    artifacts/tmp/…                what is being written; nothing here counts
+
+A blob is written under a temporary name, hashed on the way, synced, renamed, and its folder is synced: it is there
+in full or not at all, whatever dies in between.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from app.domain.artifacts import Blob
+
+CHUNK_BYTES = 1024**2
+
+
+class BlobWriter(Protocol):
+    """Writes one blob; a context manager. Left without `commit`, it leaves nothing behind."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def write(self, chunk: bytes) -> None:
+        """Append. Raises `TooLargeError` beyond `max_bytes`, `StorageFullError` if there is no room."""
+        ...
+
+    def commit(self) -> Blob:
+        """Make it durable; whoever has the answer can read it. Raises `StorageFullError`."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """Where bytes live."""
+
+    def writer(self, *, max_bytes: int) -> BlobWriter:
+        """Begin a blob of at most `max_bytes`. Raises `StorageFullError` if there is no room."""
+        ...
+
+    def put_file(self, path: Path) -> Blob:
+        """Store a copy of a file. Raises `StorageFullError`."""
+        ...
+
+    def read(self, sha256: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start` up to, not including, `stop` (`None`: the end), in chunks of at most 1 MiB.
+
+        Raises `PlatformError` (code `missing_artifact`) at once if it is not there.
+        """
+        ...
+
+    def fetch(self, sha256: str, destination: Path) -> None:
+        """Put the blob at `destination`, checked against its name; there in full or not at all.
+
+        It may share its bytes with the store: it is read-only and must not be made writable. Raises
+        `PlatformError` (codes `missing_artifact`, `corrupt_artifact`) and `StorageFullError`.
+        """
+        ...
+
+    def exists(self, sha256: str) -> bool:
+        """Whether it is there."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Room that is left."""
+        ...

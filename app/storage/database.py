@@ -1,0 +1,165 @@
+"""The database: SQLite on one machine, PostgreSQL for many, the same statements on both.
+
+    begin()   one transaction that writes      SQLite: BEGIN IMMEDIATE    PostgreSQL: READ COMMITTED
+    read()    one transaction that only reads  SQLite: BEGIN              PostgreSQL: READ COMMITTED
+
+SQLite must know at BEGIN that a transaction will write: one that starts as a reader and writes later cannot wait
+for another writer, it gets "database is locked" at once (https://sqlite.org/lang_transaction.html).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Double, Engine, create_engine, event, inspect, make_url, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+BUSY_SECONDS = 30
+"""How long SQLite waits for another process' transaction to end."""
+
+_UPGRADE_LOCK = 0x7468_6177
+"""Names PostgreSQL's advisory lock around an upgrade ("thaw" in ASCII)."""
+
+
+class now(FunctionElement[float]):  # noqa: N801 (it stands in statements like a function of SQL)
+    """Unix seconds by the database's clock, at the moment the statement runs. Leases know no other clock."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_on_sqlite(*_: object, **__: object) -> str:
+    # unixepoch('subsec') is NULL before SQLite 3.42.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_on_postgresql(_element: now, _compiler: SQLCompiler, **_: object) -> str:
+    # Not now(): that stands still inside a transaction, which may have waited for a lock.
+    return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
+
+
+class Database:
+    """Connections to one database. Build it once for each process, close it at the end."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _sqlite(url) if make_url(url).get_backend_name() == "sqlite" else _postgresql(url)
+        # Shares the pool and the events with the engine above.
+        self._writing = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    @property
+    def engine(self) -> Engine:
+        """For migrations and tests."""
+        return self._engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """One transaction that may write: committed at the end, rolled back on any error."""
+        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One transaction that only reads; on SQLite it sees one state of the database throughout."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+
+def time_of(session: Session) -> float:
+    """The database's clock now, in Unix seconds: for rows that are made together and must agree."""
+    return session.execute(select(now())).scalar_one()
+
+
+def insert_or_ignore(session: Session, row: type[DeclarativeBase], values: Mapping[str, Any]) -> bool:
+    """Insert a row; `False`: one with the same key is there already, and stays as it is."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = insert(row).values(values).on_conflict_do_nothing()
+    # One column of the row as proof: a row count is not promised by every driver.
+    proof = inspect(row).primary_key[0]
+    return session.execute(statement.returning(proof)).one_or_none() is not None
+
+
+# === Engines ===
+
+_BEGIN = "thaw_begin"
+
+
+def _sqlite(url: str) -> Engine:
+    path = make_url(url).database
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # isolation_level None: the driver begins nothing by itself, `_begin_sqlite` does.
+    arguments: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None}
+    engine = create_engine(url, connect_args=arguments, pool_size=10, max_overflow=40)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 (a DBAPI connection, which has no type of its own)
+    cursor = connection.cursor()
+    # FULL: NORMAL may lose committed rows when the power fails.
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+
+def _postgresql(url: str) -> Engine:
+    # A connection may have died while it lay in the pool: the server restarted, a firewall forgot it.
+    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=40, connect_args={"connect_timeout": 10})
+
+
+# === Migrations ===
+
+
+def upgrade(db: Database) -> None:
+    """Bring the schema to this version's. Safe when several processes start at once: one does it, the others wait."""
+    with db.begin() as session:
+        connection = session.connection()
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+        command.upgrade(configuration(connection), "head")
+
+
+def pending(session: Session) -> str | None:
+    """What is missing until the schema is this version's, in a sentence; `None` if nothing is."""
+    at = MigrationContext.configure(session.connection()).get_current_revision()
+    head = ScriptDirectory.from_config(configuration()).get_current_head()
+    return None if at == head else f"the schema is at revision {at}, this version of Thaw needs {head}"
+
+
+def describe(session: Session) -> str:
+    """The database in a few words: `SQLite 3.46.1`, `PostgreSQL 17.2`."""
+    connection = session.connection()
+    version = ".".join(str(part) for part in connection.dialect.server_version_info or ())
+    return f"{NAMES.get(connection.dialect.name, connection.dialect.name)} {version}"
+
+
+def configuration(connection: Connection | None = None) -> Config:
+    """Alembic's configuration; `connection` is where migrations run."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,72 @@
+"""Idempotency-Keys and the answers that they got."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.orm import Session
+
+from app.storage.database import insert_or_ignore, now
+from app.storage.tables import IdempotencyRow
+
+
+@dataclass(frozen=True)
+class Record:
+    """A key that was used. `status` is `None` until there is an answer."""
+
+    fingerprint: str
+    status: int | None
+    headers: dict[str, str]
+    body: str
+    age_seconds: float
+
+
+def reserve(session: Session, project: str, *, key: str, fingerprint: str) -> bool:
+    """Take a key for a request that is being answered; `False`: it is taken already."""
+    values = {"project": project, "key": key, "fingerprint": fingerprint, "created_at": now()}
+    return insert_or_ignore(session, IdempotencyRow, values)
+
+
+def find(session: Session, project: str, key: str) -> Record | None:
+    """What is known of a key."""
+    statement = select(IdempotencyRow, now() - IdempotencyRow.created_at).where(*_one(project, key))
+    found = session.execute(statement).one_or_none()
+    if found is None:
+        return None
+    row, age_seconds = found
+    return Record(row.fingerprint, row.status, row.headers or {}, row.body or "", age_seconds)
+
+
+def take_over(session: Session, project: str, *, key: str, older_than_seconds: float) -> bool:
+    """Take a key whose request was never answered; `False`: it was, or somebody else was first."""
+    statement = (
+        update(IdempotencyRow)
+        .where(
+            *_one(project, key),
+            IdempotencyRow.status.is_(None),
+            IdempotencyRow.created_at <= now() - older_than_seconds,
+        )
+        .values(created_at=now())
+        .returning(IdempotencyRow.key)
+    )
+    return session.execute(statement.execution_options(synchronize_session=False)).one_or_none() is not None
+
+
+def answer(session: Session, project: str, *, key: str, status: int, headers: dict[str, str], body: str) -> None:
+    """Keep the answer that a key got."""
+    statement = update(IdempotencyRow).where(*_one(project, key)).values(status=status, headers=headers, body=body)
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def remove(session: Session, project: str, key: str) -> None:
+    """Forget a key that got no answer."""
+    session.execute(delete(IdempotencyRow).where(*_one(project, key), IdempotencyRow.status.is_(None)))
+
+
+def remove_old(session: Session, *, older_than_seconds: float) -> int:
+    """Forget all projects' keys of this age; how many there were."""
+    statement = delete(IdempotencyRow).where(IdempotencyRow.created_at <= now() - older_than_seconds)
+    return len(session.execute(statement.returning(IdempotencyRow.key)).all())
+
+
+def _one(project: str, key: str) -> list[ColumnElement[bool]]:
+    return [IdempotencyRow.project == project, IdempotencyRow.key == key]

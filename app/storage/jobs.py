@@ -1,0 +1,239 @@
+"""Jobs: what is in their rows, and the one statement that moves them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy.orm import Session, aliased
+
+from app.domain.job import Attempt, Job, StageRecord
+from app.domain.progress import Level, PhaseProgress
+from app.domain.report import Report
+from app.domain.spec import ResolvedSpec
+from app.domain.states import TERMINAL, TRANSITIONS, JobStatus
+from app.storage import events, leases
+from app.storage.database import now, time_of
+from app.storage.events import News
+from app.storage.paging import Page, PageQuery, page_of
+from app.storage.rows import bundle_of, dumped, failure_of
+from app.storage.tables import DatasetRow, JobMetadataRow, JobRow, ModelRow
+
+UNFINISHED = tuple(status for status in TRANSITIONS if status not in TERMINAL)
+
+
+def add(session: Session, project: str, job: Job, *, news: News) -> None:
+    """Enter a job with its first event."""
+    same = {"id", "created_at", "updated_at", "status", "model", "training_file", "model_id", "dataset_id", "suffix"}
+    row = JobRow(
+        project=project,
+        **job.model_dump(include=same),
+        rung_at=job.created_at,
+        spec=dumped(job.spec),
+        labels=job.metadata,
+        stage_history=[],
+        artifacts=[],
+        event_count=0,
+    )
+    session.add(row)
+    session.flush()
+    owned = {"project": project, "job_id": job.id, "created_at": job.created_at}
+    session.add_all([JobMetadataRow(**owned, key=key, value=value) for key, value in job.metadata.items()])
+    events.append(session, row, [news])
+
+
+def move(
+    session: Session,
+    project: str,
+    identifier: str,
+    *,
+    old: JobStatus,
+    new: JobStatus,
+    news: str,
+    where: Sequence[ColumnElement[bool]] = (),
+    values: Mapping[str, Any] | None = None,
+) -> JobRow | None:
+    """Change a job's status from `old` to `new`, if it is `old` and as `where` says, and tell of it in an event.
+
+    `None`: it is not so any more, somebody else was first. There is no other way to change a status, and only
+    moves of `TRANSITIONS` are taken: any other is a mistake in Thaw and raises `ValueError`.
+    """
+    if new not in TRANSITIONS[old]:
+        message = f"No job may move from {old} to {new}; allowed: {sorted(TRANSITIONS[old])}"
+        raise ValueError(message)
+    row = leases.compare_and_set(
+        session,
+        JobRow,
+        project,
+        identifier,
+        where=[JobRow.status == old, *where],
+        values={"status": new, **_implied(old, new), **(values or {})},
+    )
+    if row is not None:
+        close_stage(row)
+        events.append(session, row, [_telling(row, news)])
+    return row
+
+
+def _implied(old: JobStatus, new: JobStatus) -> dict[str, Any]:
+    """The columns that follow from the move itself."""
+    implied: dict[str, Any] = {}
+    if old == "running":
+        implied |= {**leases.NO_LEASE, "stage": None, "eta_seconds": None}
+    if new == "running":
+        implied |= {"started_at": func.coalesce(JobRow.started_at, now())}
+        implied |= {"phase": None, "progress": 0.0, "epoch_seconds": None, "epochs_run": 0}
+    if new in TERMINAL:
+        implied |= {"finished_at": now()}
+    return implied
+
+
+def _telling(row: JobRow, news: str) -> News:
+    """The event of a move; the last one of every job is `completed`."""
+    data: dict[str, object] = {"status": row.status, "attempt": row.attempt}
+    if row.error is not None:
+        data["error"] = row.error
+    level: Level = "error" if row.status == "failed" else "info"
+    return News("completed" if row.status in TERMINAL else "status", news, level, data)
+
+
+def ask_to_cancel(session: Session, row: JobRow) -> None:
+    """Note the wish, once; the row is held by this transaction. The worker that has the job looks for it."""
+    if row.cancel_requested_at is None:
+        row.updated_at = row.cancel_requested_at = time_of(session)
+        events.append(session, row, [News("message", "Cancelling was asked for; the worker ends the job.")])
+
+
+def close_stage(row: JobRow) -> None:
+    """The stage that the job was in ends now; the row is held by this transaction."""
+    if row.stage_history and row.stage_history[-1]["finished_at"] is None:
+        row.stage_history = [*row.stage_history[:-1], {**row.stage_history[-1], "finished_at": row.updated_at}]
+
+
+# === Look up ===
+
+
+def find(session: Session, project: str, identifier: str) -> Job | None:
+    """The job with its place in the queue, or `None`."""
+    row = session.scalars(select(JobRow).where(JobRow.id == identifier, JobRow.project == project)).one_or_none()
+    if row is None:
+        return None
+    return job_of(row, queue_position=_queue_position(session, project, row))
+
+
+def attempt_of(session: Session, project: str, identifier: str) -> int | None:
+    """The number of the job's last attempt (0: none yet), or `None` if there is no such job."""
+    statement = select(JobRow.attempt).where(JobRow.id == identifier, JobRow.project == project)
+    return session.scalars(statement).one_or_none()
+
+
+def page(
+    session: Session,
+    project: str,
+    query: PageQuery,
+    *,
+    status: JobStatus | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    created_after: float | None = None,
+) -> Page[Job]:
+    """One page of a project's jobs. `model` and `dataset` are the ids of what they train from and on."""
+    wanted = [(JobRow.status, status), (JobRow.model_id, model), (JobRow.dataset_id, dataset)]
+    where: list[ColumnElement[bool]] = [column == value for column, value in wanted if value is not None]
+    pairs = [(key, value, aliased(JobMetadataRow)) for key, value in (metadata or {}).items()]
+    for key, value, pair in pairs:
+        where += [pair.project == project, pair.job_id == JobRow.id, pair.key == key, pair.value == value]
+    # The index of the first pair is in the list's order already, and is as short as the list.
+    position = (pairs[0][2].created_at, pairs[0][2].job_id) if pairs else (JobRow.created_at, JobRow.id)
+    if created_after is not None:
+        where.append(position[0] > created_after)
+    return page_of(session, JobRow, project, query, where=where, position=position).map(job_of)
+
+
+def cancel_requested(session: Session, project: str, identifier: str) -> bool:
+    """Whether somebody wants the job to end."""
+    statement = select(JobRow.cancel_requested_at).where(JobRow.id == identifier, JobRow.project == project)
+    return session.scalars(statement).one_or_none() is not None
+
+
+def unfinished_with(
+    session: Session, project: str, *, model: str | None = None, dataset: str | None = None
+) -> str | None:
+    """The id of a job that still needs this model or dataset."""
+    column, value = (JobRow.model_id, model) if model is not None else (JobRow.dataset_id, dataset)
+    statement = select(JobRow.id).where(JobRow.project == project, column == value, JobRow.status.in_(UNFINISHED))
+    return session.scalars(statement.order_by(JobRow.id).limit(1)).one_or_none()
+
+
+def hold_waiting_for(session: Session, project: str, asset_id: str) -> list[str]:
+    """The ids of the jobs whose files are being checked and that need this model or dataset; held from now on.
+
+    Held in one order by everybody, so that two who hold several never wait for each other.
+    """
+    found: list[str] = []
+    for column in (JobRow.model_id, JobRow.dataset_id):
+        statement = select(JobRow.id).where(
+            JobRow.project == project, JobRow.status == "validating_files", column == asset_id
+        )
+        found += session.scalars(statement).all()
+    held = select(JobRow.id).where(JobRow.project == project, JobRow.id.in_(found)).order_by(JobRow.id)
+    return list(session.scalars(held.with_for_update()))
+
+
+def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
+    """Jobs of all projects that still wait for files which nobody checks any more, for the sweeper."""
+    statement = (
+        select(JobRow.project, JobRow.id, JobRow.attempt)
+        .join(ModelRow, ModelRow.id == JobRow.model_id)
+        .join(DatasetRow, DatasetRow.id == JobRow.dataset_id)
+        .where(JobRow.status == "validating_files")
+        .where(
+            ((ModelRow.status == "ready") & (DatasetRow.status == "ready"))
+            | (ModelRow.status == "failed")
+            | (DatasetRow.status == "failed")
+        )
+        .order_by(JobRow.created_at, JobRow.id)
+    )
+    return [leases.Overdue(*found) for found in session.execute(statement.limit(limit)).all()]
+
+
+def _queue_position(session: Session, project: str, row: JobRow) -> int | None:
+    if row.status != "queued":
+        return None
+    statement = select(func.count()).where(
+        JobRow.project == project,
+        JobRow.status == "queued",
+        tuple_(JobRow.created_at, JobRow.id) <= tuple_(row.created_at, row.id),
+    )
+    return session.scalars(statement).one()
+
+
+def job_of(row: JobRow, *, queue_position: int | None = None) -> Job:
+    """The value that a row stands for."""
+    return Job(
+        id=row.id,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        status=row.status,
+        cancel_requested_at=row.cancel_requested_at,
+        model=row.model,
+        training_file=row.training_file,
+        model_id=row.model_id,
+        dataset_id=row.dataset_id,
+        spec=ResolvedSpec.model_validate(row.spec),
+        suffix=row.suffix,
+        metadata=row.labels,
+        stage=row.stage,
+        stage_history=[StageRecord.model_validate(each) for each in row.stage_history],
+        phase=None if row.phase is None else PhaseProgress.model_validate(row.phase),
+        progress=row.progress,
+        eta_seconds=row.eta_seconds,
+        attempt=Attempt(number=row.attempt, worker=row.worker, lease_expires_at=row.lease_expires_at),
+        error=failure_of(row.error),
+        result_model_id=row.result_model_id,
+        artifacts=bundle_of(row.artifacts),
+        report=None if row.report is None else Report.model_validate(row.report),
+        updated_at=row.updated_at,
+        queue_position=queue_position,
+    )

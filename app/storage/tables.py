@@ -1,0 +1,347 @@
+"""The tables. Times are Unix seconds by the database's clock; ids sort by time.
+
+    projects -+- api_keys, idempotency
+              +- files
+              +- models, datasets          claimed by workers that check them
+              +- jobs                      claimed by workers that train them
+                   +- job_metadata, events, checkpoints, metrics
+    workers                                serve all projects
+
+The CHECK constraints are the last line of defence: the database itself refuses a row that cannot be, such as a
+running job that nobody holds.
+"""
+
+from typing import Any, ClassVar, get_args
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.domain.progress import Level, Stage
+from app.domain.states import TERMINAL, AssetStatus, JobStatus
+
+JsonObject = dict[str, Any]  # what Pydantic makes of a value; it checks it again on the way back
+JsonList = list[Any]
+
+
+class Words(TypeDecorator[str]):
+    """Text from outside. What PostgreSQL cannot keep (NUL, lone surrogates) becomes a replacement character."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 (the signature is SQLAlchemy's)
+        """The text as both databases can keep it."""
+        return None if value is None else value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+class Base(DeclarativeBase):
+    """The base of all rows."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text(),
+        float: Double(),
+        JsonObject: JSON(none_as_null=True),
+        JsonList: JSON(none_as_null=True),
+    }
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _newest_first(table: str, *columns: str) -> Index:
+    """Serves a list with this filter: one page is one range of the index, at any length of the table."""
+    return Index(f"ix_{'_'.join((table, *columns))}_page", "project", *columns, "created_at", "id")
+
+
+# === Who ===
+
+
+class ProjectRow(Base):
+    """To whom things belong."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[float]
+
+
+class Owned:
+    """Columns of everything that belongs to a project."""
+
+    project: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float]
+
+
+class ApiKeyRow(Owned, Base):
+    """A key that opens a project. The key itself is nowhere, only its sha256."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+
+
+class IdempotencyRow(Owned, Base):
+    """An Idempotency-Key and, once there is one, the answer that it got (`status` is `None` until then)."""
+
+    __tablename__ = "idempotency"
+
+    project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(Words, primary_key=True)
+    fingerprint: Mapped[str]
+    status: Mapped[int | None]
+    headers: Mapped[JsonObject | None]
+    body: Mapped[str | None]
+
+    __table_args__ = (Index("ix_idempotency_created_at", "created_at"),)
+
+
+class WorkerRow(Base):
+    """A worker process, as it last announced itself."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[float]
+    capabilities: Mapped[JsonObject]
+
+
+# === What ===
+
+
+class FileRow(Owned, Base):
+    """An upload."""
+
+    __tablename__ = "files"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    filename: Mapped[str] = mapped_column(Words)
+    purpose: Mapped[str]
+    blob: Mapped[JsonObject]
+
+    __table_args__ = (_newest_first("files"), _newest_first("files", "purpose"))
+
+
+class Leased(Owned, Base):
+    """Columns of what workers claim: jobs, models, datasets.
+
+    A row in the status `waiting` without a lease may be claimed; while a worker holds it, it is in `held` and has
+    a lease.
+    """
+
+    __abstract__ = True
+    waiting: ClassVar[str]
+    held: ClassVar[str]
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[Any] = mapped_column(Text)
+    updated_at: Mapped[float]
+    """Of the last change that people see; renewing the lease is none."""
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Each claim counts one up: the fencing token that every later write of that worker names."""
+    lost_attempts: Mapped[int] = mapped_column(default=0)
+    """Attempts whose worker died or gave up by its own fault; too many end the work."""
+    worker: Mapped[str | None]
+    """Who holds it, or held it last."""
+    lease_expires_at: Mapped[float | None]
+    rung_at: Mapped[float | None]
+    """When its hint was sent last; `None`: at once, please."""
+    error: Mapped[JsonObject | None]
+
+
+class Asset(Leased):
+    """Columns of models and datasets: both come from a file and are checked before anything uses them."""
+
+    __abstract__ = True
+    waiting = "validating"
+    held = "validating"
+
+    status: Mapped[AssetStatus] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Words)
+    file_id: Mapped[str | None]
+    """The upload that it came from, which may be deleted since."""
+    options: Mapped[JsonObject]
+    info: Mapped[JsonObject | None]
+    canonical: Mapped[JsonList | None]
+
+
+def _asset_rules(table: str) -> tuple[Any, ...]:
+    return (
+        _one_of("status", get_args(AssetStatus)),
+        CheckConstraint("lease_expires_at IS NULL OR status = 'validating'", name="lease"),
+        CheckConstraint("(status = 'ready') = (info IS NOT NULL)", name="info"),
+        CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="error"),
+        _newest_first(table),
+        _newest_first(table, "status"),
+        Index(f"ix_{table}_file", "project", "file_id"),
+        Index(f"ix_{table}_leases", "status", "lease_expires_at"),
+    )
+
+
+class ModelRow(Asset):
+    """A Keras model that Thaw knows."""
+
+    __tablename__ = "models"
+
+    job_id: Mapped[str | None]
+    download: Mapped[JsonList]
+
+    __table_args__ = _asset_rules("models")
+
+
+class DatasetRow(Asset):
+    """A set of examples with its splits."""
+
+    __tablename__ = "datasets"
+
+    preview: Mapped[JsonList]
+
+    __table_args__ = _asset_rules("datasets")
+
+
+_DONE = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
+
+
+class JobRow(Leased):
+    """A job. Its status changes in `jobs.move` and nowhere else."""
+
+    __tablename__ = "jobs"
+    waiting = "queued"
+    held = "running"
+
+    status: Mapped[JobStatus] = mapped_column(Text)
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    cancel_requested_at: Mapped[float | None]
+    model: Mapped[str]
+    training_file: Mapped[str]
+    model_id: Mapped[str]
+    dataset_id: Mapped[str]
+    spec: Mapped[JsonObject]
+    suffix: Mapped[str | None]
+    labels: Mapped[JsonObject] = mapped_column("metadata")
+    """The job's metadata, by a name that SQLAlchemy does not use itself."""
+    stage: Mapped[Stage | None] = mapped_column(Text)
+    stage_history: Mapped[JsonList]
+    phase: Mapped[JsonObject | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    eta_seconds: Mapped[float | None]
+    epoch_seconds: Mapped[float | None]
+    """How long an epoch of the present phase takes, as measured; what `eta_seconds` is made of."""
+    epochs_run: Mapped[int] = mapped_column(default=0)
+    """Of the present attempt."""
+    event_count: Mapped[int] = mapped_column(default=0)
+    """Numbers its events, without gaps: it counts up in the statement that locks the row."""
+    result_model_id: Mapped[str | None]
+    artifacts: Mapped[JsonList]
+    report: Mapped[JsonObject | None]
+
+    __table_args__ = (
+        _one_of("status", get_args(JobStatus)),
+        CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease"),
+        CheckConstraint(f"(status IN ({_DONE})) = (finished_at IS NOT NULL)", name="finished"),
+        CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="error"),
+        CheckConstraint("(status = 'succeeded') = (result_model_id IS NOT NULL)", name="result"),
+        _newest_first("jobs"),
+        _newest_first("jobs", "status"),
+        _newest_first("jobs", "model_id"),
+        _newest_first("jobs", "dataset_id"),
+        Index("ix_jobs_leases", "status", "lease_expires_at"),
+        Index("ix_jobs_queue", "status", "created_at", "id"),
+    )
+
+
+# === What a job leaves behind ===
+
+
+class OfJob(Owned):
+    """Columns of what belongs to a job."""
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+
+
+class JobMetadataRow(OfJob, Base):
+    """One pair of a job's metadata, so that lists can be filtered by it through an index."""
+
+    __tablename__ = "job_metadata"
+
+    key: Mapped[str] = mapped_column(Words)
+    value: Mapped[str] = mapped_column(Words)
+
+    __table_args__ = (
+        PrimaryKeyConstraint("job_id", "key"),
+        Index("ix_job_metadata_page", "project", "key", "value", "created_at", "job_id"),
+    )
+
+
+class EventRow(OfJob, Base):
+    """One line of a job's history."""
+
+    __tablename__ = "events"
+
+    number: Mapped[int]
+    level: Mapped[Level] = mapped_column(Text)
+    type: Mapped[str]
+    message: Mapped[str] = mapped_column(Words)
+    data: Mapped[JsonObject]
+
+    __table_args__ = (PrimaryKeyConstraint("job_id", "number"),)
+
+
+class CheckpointRow(OfJob, Base):
+    """The weights at the end of a phase."""
+
+    __tablename__ = "checkpoints"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    phase_index: Mapped[int]
+    step: Mapped[int]
+    phase: Mapped[JsonObject]
+    metrics: Mapped[JsonObject]
+    artifact: Mapped[JsonObject]
+
+    __table_args__ = (UniqueConstraint("job_id", "attempt", "phase_index"),)
+
+
+class MetricRow(OfJob, Base):
+    """What one epoch measured."""
+
+    __tablename__ = "metrics"
+
+    attempt: Mapped[int]
+    number: Mapped[int]
+    phase_index: Mapped[int]
+    epoch: Mapped[int]
+    step: Mapped[int]
+    phase: Mapped[JsonObject]
+    metrics: Mapped[JsonObject]
+
+    __table_args__ = (
+        PrimaryKeyConstraint("job_id", "attempt", "number"),
+        UniqueConstraint("job_id", "attempt", "phase_index", "epoch"),
+    )
