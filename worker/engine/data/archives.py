@@ -8,8 +8,10 @@ Every member is checked before a byte of it is used, ignored ones too:
   it is the layout itself), as does the ratio to the size of the archive
 """
 
+import gzip
 import re
 import stat
+import struct
 import tarfile
 import unicodedata
 import zipfile
@@ -23,10 +25,13 @@ from app.domain.errors import DataError
 
 ArchiveFormat = Literal["zip", "tar", "tar.gz"]
 
-MAX_MEMBERS = 2_000_000
+MAX_MEMBERS = 1_000_000
+MAX_DIRECTORY_BYTES = 128 * 2**20
+"""zipfile reads a zip's whole directory into memory, at several times its size."""
 MAX_RATIO = 100.0
 RATIO_MATTERS_FROM_BYTES = 64 * 2**20
 """Below this a high ratio harms nobody: tiny pictures of one colour pack very well."""
+TAR_PADDING_BYTES = 2**20
 MAX_TAR_RECORD_BYTES = 2**20
 """tarfile reads name and attribute records whole into memory."""
 
@@ -40,7 +45,10 @@ _TAR_RECORDS = {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 }
-_ENCRYPTED_FLAG = 0x1
+_PATCHED_FLAG, _ENCRYPTED_FLAGS = 0x20, 0x41
+_END_OF_DIRECTORY, _END_OF_DIRECTORY_64, _LOCATOR_64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+# What zipfile is known to raise on damaged files.
+_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, struct.error)
 
 
 class DamagedMemberError(Exception):
@@ -74,6 +82,8 @@ class Member:
             return self.stream.read(size)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise DamagedMemberError(str(error)) from error
+        except (tarfile.TarError, gzip.BadGzipFile) as error:
+            raise _damaged(error, "tar") from error
 
 
 class Budget:
@@ -188,15 +198,36 @@ def _unsafe_because(path: str, parts: tuple[str, ...]) -> str | None:
 
 
 def _zip_members(path: Path, budget: Budget) -> Iterator[Member]:
+    _refuse_huge_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
             _refuse_shared_bytes(infos)
             for info in infos:
                 yield from _zip_member(archive, info, budget)
-    except zipfile.BadZipFile as error:
-        message = f"The zip file is damaged: {error}. Pack or upload it again."
-        raise DataError(message) from error
+    except _ZIP_ERRORS as error:
+        raise _damaged(error, "zip") from error
+
+
+def _damaged(error: Exception, kind: str) -> DataError:
+    return DataError(f"The {kind} file is damaged: {error}. Pack or upload it again.")
+
+
+def _refuse_huge_directory(path: Path) -> None:
+    """Look at the size that the zip's last record gives for the directory (APPNOTE 4.3.14 to 4.3.16)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 22 - 2**16 - 20 - 56))
+        tail = file.read()
+    end = tail.rfind(_END_OF_DIRECTORY)
+    size = int.from_bytes(tail[end + 12 : end + 16], "little")
+    if tail[end - 20 : end - 16] == _LOCATOR_64 and tail[end - 76 : end - 72] == _END_OF_DIRECTORY_64:
+        size = int.from_bytes(tail[end - 36 : end - 28], "little")
+    if end >= 0 and size > MAX_DIRECTORY_BYTES and size != 0xFFFFFFFF:
+        message = (
+            f"The zip file's directory takes {size:,} bytes; at most {MAX_DIRECTORY_BYTES:,} are accepted, which is "
+            f"some {MAX_MEMBERS:,} files."
+        )
+        raise DataError(message)
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Iterator[Member]:
@@ -216,10 +247,10 @@ def _refuse_special(info: zipfile.ZipInfo) -> None:
         what = "a symbolic link" if kind == stat.S_IFLNK else "neither a file nor a folder"
         message = f"The archive's member '{info.filename}' is {what}; only regular files are accepted."
         raise DataError(message)
-    if info.flag_bits & _ENCRYPTED_FLAG:
+    if info.flag_bits & _ENCRYPTED_FLAGS:
         message = f"The archive's member '{info.filename}' is encrypted; pack the archive without a password."
         raise DataError(message)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & _PATCHED_FLAG:
         message = f"The archive's member '{info.filename}' is compressed in a way other than deflate; pack it anew."
         raise DataError(message)
 
@@ -251,15 +282,17 @@ class _BoundedTarInfo(tarfile.TarInfo):
 
 def _tar_members(path: Path, budget: Budget, *, compressed: bool) -> Iterator[Member]:
     try:
-        with tarfile.open(path, "r|gz" if compressed else "r|", tarinfo=_BoundedTarInfo) as archive:
+        # gzip's own reader, because tarfile's checks no sums and stops after the first of several gzip members.
+        with (
+            (gzip.open if compressed else Path.open)(path, "rb") as file,
+            tarfile.open(fileobj=file, mode="r|", tarinfo=_BoundedTarInfo) as archive,
+        ):
             for info in archive:
                 archive.members = []  # type: ignore[attr-defined]  # untyped; it would keep every member
                 yield _tar_member(archive, info, budget)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        message = f"The tar file is damaged: {error}. Pack or upload it again."
-        raise DataError(message) from error
+            file.read(TAR_PADDING_BYTES)  # so that gzip compares its sum
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError) as error:
+        raise _damaged(error, "tar") from error
 
 
 def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo, budget: Budget) -> Member:

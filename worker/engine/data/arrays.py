@@ -82,8 +82,13 @@ class RowNames(Sequence[str]):
 def looks_like_npz(path: Path, *, max_unpacked_bytes: int) -> bool:
     """Whether a zip file holds npy members on top and nothing else."""
     members = read_members(path, max_unpacked_bytes=max_unpacked_bytes, max_ratio=None)
-    names = [member.parts for member in members if not member.ignored]
-    return bool(names) and all(len(parts) == 1 and parts[0].endswith(".npy") for parts in names)
+    names = (member.name for member in members if not member.ignored)
+    first = next(names, "")
+    return _is_npy(first) and all(map(_is_npy, names))
+
+
+def _is_npy(name: str) -> bool:
+    return name.endswith(".npy") and "/" not in name
 
 
 def read_arrays(path: Path, examples: Path, *, options: DatasetOptions, max_unpacked_bytes: int) -> Found:

@@ -117,7 +117,8 @@ def read_images(path: Path, examples: Path, *, options: DatasetOptions, max_unpa
 def _warnings(found: Pictures) -> list[str]:
     if not found.left_out_count:
         return []
-    return [f"{found.left_out_count} files that are no images were left out: {', '.join(found.left_out[:5])}, …"]
+    listed = ", ".join(found.left_out[:5]) + (", …" if found.left_out_count > 5 else "")
+    return [f"{found.left_out_count} files that are no images were left out: {listed}."]
 
 
 def read_pictures(path: Path, writer: ExampleWriter, *, max_unpacked_bytes: int) -> Pictures:

@@ -111,9 +111,9 @@ def _classes(y: Array, options: DatasetOptions) -> Labels:
         return _named_classes(y, options.class_names, options)
     distinct, values = np.unique(y, return_inverse=True)
     if len(distinct) > len(y) / 2 and len(y) > 2:
+        advice = "Add examples." if y.dtype.kind in "US" else "For numbers to predict set task to 'regression'."
         message = (
-            f"The labels have {len(distinct)} different values in {len(y)} examples, too many to be classes. "
-            "Set task to 'regression' if they are numbers to predict."
+            f"The labels have {len(distinct)} different values in {len(y)} examples, too many to be classes. {advice}"
         )
         raise DataError(message, param="task")
     names = [_class_name(value) for value in distinct.tolist()]

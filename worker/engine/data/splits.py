@@ -10,7 +10,7 @@ examples as possible, until every split has at least half of its share and at le
 nearest to a moved border can change splits when more data comes; with a hundred examples of a class and the usual
 fractions the borders stay where they are in some 98 of 100 classes.
 
-An example whose bytes stand in several classes is placed by its hash alone.
+An example whose bytes stand in several classes is placed by its hash alone; the others make up for it where needed.
 """
 
 import hashlib
@@ -48,10 +48,11 @@ def assign(
     places = {content: place(content, seed) for content in contents}
     borders = _borders(fractions)
     chosen = {content: _split_at(where, borders) for content, where in places.items()}
-    for name, members in _by_class(contents, classes).items():
-        chosen |= _assign_class(
-            name, sorted(members, key=lambda content: (places[content], content)), chosen, fractions
-        )
+    for name, (own, shared) in _by_class(contents, classes).items():
+        own.sort(key=lambda content: (places[content], content))
+        sizes = _sizes(name, _count(own, chosen), _count(shared, chosen), fractions)
+        splits = chain.from_iterable([split] * size for split, size in zip(ORDER, sizes, strict=True))
+        chosen |= dict(zip(own, splits, strict=True))
     return [chosen[content] for content in contents]
 
 
@@ -110,40 +111,43 @@ def _split_at(where: float, borders: Sequence[tuple[float, SplitName]]) -> Split
     return next((split for border, split in borders if where < border), "train")
 
 
-def _by_class(contents: Sequence[bytes], classes: Sequence[str | None]) -> dict[str | None, list[bytes]]:
-    """Distinct contents of each class, without those that stand in several."""
+def _by_class(
+    contents: Sequence[bytes], classes: Sequence[str | None]
+) -> dict[str | None, tuple[list[bytes], list[bytes]]]:
+    """Distinct contents of each class: those of its own, and those that stand in other classes too."""
     owners: dict[bytes, set[str | None]] = defaultdict(set)
     for content, name in zip(contents, classes, strict=True):
         owners[content].add(name)
-    members: dict[str | None, list[bytes]] = {name: [] for name in dict.fromkeys(classes)}
+    members: dict[str | None, tuple[list[bytes], list[bytes]]] = {name: ([], []) for name in dict.fromkeys(classes)}
     for content, names in owners.items():
-        if len(names) == 1:
-            members[next(iter(names))].append(content)
+        for name in names:
+            members[name][len(names) > 1].append(content)
     return members
 
 
-def _assign_class(
-    name: str | None, ordered: list[bytes], chosen: Mapping[bytes, SplitName], fractions: Mapping[SplitName, float]
-) -> dict[bytes, SplitName]:
-    least = _least(len(ordered), fractions)
-    if sum(least.values()) > len(ordered):
-        whose = "The dataset" if name is None else f"The class '{name}'"
-        wanted = ", ".join(split for split in SPLITS if least[split])
-        message = (
-            f"{whose} has {len(ordered)} different example{'s' * (len(ordered) != 1)}; at least "
-            f"{sum(least.values())} are needed, one for each of {wanted}. Add examples or bring the splits yourself."
-        )
-        raise DataError(message)
-    counts = Counter(chosen[content] for content in ordered)
-    sizes = _balanced([counts[split] for split in ORDER], [least[split] for split in ORDER])
-    splits = chain.from_iterable([split] * size for split, size in zip(ORDER, sizes, strict=True))
-    return dict(zip(ordered, splits, strict=True))
+def _count(members: Sequence[bytes], chosen: Mapping[bytes, SplitName]) -> list[int]:
+    counts = Counter(chosen[content] for content in members)
+    return [counts[split] for split in ORDER]
 
 
-def _least(examples: int, fractions: Mapping[SplitName, float]) -> dict[SplitName, int]:
-    """Half of each split's share, and at least one."""
-    shares = dict(fractions) | {"train": 1.0 - sum(fractions.values())}
-    return {split: max(1, int(examples * shares[split] / 2)) if shares.get(split) else 0 for split in ORDER}
+def _sizes(name: str | None, own: list[int], shared: list[int], fractions: Mapping[SplitName, float]) -> list[int]:
+    """How many of a class's own examples each split gets, given where the hash put them."""
+    total = sum(own) + sum(shared)
+    shares = [fractions.get(split, 0.0) for split in ORDER[:2]] + [1.0 - sum(fractions.values())]
+    halves = [max(1, int(total * share / 2)) if share else 0 for share in shares]
+    ones = [min(1, half) for half in halves]
+    for least in (halves, ones):
+        needed = [max(0, want - there) for want, there in zip(least, shared, strict=True)]
+        if sum(needed) <= sum(own):
+            return _balanced(own, needed)
+    whose = "The dataset" if name is None else f"The class '{name}'"
+    torn = f", {sum(shared)} of them in other classes too" if any(shared) else ""
+    wanted = ", ".join(split for split in SPLITS if ones[ORDER.index(split)])
+    message = (
+        f"{whose} has {total} different example{'s' * (total != 1)}{torn}; at least {sum(ones)} are needed, one for "
+        f"each of {wanted}. Add examples or bring the splits yourself."
+    )
+    raise DataError(message)
 
 
 def _balanced(sizes: list[int], least: list[int]) -> list[int]:

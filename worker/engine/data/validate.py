@@ -8,6 +8,7 @@
 Runs in a process of its own: images and archives of strangers are decoded here and nowhere else.
 """
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from app.domain.dataset import DatasetInfo, DatasetKind, DatasetOptions, Preview
 from app.domain.errors import DataError, PlatformError
 from worker.engine.data.archives import sniff
 from worker.engine.data.arrays import looks_like_npz, read_arrays
-from worker.engine.data.found import Found, Indices
+from worker.engine.data.found import Array, Found, Indices
 from worker.engine.data.images import read_images
 from worker.engine.data.preview import preview
 from worker.engine.data.splits import split_up
@@ -61,11 +62,18 @@ def _kind(path: Path, options: DatasetOptions, max_unpacked_bytes: int) -> Datas
 
 def _write(folder: Path, found: Found, indices: Indices, info: DatasetInfo) -> None:
     if (found.shapes != found.shapes[0]).any():
-        np.save(folder / "shapes.npy", found.shapes)
-    np.save(folder / "labels.npy", found.labels.values)
+        _save(folder / "shapes.npy", found.shapes)
+    _save(folder / "labels.npy", found.labels.values)
     for split, chosen in indices.items():
-        np.save(folder / f"{split}.npy", chosen)
+        _save(folder / f"{split}.npy", chosen)
     (folder / "dataset.json").write_text(info.model_dump_json(indent=2), encoding="utf-8")
+
+
+def _save(path: Path, values: Array) -> None:
+    """Like `numpy.save`, which on a full disk raises an OSError that does not say so."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    path.write_bytes(buffer.getbuffer())
 
 
 @contextmanager

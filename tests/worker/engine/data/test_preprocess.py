@@ -102,7 +102,7 @@ def test_values_are_those_of_an_independent_bilinear_resize() -> None:
     np.testing.assert_allclose(preprocess.apply(picture)[0, ..., 0], expected, atol=1e-4)
 
 
-CASES = {
+CASES: dict[str, tuple[Sequence[int | None], str, Sequence[int | None], dict[str, Any]]] = {
     "gray pictures for a colour source": ((None, None, 1), "uint8", (32, 32, 3), {}),
     "arrays (28, 28) for pictures (28, 28, 1)": ((28, 28), "uint8", (28, 28, 1), {}),
     "arrays (28, 28) for colour pictures of another size": ((28, 28), "float32", (32, 32, 3), {}),

@@ -1,0 +1,90 @@
+"""What labels mean, told from their type, shape and values."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.domain.dataset import DatasetOptions
+from app.domain.errors import DataError
+from worker.engine.data.found import Labels
+from worker.engine.data.labels import read_labels
+
+
+def read(y: Any, **options: Any) -> Labels:
+    return read_labels(np.asarray(y), DatasetOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("y", "classes", "values"),
+    [
+        ([3, 7, 7, 3], ["3", "7"], [0, 1, 1, 0]),
+        ([[3], [7], [7], [3]], ["3", "7"], [0, 1, 1, 0]),
+        ([-1.0, 1.0, 1.0, -1.0], ["-1", "1"], [0, 1, 1, 0]),
+        ([True, False, True, False], ["False", "True"], [1, 0, 1, 0]),
+        (["no", "yes", "no", "yes"], ["no", "yes"], [0, 1, 0, 1]),
+        (np.array([b"no", b"yes", b"no", b"yes"]), ["no", "yes"], [0, 1, 0, 1]),
+        ([10, 9, 10, 9], ["9", "10"], [1, 0, 1, 0]),
+    ],
+)
+def test_two_values_are_two_classes(y: Any, classes: list[str], values: list[int]) -> None:
+    labels = read(y)
+    assert (labels.task, labels.classes, labels.values.tolist()) == ("binary", classes, values)
+    assert labels.values.dtype == np.int32
+
+
+def test_more_values_are_one_label_among_many() -> None:
+    assert read([0, 1, 2] * 3).task == "single_label"
+
+
+def test_one_hot_rows_are_classes_and_that_is_said() -> None:
+    labels = read(np.eye(3, dtype=np.float32)[[2, 0, 1, 2]])
+    assert labels.values.tolist() == [2, 0, 1, 2]
+    assert labels.classes == ["0", "1", "2"]
+    assert "taken as 3 classes" in labels.warnings[0]
+    assert labels.targets == 1
+
+
+def test_other_floats_are_numbers_to_predict() -> None:
+    one, two = read([0.5, 1.0, 2.0]), read([[0.5, 1.0], [0.1, 0.2]])
+    assert (one.task, one.classes, one.values.shape, one.targets) == ("regression", None, (3, 1), 1)
+    assert (two.values.shape, two.values.dtype.name, two.targets) == ((2, 2), "float32", 2)
+
+
+def test_whole_numbers_are_numbers_to_predict_if_asked() -> None:
+    assert read([3, 4, 5, 3], task="regression").values.tolist() == [[3.0], [4.0], [5.0], [3.0]]
+    assert read([[1, 2], [3, 4]], task="regression").targets == 2
+
+
+def test_class_names_say_what_the_numbers_mean() -> None:
+    labels = read([1, 0, 1, 0], class_names=["sandal", "shirt"])
+    assert (labels.classes, labels.values.tolist()) == (["sandal", "shirt"], [1, 0, 1, 0])
+    assert read(["b", "a"], class_names=["b", "a"]).values.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "says"),
+    [
+        ([0, 1, 2, 0], {"class_names": ["a", "b"]}, r"Label 2 \(example 2\).*2 names, so labels are 0 to 1"),
+        ([0, -1, 1, 0], {"class_names": ["a", "b"]}, r"Label -1 \(example 1\)"),
+        (["a", "c", "b"], {"class_names": ["a", "b"]}, r"Label c \(example 1\).*class_names are a, b"),
+        ([0, 1, 0, 1], {"class_names": ["a", "b", "c"]}, "class 'c' has no examples"),
+        (np.eye(3)[[0, 1, 0]], {}, "class '2' has no examples"),
+        (np.eye(3)[[0, 1, 2]], {"class_names": ["a", "b"]}, "2 names; the labels have 3 columns"),
+        ([5, 5, 5], {}, "only one class, '5'"),
+        (list(range(10)), {}, "10 different values in 10 examples.*'regression'"),
+        ([0.5, 1.5], {"task": "binary"}, "must be classes"),
+        ([0.5, 1.5], {"class_names": ["a", "b"]}, "must be classes"),
+        ([0, 1, 2] * 2, {"task": "binary"}, "exactly two classes; this dataset has 3"),
+        (["a", "b"], {"task": "regression"}, "strings such as 'a'"),
+        ([[1, 1], [0, 1]], {}, "Several classes at once are not supported"),
+        ([0.5, float("nan"), float("inf")], {}, "2 labels are NaN or infinite, the first at index 1"),
+        ([1e300, 0.5], {}, "fit in float32"),
+        (np.zeros((2, 2, 2)), {}, r"shape \(n,\) or \(n, k\)"),
+        (np.array(["2020-01-01"], "datetime64[D]"), {}, "datetime64"),
+        ([1j, 2j], {}, "complex128"),
+    ],
+)
+def test_labels_without_a_clear_meaning_are_refused(y: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        read(y, **options)
