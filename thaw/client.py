@@ -17,7 +17,7 @@ from typing import Self
 
 import httpx2
 
-from thaw.connection import Connection
+from thaw.connection import Connection, json_object
 from thaw.location import find
 from thaw.records import Capabilities, Health, read
 from thaw.resources.datasets import Datasets
@@ -72,8 +72,10 @@ class Client:
         return read(Capabilities, self._connection.get("/v1/capabilities"))
 
     def health(self) -> Health:
-        """Whether all parts of the service answer; needs no key."""
-        return read(Health, self._connection.get("/readyz"))
+        """Whether all parts of the service answer; asked once, without a key."""
+        with self._connection.open("GET", "/readyz", welcome=frozenset({503})) as response:
+            response.read()
+            return read(Health, json_object(response))
 
     def close(self) -> None:
         """Close the connections."""

@@ -115,8 +115,12 @@ class Connection:
         files: Mapping[str, tuple[str, IO[bytes]]] | None = None,
         headers: Mapping[str, str] | None = None,
         read_timeout: float | None = None,
+        welcome: frozenset[int] = frozenset(),
     ) -> Iterator[httpx2.Response]:
-        """Send one request, once; the body of its answer is still to be read, inside the `with`."""
+        """Send one request, once; the body of its answer is still to be read, inside the `with`.
+
+        `welcome` names statuses that are no errors here.
+        """
         timeout = httpx2.Timeout(self._timeout, connect=min(self._timeout, 5.0), read=read_timeout or self._timeout)
         with (
             _translated(self.location),
@@ -124,7 +128,8 @@ class Connection:
                 method, path, json=json, params=params, data=data, files=files, headers=headers, timeout=timeout
             ) as response,
         ):
-            _raise_for_status(response)
+            if response.status_code not in welcome:
+                _raise_for_status(response)
             yield response
 
 

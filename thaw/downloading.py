@@ -113,7 +113,8 @@ class _Transfer:
             if response.status_code != httpx2.codes.PARTIAL_CONTENT:
                 self._start_over()
                 self._read_promises(response)
-            for chunk in response.iter_raw(1024 * 1024):
+            # As it comes: gathered to larger pieces, the last one would be lost when the connection breaks.
+            for chunk in response.iter_raw():
                 self._write(chunk)
 
     def _write(self, chunk: bytes) -> None:

@@ -66,7 +66,8 @@ class _Patience:
     def bear(self, error: ThawClientError) -> None:
         """Wait before the next try, or raise the error when there were failures for too long."""
         now = time.monotonic()
-        self._silent_since = self._silent_since or now
+        if self._silent_since is None:
+            self._silent_since = now
         if now - self._silent_since > self._seconds:
             raise error
         self.pause()

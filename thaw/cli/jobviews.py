@@ -127,15 +127,10 @@ def show_plan(out: Output, plan: Plan) -> None:
 
 
 def event_line(event: Event) -> str:
-    """`14:02:11  Epoch 3 of 16 … loss 0.31`, in local time."""
+    """`14:02:11  Phase 'all', epoch 3 of 16: loss 0.31`, in local time."""
     clock = time.strftime("%H:%M:%S", time.localtime(event.created_at))
     level = "" if event.level == "info" else f"{event.level}: "
-    measured = event.data.get("metrics")
-    values = text.metrics(measured) if isinstance(measured, Mapping) and event.type == "metrics" else ""
-    # A message may have the figures already.
-    return f"{clock}  {level}{text.plain(event.message)}" + (
-        f"  {values}" if values and "loss" not in event.message else ""
-    )
+    return f"{clock}  {level}{text.plain(event.message)}"
 
 
 def _schedule_table(out: Output, schedule: Sequence[Mapping[str, object]]) -> None:

@@ -25,7 +25,7 @@ def read(kind: type[R], answer: object) -> R:
     if not isinstance(answer, Mapping):
         message = f"The service should have answered with a JSON object ({kind.__name__}), not {type(answer).__name__}."
         raise UnexpectedAnswerError(message)
-    members = _members(kind)  # type: ignore[arg-type]  # classes are hashable; mypy 1.19 doubts it for `type[R]`
+    members = _members(kind)  # type: ignore[arg-type]  # classes are hashable; mypy doubts it for `type[R]`
     values = {member.field.name: _value(kind, member, answer) for member in members}
     return kind(raw=answer, **{name: value for name, value in values.items() if value is not MISSING})
 
