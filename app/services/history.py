@@ -4,6 +4,8 @@ Events are of the job and go on over all its attempts. Metrics and checkpoints a
 one that was lost began with the first phase again, and its successor measures the same epochs anew.
 """
 
+from collections.abc import Sequence
+
 from app.domain.job import Checkpoint, EpochMetrics, Event
 from app.services.context import Services
 from app.services.jobs import unknown_job
@@ -26,6 +28,12 @@ def events_since(services: Services, project: str, job_id: str, *, after_number:
     """The events behind this number, in order; none for an unknown job. For streams: one cheap statement."""
     with services.db.read() as session:
         return event_rows.since(session, project, job_id, after_number=after_number, limit=limit)
+
+
+def newest_numbers(services: Services, project: str, job_ids: Sequence[str]) -> dict[str, int]:
+    """The number of the newest event of each of these jobs. For streams: one statement tells which have news."""
+    with services.db.read() as session:
+        return event_rows.newest_numbers(session, project, job_ids)
 
 
 def checkpoints(services: Services, project: str, job_id: str, query: PageQuery) -> Page[Checkpoint]:

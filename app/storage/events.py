@@ -4,7 +4,7 @@ The counter stands on the job's row. Whoever appends holds that row (a statement
 transaction), so that two writers never take the same number and no number is skipped.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
@@ -55,6 +55,13 @@ def since(session: Session, project: str, job_id: str, *, after_number: int, lim
         EventRow.project == project, EventRow.job_id == job_id, EventRow.number > after_number
     )
     return [_event(row) for row in session.scalars(statement.order_by(EventRow.number).limit(limit))]
+
+
+def newest_numbers(session: Session, project: str, job_ids: Sequence[str]) -> dict[str, int]:
+    """The number of each job's newest event, 0 before the first; jobs that there are not are left out."""
+    statement = select(JobRow.id, JobRow.event_count).where(JobRow.project == project, JobRow.id.in_(job_ids))
+    found = session.execute(statement.order_by(JobRow.id).limit(len(job_ids)))
+    return {row.id: row.event_count for row in found}
 
 
 def page(session: Session, project: str, job_id: str, query: PageQuery) -> Page[Event]:
