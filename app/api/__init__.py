@@ -1,0 +1,1 @@
+"""HTTP: thin routes over `app.services`, one table from error class to status."""

@@ -1,0 +1,85 @@
+"""What OpenAPI shows beside the schemas: examples of jobs, and what FastAPI cannot derive."""
+
+from typing import Any
+
+from fastapi.openapi.models import Example
+
+_MODEL, _DATASET = "model-01jd8k2v7e0000000000000000", "ds-01jd8k2v7e0000000000000000"
+
+JOB_EXAMPLES: dict[str, Example] = {
+    "textbook": {
+        "summary": "The textbook recipe, which is also the default",
+        "description": "Train the head on frozen layers, then everything, slowly.",
+        "value": {
+            "model": _MODEL,
+            "training_file": _DATASET,
+            "cut": {"drop_last": 1},
+            "head": {"layers": [{"type": "dropout", "rate": 0.2}]},
+            "schedule": [
+                {
+                    "name": "head",
+                    "unfreeze": "none",
+                    "epochs": 4,
+                    "optimizer": {"type": "sgd", "learning_rate": 0.01},
+                },
+                {
+                    "name": "all",
+                    "unfreeze": "all",
+                    "epochs": 16,
+                    "optimizer": {"type": "sgd", "learning_rate": 0.0001},
+                },
+            ],
+            "batch_size": 32,
+            "seed": 42,
+            "metadata": {"team": "shoes"},
+        },
+    },
+    "shortest": {
+        "summary": "A model and a dataset; the textbook recipe does the rest",
+        "value": {"model": _MODEL, "training_file": _DATASET},
+    },
+    "part": {
+        "summary": "A pooled head, then the last fifth of the layers",
+        "value": {
+            "model": _MODEL,
+            "training_file": _DATASET,
+            "cut": {"layer": "conv_pw_13_relu"},
+            "head": {"layers": [{"type": "global_average_pooling"}, {"type": "dropout", "rate": 0.3}]},
+            "schedule": [
+                {"unfreeze": "none", "epochs": 10, "optimizer": {"type": "adam", "learning_rate": 0.001}},
+                {
+                    "unfreeze": {"fraction": 0.2},
+                    "epochs": 10,
+                    "optimizer": {"type": "adam", "learning_rate": 0.00001},
+                    "early_stopping": {"patience": 3},
+                },
+            ],
+            "preprocessing": {"rescale": "minus_one_to_one", "image_size": [128, 128]},
+        },
+    },
+}
+
+METADATA_PARAMETER: dict[str, Any] = {
+    "name": "metadata",
+    "in": "query",
+    "style": "deepObject",
+    "explode": True,
+    "description": "Only jobs with these metadata: `metadata[team]=shoes`.",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": (
+            "A page of events; or, if `Accept` asks for it, the stream of all of them: `id` is the event's number, "
+            "`event` its type, `data` the event itself, and the last one is `completed`."
+        ),
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'id: 7\nevent: completed\ndata: {"object": "fine_tuning.job.event", "number": 7, …}\n\n',
+            }
+        },
+    },
+    204: {"description": "A stream was asked for, the job has ended, and all of its events are known already."},
+}

@@ -1,0 +1,1 @@
+"""The routes, one module for each resource. They translate; what happens is in `app.services`."""

@@ -1,0 +1,88 @@
+"""`/v1/models`: sources that somebody registered, and results of jobs."""
+
+from typing import Annotated
+
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.creation import reference
+from app.api.deps import CreationDep, ModelId, PageDep, ProjectDep, ServicesDep, thaw_router
+from app.api.downloads import DOCUMENTED, download
+from app.api.schemas.base import Deleted
+from app.api.schemas.models import LayerList, LayerObject, ModelList, ModelObject, ModelRequest
+from app.domain.errors import ConflictError
+from app.domain.model import Model
+from app.domain.states import AssetStatus
+from app.services import models
+
+PATH = "/v1/models"
+router = thaw_router(PATH, tag="models")
+
+
+@router.post("", status_code=201, response_model=ModelObject)
+def register_model(body: ModelRequest, creation: CreationDep) -> Response:
+    """Register an uploaded file as a model. A worker checks it: poll until its status is `ready` or `failed`."""
+
+    def make() -> tuple[str, ModelObject]:
+        with reference("/file"):
+            model = models.register(
+                creation.services, creation.project, file_id=body.file, name=body.name, options=body.options()
+            )
+        return f"{PATH}/{model.id}", ModelObject.of(model)
+
+    return creation.once(body, make)
+
+
+@router.get("")
+def list_models(
+    services: ServicesDep,
+    project: ProjectDep,
+    page: PageDep,
+    status: Annotated[AssetStatus | None, Query(description="Only models with this status.")] = None,
+) -> ModelList:
+    """List models, the newest first."""
+    found = models.list_page(services, project, page, status=status)
+    return ModelList.of(
+        [ModelObject.of(model) for model in found.items], name=lambda model: model.id, has_more=found.has_more
+    )
+
+
+@router.get("/{model_id}")
+def retrieve_model(model_id: ModelId, services: ServicesDep, project: ProjectDep) -> ModelObject:
+    """Retrieve a model."""
+    return ModelObject.of(models.get(services, project, model_id))
+
+
+@router.get("/{model_id}/layers")
+def list_layers(model_id: ModelId, services: ServicesDep, project: ProjectDep) -> LayerList:
+    """List a model's layers as cuts and `unfreeze` count them, and which of them are legal cuts."""
+    model = models.get(services, project, model_id)
+    if model.info is None:
+        raise _not_ready(model, "layers")
+    return LayerList.of([LayerObject.of(row) for row in model.info.layers], name=lambda layer: layer.path)
+
+
+@router.head("/{model_id}/content", include_in_schema=False)
+@router.get("/{model_id}/content", response_class=Response, responses=DOCUMENTED)
+def download_model(model_id: ModelId, request: Request, services: ServicesDep, project: ProjectDep) -> Response:
+    """Download a model: the upload as it came, or the `model.keras` of its job."""
+    model = models.get(services, project, model_id)
+    if not model.download:
+        raise _not_ready(model, "content")
+    artifact = model.download[0]
+    return download(request, services.store, artifact, filename=artifact.name)
+
+
+@router.delete("/{model_id}")
+def delete_model(model_id: ModelId, services: ServicesDep, project: ProjectDep) -> Deleted:
+    """Delete a model. Refused with 409 `in_use` while an unfinished job trains from it."""
+    models.delete(services, project, model_id)
+    return Deleted(id=model_id, object="model")
+
+
+def _not_ready(model: Model, what: str) -> ConflictError:
+    return ConflictError(
+        f"Model '{model.id}' has no {what}: its status is '{model.status}', it must be 'ready'."
+        + (f" Registration failed: {model.error.message}" if model.error else " Ask again when it is.")
+    )

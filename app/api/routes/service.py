@@ -1,0 +1,62 @@
+"""The service itself: what it can do, whether it lives, whether it is ready."""
+
+from importlib.metadata import version
+from typing import get_args
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.api.deps import ServicesDep, thaw_router
+from app.api.schemas.service import Capabilities, Health, Limits, PartObject, Readiness, WorkerObject
+from app.api.vocabulary import HEAD_LAYERS, OPTIMIZERS
+from app.domain.dataset import DatasetKind
+from app.domain.spec import MAX_EPOCHS, MAX_HEAD_LAYERS, MAX_PHASES, Task
+from app.services import health, workers
+from app.settings import Settings
+
+router = thaw_router("/v1", tag="service")
+open_router = APIRouter(tags=["service"])
+"""Needs no key: load balancers and supervisors ask here."""
+
+MAX_PAGE_SIZE = 100
+
+
+@router.get("/capabilities")
+def retrieve_capabilities(services: ServicesDep) -> Capabilities:
+    """Say what this installation can do, and who would do the work."""
+    return Capabilities(
+        version=version("thaw"),
+        kinds=list(get_args(DatasetKind)),
+        tasks=list(get_args(Task)),
+        optimizers=OPTIMIZERS,
+        head_layers=HEAD_LAYERS,
+        limits=_limits(services.settings),
+        workers=[WorkerObject(**info.model_dump()) for info in workers.live(services)],
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    own = {"max_upload_bytes", "max_body_bytes", "max_model_parameters", "max_unpacked_bytes"}
+    return Limits(
+        **{name: getattr(settings, name) for name in own},
+        max_phases=MAX_PHASES,
+        max_head_layers=MAX_HEAD_LAYERS,
+        max_epochs=MAX_EPOCHS,
+        max_page_size=MAX_PAGE_SIZE,
+    )
+
+
+@open_router.get("/healthz")
+def check_process() -> Health:
+    """Say that this process answers."""
+    return Health()
+
+
+@open_router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready."}})
+def check_readiness(services: ServicesDep, response: Response) -> Readiness:
+    """Say whether the parts that requests need answer, and which do not."""
+    parts = [PartObject(name=part.name, ok=part.ok, detail=part.detail) for part in health.check(services)]
+    ready = all(part.ok for part in parts)
+    if not ready:
+        response.status_code = 503
+    return Readiness(status="ready" if ready else "unavailable", parts=parts)

@@ -1,0 +1,125 @@
+"""Models on the wire."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from app.api.schemas.base import ListOf, Wire
+from app.domain.errors import Failure
+from app.domain.model import LayerRow, Model, ModelFormat, ModelOptions, SourceInfo
+from app.domain.spec import Rescale
+from app.domain.states import AssetStatus
+
+Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+
+
+class ModelRequest(ModelOptions):
+    """Register an uploaded file as a model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"file": "file-01jd8k2v7e0000000000000000", "name": "mobilenet"}]}
+    )
+
+    file: str = Field(min_length=1, max_length=100, examples=["file-01jd8k2v7e0000000000000000"])
+    """The id of an uploaded `.keras` or `.h5` file."""
+    name: Name | None = Field(default=None, examples=["mobilenet"])
+    """How people call it; left out: the file's name."""
+
+    def options(self) -> ModelOptions:
+        """What is to be kept with the model."""
+        return ModelOptions(rescale=self.rescale, labels=self.labels)
+
+
+class ModelSummary(Wire):
+    """What registration found out; the layers are at `/layers`."""
+
+    format: ModelFormat
+    """What kind of file it was."""
+    class_name: str
+    """`Sequential` or `Functional`."""
+    input_shape: list[int | None]
+    """With the batch axis first, as `null`."""
+    output_shape: list[int | None]
+    """With the batch axis first, as `null`."""
+    parameters: int
+    """Numbers in its weights."""
+    layers: int
+    """How many layers it has, those of nested models counted."""
+    digest: str
+    """sha256 over the architecture and every weight: equal digests are equal models."""
+    upgrades: list[str]
+    """What had to be changed in the file's configuration so that it loads, in sentences."""
+
+    @classmethod
+    def of(cls, info: SourceInfo) -> Self:
+        """The wire form."""
+        names = set(cls.model_fields) - {"layers"}
+        return cls(**{name: getattr(info, name) for name in names}, layers=len(info.layers))
+
+
+class ModelObject(Wire):
+    """A model that Thaw knows: a source somebody registered, or the result of a job."""
+
+    id: str = Field(examples=["model-01jd8k2v7e0000000000000000"])
+    """Names the model."""
+    object: Literal["model"] = "model"
+    """Always `model`."""
+    created: int
+    """When it came to be; OpenAI's name for it."""
+    created_at: int
+    """When it came to be."""
+    owned_by: Literal["thaw"] = "thaw"
+    """Always `thaw`."""
+    name: str
+    """How people call it."""
+    status: AssetStatus
+    """`validating` until a worker has checked the file, then `ready` or `failed`."""
+    file: str | None
+    """The upload that it was registered from."""
+    job: str | None
+    """The job whose result it is."""
+    error: Failure | None
+    """Why registration failed."""
+    rescale: Rescale | None
+    """How it wants its inputs, where known; jobs use it unless they say otherwise."""
+    labels: list[str] | None
+    """Names of its outputs in order, where known."""
+    summary: ModelSummary | None
+    """What registration found out; `null` until the status is `ready`."""
+
+    @classmethod
+    def of(cls, model: Model) -> Self:
+        """The wire form."""
+        info = model.info
+        return cls(
+            id=model.id,
+            created=int(model.created_at),
+            created_at=int(model.created_at),
+            name=model.name,
+            status=model.status,
+            file=model.file_id,
+            job=model.job_id,
+            error=model.error,
+            rescale=info.rescale if info else model.options.rescale,
+            labels=info.labels if info else model.options.labels,
+            summary=ModelSummary.of(info) if info else None,
+        )
+
+
+class ModelList(ListOf[ModelObject]):
+    """A page of models."""
+
+
+class LayerObject(LayerRow, Wire):
+    """One layer of a model, as cuts and `unfreeze` count them: nested models are opened, depth first."""
+
+    model_config = ConfigDict(title="LayerObject")
+
+    @classmethod
+    def of(cls, row: LayerRow) -> Self:
+        """The wire form."""
+        return cls(**row.model_dump())
+
+
+class LayerList(ListOf[LayerObject]):
+    """All layers of a model."""

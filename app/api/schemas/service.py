@@ -1,0 +1,91 @@
+"""What the service says about itself, on the wire."""
+
+from typing import Literal
+
+from app.api.schemas.base import Wire
+
+
+class Limits(Wire):
+    """What a request may not exceed."""
+
+    max_upload_bytes: int
+    """Largest file."""
+    max_body_bytes: int
+    """Largest JSON body."""
+    max_model_parameters: int
+    """Largest source."""
+    max_unpacked_bytes: int
+    """Largest dataset after unpacking."""
+    max_phases: int
+    """Phases in a schedule."""
+    max_head_layers: int
+    """Layers in a head."""
+    max_epochs: int
+    """Epochs of one phase."""
+    max_page_size: int
+    """Items on a page of a list."""
+
+
+class WorkerObject(Wire):
+    """A process that trains or prepares."""
+
+    id: str
+    """Names the worker."""
+    queues: list[str]
+    """What it takes on: `cpu` or `gpu` (training), `prepare` (checking models and datasets)."""
+    devices: list[str]
+    """What it computes on."""
+    keras: str | None
+    """Its version of Keras."""
+    tensorflow: str | None
+    """Its version of TensorFlow."""
+    live: bool
+    """Whether it has been heard of lately."""
+
+
+class Capabilities(Wire):
+    """What this installation can do."""
+
+    object: Literal["capabilities"] = "capabilities"
+    """Always `capabilities`."""
+    version: str
+    """Thaw's version."""
+    kinds: list[str]
+    """Kinds of datasets."""
+    tasks: list[str]
+    """What a dataset may ask for."""
+    optimizers: list[str]
+    """What a phase may train with."""
+    head_layers: list[str]
+    """What a head may be built of."""
+    limits: Limits
+    """What a request may not exceed."""
+    workers: list[WorkerObject]
+    """Who would do the work."""
+
+
+class Health(Wire):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+    """Always `ok`."""
+
+
+class PartObject(Wire):
+    """One part that Thaw needs."""
+
+    name: str
+    """`database`, `store`, `broker`, …"""
+    ok: bool
+    """Whether it answers."""
+    detail: str
+    """What it answered, or why it did not."""
+
+
+class Readiness(Wire):
+    """Whether requests would succeed."""
+
+    status: Literal["ready", "unavailable"]
+    """`ready` if all parts that are needed answer."""
+    parts: list[PartObject]
+    """Each part by itself."""

@@ -1,0 +1,16 @@
+"""The names that a spec may use, read from the domain's own types."""
+
+from typing import Final, get_args
+
+from app.domain.optimizers import Optimizer
+from app.domain.spec import HeadLayer
+
+
+def _type_names(union: object) -> list[str]:
+    """What `type` may be in a union whose members are told apart by it."""
+    members = get_args(get_args(union)[0])
+    return [name for member in members for name in get_args(member.model_fields["type"].annotation)]
+
+
+OPTIMIZERS: Final = _type_names(Optimizer)
+HEAD_LAYERS: Final = _type_names(HeadLayer)

@@ -1,0 +1,181 @@
+"""The API process: `create_app(settings)` for servers and tests, `python -m app.main` for everybody else.
+
+    THAW_HOST, THAW_PORT    where it listens; port 0 picks a free one
+    --fd N                  takes over a socket that already listens
+
+Once it answers, the one line `Thaw API on http://127.0.0.1:8420` goes to standard output. What it logs goes to
+standard error.
+"""
+
+import argparse
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from importlib.metadata import version
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+
+from app.api import docs, errors, openapi
+from app.api.conditional import ConditionalGet
+from app.api.forms import OVERHEAD_BYTES
+from app.api.guard import RequireKey, RequireLoopbackName, is_loopback
+from app.api.observe import Observe
+from app.api.routes import datasets, files, history, jobs, models, service
+from app.api.streams import Streams
+from app.logs import configure_logging
+from app.services import context, keys
+from app.services.context import Services
+from app.settings import Settings
+from app.storage.database import upgrade
+
+SHUTDOWN_SECONDS = 3
+"""How long requests may take to end; open streams are told to, and would otherwise hold the process for ever."""
+BACKLOG = 2048
+
+
+class Api(FastAPI):
+    """FastAPI with our own OpenAPI document."""
+
+    def openapi(self) -> dict[str, object]:
+        """The document at `/openapi.json`."""
+        return openapi.document(self)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Database, store and queue are built when it starts, and closed when it ends."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services = await run_in_threadpool(_start, settings)
+        app.state.services = services
+        app.state.streams = streams = Streams(services)
+        try:
+            async with streams.running():
+                yield
+        finally:
+            await run_in_threadpool(services.db.close)
+
+    app = Api(
+        title="Thaw",
+        version=version("thaw"),
+        description=openapi.DESCRIPTION,
+        openapi_tags=openapi.TAGS,
+        generate_unique_id_function=openapi.operation_id,
+        separate_input_output_schemas=False,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        middleware=_middleware(settings),
+    )
+    errors.install(app)
+    docs.install(app)
+    _include_routes(app, settings)
+    return app
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """The outermost first."""
+    guards = [Middleware(RequireLoopbackName)] if is_loopback(settings.host) else []
+    return [Middleware(Observe), *guards, Middleware(RequireKey), Middleware(ConditionalGet)]
+
+
+def _include_routes(app: FastAPI, settings: Settings) -> None:
+    app.include_router(service.open_router, max_body_size=0)
+    app.include_router(files.uploads, max_body_size=settings.max_upload_bytes + OVERHEAD_BYTES)
+    for module in (files, models, datasets, jobs, history, service):
+        app.include_router(module.router, max_body_size=settings.max_body_bytes)
+
+
+def _start(settings: Settings) -> Services:
+    services = context.build(settings)
+    upgrade(services.db)
+    keys.ensure_admin_key(services)
+    return services
+
+
+# === The program ===
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that says when it answers, and ends event streams before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, *, app: FastAPI, url: str) -> None:
+        super().__init__(config)
+        self._app = app
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say where."""
+        await super().startup(sockets)
+        sys.stdout.write(f"Thaw API on {self._url}\n")
+        sys.stdout.flush()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end, on SIGTERM or SIGINT."""
+        streams: Streams | None = getattr(self._app.state, "streams", None)
+        if streams is not None:
+            streams.stop()
+        super().handle_exit(sig, frame)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m app.main", description="Serve Thaw's HTTP API.")
+    parser.add_argument("--fd", type=int, help="file descriptor of a socket that already listens")
+    options = parser.parse_args(arguments)
+    configure_logging()
+    settings = Settings()
+    listener = _inherited(options.fd) if options.fd is not None else _listen(settings.host, settings.port)
+    with listener:
+        serve(settings, listener)
+
+
+def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve on a socket that listens already."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    Server(config, app=app, url=_url(listener)).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    # Connections of a service that just ended do not keep the port.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    return socket.socket(fileno=descriptor)
+
+
+def _url(listener: socket.socket) -> str:
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    main()
