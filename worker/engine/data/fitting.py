@@ -40,7 +40,7 @@ def choose_rescale(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo)
     """What the job says, else what the source was registered with, else what the data suggests."""
     if wanted.rescale is not None:
         return wanted.rescale
-    if takes_whole_numbers(source):
+    if takes_whole_numbers(source.input_dtype):
         return "none"
     if source.rescale is not None:
         return "none" if _already_scaled(source.rescale, data) else source.rescale
@@ -49,16 +49,16 @@ def choose_rescale(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo)
     return "zero_to_one" if data.dtype == "uint8" and data.value_range[1] > 1 else "none"
 
 
-def takes_whole_numbers(source: SourceInfo) -> bool:
-    """Whether the source's input is of an integer type."""
-    return source.input_dtype.startswith(("int", "uint"))
+def takes_whole_numbers(dtype: str) -> bool:
+    """Whether a source with inputs of this type takes integers."""
+    return dtype.startswith(("int", "uint"))
 
 
 def check_types(rescale: Rescale, source: SourceInfo, data: DatasetInfo) -> None:
     """DataError or UserError where a source of whole numbers would get fractions."""
-    if not takes_whole_numbers(source):
+    if not takes_whole_numbers(source.input_dtype):
         return
-    if not data.dtype.startswith(("int", "uint")):
+    if not takes_whole_numbers(data.dtype):
         message = f"The source takes whole numbers ({source.input_dtype}); the dataset's examples are {data.dtype}."
         raise DataError(message)
     if rescale != "none":

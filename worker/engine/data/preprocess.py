@@ -45,8 +45,8 @@ class Preprocess:
     """Height and width to resize to, bilinear; `None`: the pictures have the right size, or are none."""
     repeat_channels: bool = False
     """Grayscale pictures for a source that takes three channels."""
-    whole_numbers: bool = False
-    """Whether the source's input is of an integer type, which drops fractions."""
+    source_dtype: str = "float32"
+    """Of the source's input. If that is an integer type, pictures that were resized are rounded."""
 
     @classmethod
     def resolve(cls, wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> Self:
@@ -67,7 +67,7 @@ class Preprocess:
             add_channel=fit.add_channel,
             image_size=fit.image_size,
             repeat_channels=fit.repeat_channels,
-            whole_numbers=takes_whole_numbers(source),
+            source_dtype=source.input_dtype,
         )
 
     def apply(self, raw: Array | Sequence[Array]) -> Array:
@@ -91,7 +91,7 @@ class Preprocess:
         values = np.multiply(raw, np.float32(factor), out=out, dtype=np.float32, casting="unsafe")
         if offset:
             np.add(values, np.float32(offset), out=values)
-        return np.floor(values, out=values) if self.whole_numbers else values
+        return np.floor(values, out=values) if self._whole_numbers else values
 
     def layers(self) -> list[Any]:
         """Fresh Keras layers, to be applied one after another to raw examples; none if nothing is to be done."""
@@ -108,14 +108,20 @@ class Preprocess:
             steps.append(_gray_to_rgb())
         if self._scale != SCALES["none"]:
             steps.append(layers.Rescaling(*self._scale, name="rescale", dtype="float32"))
+        if self._whole_numbers and (self.image_size or self.input_dtype != self.source_dtype):
+            steps.append(layers.Rescaling(1, 0, name="to_whole_numbers", dtype=self.source_dtype))
         if self._shape_before_reshape != self.output_shape:
             steps.append(layers.Reshape(self.output_shape, name="reshape"))
         return steps
 
     @property
+    def _whole_numbers(self) -> bool:
+        return takes_whole_numbers(self.source_dtype)
+
+    @property
     def _scale(self) -> tuple[float, float]:
-        """Factor and offset; where an integer input will drop the fraction, the offset makes that rounding."""
-        if self.whole_numbers:
+        """Factor and offset; for a source of whole numbers the offset makes of dropping fractions rounding."""
+        if self._whole_numbers:
             return 1.0, _HALF if self.image_size else 0.0
         return SCALES[self.rescale]
 
@@ -124,7 +130,7 @@ class Preprocess:
         """Keras' Resizing rounds 8-bit pictures in eager mode but not in graphs, so they become floats before it."""
         if self.input_dtype.startswith("float"):
             return False
-        return self.image_size is not None or (self._scale == SCALES["none"] and not self.whole_numbers)
+        return self.image_size is not None or (self._scale == SCALES["none"] and not self._whole_numbers)
 
     @property
     def _shape_before_reshape(self) -> Shape:

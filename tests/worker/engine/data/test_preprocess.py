@@ -141,25 +141,29 @@ def test_grayscale_repeats_into_three_equal_channels() -> None:
     np.testing.assert_allclose(values, 0.2, rtol=1e-6)
 
 
-def whole_number_model() -> keras.Model:
-    inputs = keras.Input((8, 8, 3), dtype="uint8")
-    return keras.Model(inputs, keras.layers.Rescaling(2.0)(inputs))
-
-
-def test_a_source_of_whole_numbers_gets_rounded_pictures_in_training_and_export() -> None:
-    preprocess = Preprocess.resolve(Preprocessing(), source((8, 8, 3), dtype="uint8"), dataset((None, None, 3)))
-    examples = pictures(2, 13, 9, 3)
-    values = preprocess.apply(examples)
-    resized = keras.ops.image.resize(np.stack(examples).astype(np.float32), (8, 8))
+@pytest.mark.parametrize(("shape", "size"), [((None, None, 3), (8, 8)), ((8, 8, 3), None)])
+def test_a_source_of_whole_numbers_gets_rounded_pictures_in_training_and_export(
+    shape: Sequence[int | None], size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    preprocess = Preprocess.resolve(Preprocessing(), source((8, 8, 3), dtype="uint8"), dataset(shape))
+    assert preprocess.image_size == size
+    raw = np.stack(pictures(2, *[side or 13 for side in shape]))
+    values = preprocess.apply(raw)
+    resized = keras.ops.image.resize(raw.astype(np.float32), (8, 8))
     np.testing.assert_array_equal(values, np.floor(resized + 0.5))
-    model = whole_number_model()
-    raw = keras.Input((None, None, 3), dtype="uint8")
-    tensor: Any = raw
-    for layer in preprocess.layers():
-        tensor = layer(tensor)
-    whole = keras.Model(raw, model(tensor))
-    np.testing.assert_array_equal(whole.predict(np.stack(examples), verbose=0), model.predict(values, verbose=0))
-    np.testing.assert_array_equal(whole.predict(np.stack(examples), verbose=0), 2 * values)
+    exported(preprocess).save(tmp_path / "preprocess.keras")
+    model = keras.saving.load_model(tmp_path / "preprocess.keras")
+    np.testing.assert_array_equal(model.predict(raw, verbose=0), values)
+    np.testing.assert_array_equal(model(raw), values)
+    assert model.layers[-2].output.dtype == "uint8"
+
+
+def test_whole_numbers_are_given_to_the_source_in_its_own_type() -> None:
+    preprocess = Preprocess.resolve(Preprocessing(), source((5,), dtype="int32"), dataset((5,), "int64"))
+    raw = np.array([[0, -1, 2, 300, 70_000]])
+    np.testing.assert_array_equal(preprocess.apply(raw), raw)
+    np.testing.assert_array_equal(exported(preprocess)(raw), raw)
+    assert [layer.dtype for layer in preprocess.layers()] == ["int32"]
 
 
 # === What is chosen ===
