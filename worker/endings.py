@@ -28,8 +28,11 @@ from app.domain.errors import (
 from app.queue import TaskName
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_TAIL_BYTES = 8192
+_TAIL_BYTES = 64 * 1024
+"""A crash's list of extension modules alone may have 10 KiB."""
 _TAIL_LINES = 6
+_FATAL = "Fatal Python error"
+"""With it `faulthandler` begins; what was printed before is why, the frames after it are where."""
 _MEMORY_SIGNS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "OOM when allocating")
 _CRASHES = {
     "train": "The training process crashed",
@@ -101,13 +104,12 @@ class Exit:
 
 def failure_of_exit(exit_: Exit) -> Failure:
     """Why a child ended without a word."""
-    tail = last_lines(exit_.log)
     if exit_.code == -signal.SIGKILL:
         return _killed(exit_)
     if exit_.code < 0:
-        return _crashed(exit_, tail)
+        return _crashed(exit_)
     return PlatformError(
-        f"The process ended with exit code {exit_.code} and without a result.{_quoted(tail)}",
+        f"The process ended with exit code {exit_.code} and without a result.{_quoted(last_words(exit_.log))}",
         code="training_process_ended",
     ).failure()
 
@@ -125,10 +127,11 @@ def _killed(exit_: Exit) -> Failure:
     ).failure()
 
 
-def _crashed(exit_: Exit, tail: str) -> Failure:
-    if any(sign in tail for sign in _MEMORY_SIGNS):
-        return CapacityError(f"Memory ran out, and the process ended ({_name(exit_.code)}).{_quoted(tail)}").failure()
-    message = f"{_CRASHES[exit_.task]} ({_name(exit_.code)}).{_quoted(tail)}"
+def _crashed(exit_: Exit) -> Failure:
+    words = _quoted(last_words(exit_.log))
+    if any(sign in line for line in _tail(exit_.log) for sign in _MEMORY_SIGNS):
+        return CapacityError(f"Memory ran out, and the process ended ({_name(exit_.code)}).{words}").failure()
+    message = f"{_CRASHES[exit_.task]} ({_name(exit_.code)}).{words}"
     # A file that crashes the library that reads it is refused like any other that cannot be read.
     if exit_.task == "register":
         return SourceError(message).failure()
@@ -144,16 +147,23 @@ def _name(code: int) -> str:
         return f"signal {-code}"
 
 
-def _quoted(tail: str) -> str:
-    return f" Its last words: {tail}" if tail else ""
+def _quoted(words: str) -> str:
+    return f" Its last words: {words}" if words else ""
 
 
-def last_lines(log: Path) -> str:
-    """The end of a log, on one line; empty if there is none."""
+def last_words(log: Path) -> str:
+    """What a process printed last, on one line: around a crash, else at the end. Empty if there is nothing."""
+    lines = _tail(log)
+    fatal = [number for number, line in enumerate(lines) if line.startswith(_FATAL)]
+    start = max(0, fatal[-1] - _TAIL_LINES // 2) if fatal else max(0, len(lines) - _TAIL_LINES)
+    return " | ".join(line[:300] for line in lines[start : start + _TAIL_LINES])
+
+
+def _tail(log: Path) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
+            text = file.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
-        return ""
-    return " | ".join([line.strip()[:300] for line in lines if line.strip()][-_TAIL_LINES:])
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()]

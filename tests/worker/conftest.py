@@ -1,14 +1,32 @@
 """Fixtures for the worker: children that need no TensorFlow, a real Valkey server."""
 
+import dataclasses
+import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
+from app.domain.dataset import Dataset, DatasetOptions
+from app.domain.file import File
+from app.domain.job import Job, JobRequest
+from app.domain.model import Model, ModelOptions
 from app.domain.spec import Phase, ResolvedSpec
+from app.services import context, datasets, files, jobs, models
+from app.services.context import DEFAULT_PROJECT, Services
+from app.settings import Settings
+from app.storage.database import Database, upgrade
+from app.storage.paging import PageQuery
+from worker.bundles import BundleCache
+from worker.devices import CPU, DevicePool
 from worker.processes import Launcher
+from worker.supervisor import Supervisor
 
 ENTRIES = Path(__file__).parent / "entries"
 
@@ -50,3 +68,154 @@ def spec(behaviour: str) -> ResolvedSpec:
 @pytest.fixture(name="spec")
 def _spec() -> Callable[[str], ResolvedSpec]:
     return spec
+
+
+# === A worker in this process ===
+
+
+class Bell:
+    """A doorbell that nobody hears."""
+
+    def __init__(self) -> None:
+        self.rung: list[tuple[str, str, str]] = []
+
+    def ring(self, task: str, identifier: str, *, queue: str) -> bool:
+        self.rung.append((task, identifier, queue))
+        return True
+
+    def reachable(self) -> bool:
+        return True
+
+
+class FragileDatabase(Database):
+    """A database that can be cut off."""
+
+    down = False
+
+    def begin(self) -> AbstractContextManager[Session]:
+        self._check()
+        return super().begin()
+
+    def read(self) -> AbstractContextManager[Session]:
+        self._check()
+        return super().read()
+
+    def _check(self) -> None:
+        if self.down:
+            statement, reason = "SELECT", "the server closed the connection"
+            raise OperationalError(statement, {}, Exception(reason))
+
+
+@dataclasses.dataclass
+class Shop:
+    """Real services on SQLite with a model and a dataset that are ready, and what tests do with them."""
+
+    services: Services
+    database: FragileDatabase
+    bell: Bell
+    supervisor: Supervisor
+
+    def upload(self, filename: str) -> File:
+        with self.services.store.writer(max_bytes=100) as writer:
+            writer.write(filename.encode())
+            blob = writer.commit()
+        return files.create(self.services, DEFAULT_PROJECT, filename=filename, purpose="fine-tune", blob=blob)
+
+    def model(self, behaviour: str = "register") -> Model:
+        """A model whose check behaves so."""
+        file = self.upload(f"{behaviour}.keras")
+        model = models.register(self.services, DEFAULT_PROJECT, file_id=file.id, name=None, options=ModelOptions())
+        self.supervisor.register(model.id)
+        return models.get(self.services, DEFAULT_PROJECT, model.id)
+
+    def dataset(self, behaviour: str = "validate") -> Dataset:
+        """A dataset whose check behaves so."""
+        file = self.upload(f"{behaviour}.npz")
+        made = datasets.create(self.services, DEFAULT_PROJECT, file_id=file.id, name=None, options=DatasetOptions())
+        self.supervisor.validate(made.id)
+        return datasets.get(self.services, DEFAULT_PROJECT, made.id)
+
+    def submit(self, behaviour: str) -> str:
+        """A queued job that behaves so; returns its id."""
+        (model,) = models.list_page(self.services, DEFAULT_PROJECT, PageQuery(limit=1, order="asc")).items
+        (dataset,) = datasets.list_page(self.services, DEFAULT_PROJECT, PageQuery(limit=1, order="asc")).items
+        request = JobRequest(
+            model=model.id, training_file=dataset.id, schedule=[Phase(name=behaviour, epochs=1)], seed=1
+        )
+        return jobs.submit(self.services, DEFAULT_PROJECT, request).id
+
+    def get(self, job_id: str) -> Job:
+        return jobs.get(self.services, DEFAULT_PROJECT, job_id)
+
+    def train(self, behaviour: str) -> Job:
+        """Submit and train to the end."""
+        job_id = self.submit(behaviour)
+        self.supervisor.train(job_id)
+        return self.get(job_id)
+
+    def start(self, behaviour: str) -> tuple[str, threading.Thread]:
+        """Submit and train in a thread; comes back when it trains."""
+        job_id = self.submit(behaviour)
+        thread = threading.Thread(target=self.supervisor.train, args=(job_id,))
+        thread.start()
+        eventually(lambda: self.get(job_id).stage or self.get(job_id).phase)
+        return job_id, thread
+
+
+def quick_settings(folder: Path, **changed: object) -> Settings:
+    """Leases of seconds."""
+    quick: dict[str, object] = {
+        "lease_seconds": 3.0,
+        "heartbeat_seconds": 0.3,
+        "fence_seconds": 2.0,
+        "sweep_seconds": 0.3,
+        "ring_again_seconds": 1.0,
+        "min_free_disk_bytes": 0,
+    }
+    return Settings(data_dir=folder, **{**quick, **changed})
+
+
+def _shop(settings: Settings, launcher: Launcher) -> Shop:
+    database, bell = FragileDatabase(settings.resolved_database_url()), Bell()
+    upgrade(database)
+    services = dataclasses.replace(context.build(settings), db=database, doorbell=bell)
+    supervisor = Supervisor(
+        services=services,
+        worker="worker-test",
+        launcher=launcher,
+        cache=BundleCache(settings.cache_dir(), services.store, max_bytes=settings.cache_bytes),
+        devices=DevicePool([CPU] * 4, lock_dir=settings.run_dir()),
+        stopping=threading.Event(),
+    )
+    return Shop(services, database, bell, supervisor)
+
+
+@pytest.fixture(scope="module")
+def stock(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a model and a dataset that are ready."""
+    folder = tmp_path_factory.mktemp("stock") / "data"
+    shop = _shop(quick_settings(folder), launcher)
+    assert (shop.model().status, shop.dataset().status) == ("ready", "ready")
+    shop.database.close()
+    return folder
+
+
+@pytest.fixture
+def open_shop(launcher: Launcher, stock: Path, tmp_path: Path) -> Iterator[Callable[..., Shop]]:
+    """Opens shops with other settings than usual."""
+    opened: list[Shop] = []
+
+    def open_shop(**changed: object) -> Shop:
+        shutil.copytree(stock, tmp_path / "data")
+        opened.append(_shop(quick_settings(tmp_path / "data", **changed), launcher))
+        return opened[-1]
+
+    yield open_shop
+    for shop in opened:
+        shop.supervisor.stopping.set()
+        shop.database.close()
+
+
+@pytest.fixture
+def shop(open_shop: Callable[..., Shop]) -> Shop:
+    return open_shop()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import CutError, ProofError, StorageFullError
-from worker.endings import Exit, failure_of, failure_of_exit, last_lines
+from worker.endings import Exit, failure_of, failure_of_exit, last_words
 
 
 class ResourceExhaustedError(Exception):
@@ -83,7 +83,17 @@ def test_an_end_without_a_word_is_the_platforms(tmp_path: Path) -> None:
     assert "exit code 3" in message
 
 
+def test_the_last_words_of_a_crash_are_what_led_to_it_and_where_it_was(tmp_path: Path) -> None:
+    frames = "".join(f'  File "{number}.py", line 1 in f\n' for number in range(50))
+    log = f"one\ntwo\nwhy\nFatal Python error: Aborted\n\nThread 0x1 (most recent call first):\n{frames}"
+    (tmp_path / "log").write_text(log)
+    assert last_words(tmp_path / "log") == (
+        "one | two | why | Fatal Python error: Aborted | Thread 0x1 (most recent call first): | "
+        'File "0.py", line 1 in f'
+    )
+
+
 def test_last_words_are_few(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("x" * 100_000 + "\n" + "\n".join(f"line {number}" for number in range(100)))
-    assert last_lines(tmp_path / "log") == "line 94 | line 95 | line 96 | line 97 | line 98 | line 99"
-    assert last_lines(tmp_path / "none") == ""
+    assert last_words(tmp_path / "log") == "line 94 | line 95 | line 96 | line 97 | line 98 | line 99"
+    assert last_words(tmp_path / "none") == ""

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from app.domain.dataset import SPLITS, DatasetInfo, SplitInfo
 from app.domain.errors import CutError
-from app.domain.model import SourceInfo
+from app.domain.model import LayerRow, SourceInfo
 from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseProgress, StageStarted, StepFinished
 from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
 from worker import child
@@ -40,10 +41,26 @@ def source_info() -> SourceInfo:
         input_shape=[None, 2],
         input_dtype="float32",
         output_shape=[None, 2],
-        parameters=1,
-        layers=[],
+        parameters=12,
+        layers=[
+            _layer(0, "input", "InputLayer", 0),
+            _layer(1, "hidden", "Dense", 6),
+            _layer(2, "output", "Dense", 6),
+        ],
         rescale=None,
         digest=DIGEST,
+    )
+
+
+def _layer(index: int, path: str, class_name: str, parameters: int) -> LayerRow:
+    return LayerRow(
+        index=index,
+        path=path,
+        class_name=class_name,
+        output_shape=[None, 2],
+        parameters=parameters,
+        has_weights=parameters > 0,
+        legal_cut=True,
     )
 
 
@@ -58,15 +75,7 @@ def succeed(order: Order, reporter: Reporter) -> Outcome:
         reporter.report(StepFinished(phase=phase, step=step, steps=3))
     reporter.report(EpochFinished(phase=phase, step=3, metrics={"loss": 0.5}))
     _write(order, "run/checkpoints/1.safetensors", b"weights")
-    proof = FreezeProof(
-        phase=phase.name,
-        frozen_variables=0,
-        frozen_digest_before=DIGEST,
-        frozen_digest_after=DIGEST,
-        trained_variables=1,
-        moved_variables=1,
-        held=True,
-    )
+    proof = _proof(phase.name)
     reporter.report(
         PhaseFinished(phase=phase, stopped_early=False, proof=proof, checkpoint="checkpoints/1.safetensors")
     )
@@ -99,6 +108,18 @@ def succeed(order: Order, reporter: Reporter) -> Outcome:
         parameters=1,
     )
     return Trained(info=source_info(), report=report)
+
+
+def _proof(phase: str) -> FreezeProof:
+    return FreezeProof(
+        phase=phase,
+        frozen_variables=0,
+        frozen_digest_before=DIGEST,
+        frozen_digest_after=DIGEST,
+        trained_variables=1,
+        moved_variables=1,
+        held=True,
+    )
 
 
 def train_for_ever(_order: Order, reporter: Reporter) -> Outcome:
@@ -160,11 +181,11 @@ def leave(_order: Order, _reporter: Reporter) -> Outcome:
 
 
 def swallow_memory(_order: Order, reporter: Reporter) -> Outcome:
-    """Takes 8 MiB every 20 ms."""
+    """Takes 32 MiB every 20 ms."""
     taken = []
     while True:
         reporter.check()
-        taken.append(bytearray(os.urandom(1)) * (8 * 1024**2))
+        taken.append(bytearray(os.urandom(1)) * (32 * 1024**2))
         time.sleep(0.02)
 
 
@@ -187,8 +208,6 @@ def register(order: Order, _reporter: Reporter) -> Outcome:
 
 
 def validate(order: Order, _reporter: Reporter) -> Outcome:
-    from app.domain.dataset import DatasetInfo
-
     assert isinstance(order.task, ValidateOrder)
     _write(order, "run/canonical/dataset.json", b"{}")
     info = DatasetInfo(
@@ -198,10 +217,28 @@ def validate(order: Order, _reporter: Reporter) -> Outcome:
         dtype="float32",
         value_range=(0, 1),
         classes=["0", "1"],
-        splits={},
+        splits={name: SplitInfo(examples=10, class_counts={"0": 5, "1": 5}) for name in SPLITS},
         digest=DIGEST,
     )
     return Validated(info=info, preview=[])
+
+
+def link_to_something(order: Order, reporter: Reporter) -> Outcome:
+    """What a process does that somebody has taken over: its result is a link to a file of the service."""
+    outcome = succeed(order, reporter)
+    path = order.folder / "run" / "results" / "model.keras"
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    return outcome
+
+
+def report_foreign_checkpoint(order: Order, reporter: Reporter) -> Outcome:
+    """The same with a checkpoint."""
+    phase = PhaseProgress(index=1, name="foreign", epoch=1, epochs=1)
+    reporter.report(
+        PhaseFinished(phase=phase, stopped_early=False, proof=_proof("foreign"), checkpoint="../../../../etc/passwd")
+    )
+    return succeed(order, reporter)
 
 
 def _write(order: Order, name: str, data: bytes) -> None:
@@ -224,6 +261,8 @@ BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
     "swallow": swallow_memory,
     "greedy": ask_for_much_memory,
     "linger": finish_and_linger,
+    "link": link_to_something,
+    "foreign": report_foreign_checkpoint,
     "register": register,
     "validate": validate,
 }

@@ -1,0 +1,317 @@
+"""The supervisor sees a job through, and writes exactly one ending, whatever happens to its process."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app.services import claims, history, jobs, models, sweep
+from app.services.context import DEFAULT_PROJECT
+from app.storage.paging import PageQuery
+
+pytestmark = pytest.mark.service
+
+Shop = Any
+Eventually = Callable[..., float]
+
+
+def _children() -> list[psutil.Process]:
+    """Children that work: descendants of the forkserver."""
+    return [
+        process for child in psutil.Process().children() for process in child.children() if process.status() != "zombie"
+    ]
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left(eventually: Eventually) -> Any:
+    yield
+    eventually(lambda: not _children(), seconds=3)
+
+
+def _error(job: Any) -> tuple[str, str, str]:
+    assert job.status == "failed"
+    assert job.error is not None
+    return job.error.error_class, job.error.code, job.error.message
+
+
+# === Success ===
+
+
+def test_a_job_goes_from_its_claim_to_a_model_that_people_can_use(shop: Shop) -> None:
+    job = shop.train("succeed")
+    assert job.status == "succeeded"
+    assert job.attempt.number == 1
+    assert {artifact.name for artifact in job.artifacts} == {"model.keras", "report.json"}
+    assert job.report is not None
+    result = models.get(shop.services, DEFAULT_PROJECT, job.result_model_id)
+    assert (result.status, result.job_id) == ("ready", job.id)
+    assert result.canonical is not None
+    assert [artifact.name for artifact in result.canonical] == ["config.json"]
+    content = b"".join(shop.services.store.read(result.download[0].sha256))
+    assert content == f"model of attempt in {job.id}-1".encode()
+
+
+def test_everything_it_reported_is_kept_in_order(shop: Shop) -> None:
+    job = shop.train("succeed")
+    events = history.events(shop.services, DEFAULT_PROJECT, job.id, PageQuery(limit=100, order="asc")).items
+    types = [event.type for event in events]
+    assert types.index("stage") < types.index("metrics") < types.index("completed") == len(types) - 1
+    metrics = history.metrics(shop.services, DEFAULT_PROJECT, job.id, PageQuery(limit=100)).items
+    assert [row.metrics for row in metrics] == [{"loss": 0.5}]
+    checkpoints = history.checkpoints(shop.services, DEFAULT_PROJECT, job.id, PageQuery(limit=100)).items
+    assert [b"".join(shop.services.store.read(each.artifact.sha256)) for each in checkpoints] == [b"weights"]
+
+
+def test_what_an_attempt_left_on_disk_is_gone(shop: Shop) -> None:
+    shop.train("succeed")
+    assert list(shop.services.settings.work_dir().iterdir()) == []
+
+
+def test_a_model_and_a_dataset_become_usable(shop: Shop) -> None:
+    model, dataset = shop.model(), shop.dataset()
+    assert (model.status, dataset.status) == ("ready", "ready")
+    assert model.canonical is not None
+    assert dataset.canonical is not None
+    assert [artifact.name for artifact in dataset.canonical] == ["dataset.json"]
+
+
+def test_a_duplicate_hint_is_harmless(shop: Shop) -> None:
+    job_id, thread = shop.start("forever")
+    started = time.monotonic()
+    shop.supervisor.train(job_id)
+    assert time.monotonic() - started < 1, "it is somebody else's"
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
+    thread.join(10)
+    shop.supervisor.train(job_id)
+    job = shop.get(job_id)
+    assert (job.status, job.attempt.number) == ("cancelled", 1)
+
+
+def test_a_hint_for_nothing_is_harmless(shop: Shop) -> None:
+    shop.supervisor.train("ftjob-none")
+    shop.supervisor.register("model-none")
+    shop.supervisor.validate("ds-none")
+
+
+# === Failure ===
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error_class", "code"),
+    [
+        ("refuse", "user", "illegal_cut"),
+        ("error", "platform", "internal_error"),
+        ("full", "platform", "storage_full"),
+        ("crash", "platform", "training_process_crashed"),
+        ("abort", "capacity", "out_of_memory"),
+        ("killed", "platform", "training_process_killed"),
+        ("leave", "platform", "training_process_ended"),
+        ("link", "platform", "result_unusable"),
+        ("foreign", "platform", "result_unusable"),
+    ],
+)
+def test_every_end_has_its_class_and_code(shop: Shop, behaviour: str, error_class: str, code: str) -> None:
+    assert _error(shop.train(behaviour))[:2] == (error_class, code)
+
+
+def test_a_crash_is_told_with_its_signal_and_the_last_words(shop: Shop) -> None:
+    message = _error(shop.train("crash"))[2]
+    assert "SIGSEGV" in message
+    assert "Fatal Python error: Segmentation fault" in message
+
+
+def test_too_much_memory_ends_the_process_alone(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(training_memory_bytes=400 * 1024**2)
+    error_class, code, message = _error(shop.train("swallow"))
+    assert (error_class, code) == ("capacity", "out_of_memory")
+    assert "0.4 GiB" in message
+    assert shop.train("succeed").status == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error_class", "code"),
+    [
+        ("crash", "user", "unusable_source"),
+        ("greedy", "capacity", "out_of_memory"),
+        ("refuse", "user", "illegal_cut"),
+    ],
+)
+def test_a_hostile_model_file_fails_itself_alone(
+    open_shop: Callable[..., Shop], behaviour: str, error_class: str, code: str
+) -> None:
+    shop = open_shop(training_memory_bytes=4 * 1024**3)
+    model = shop.model(behaviour)
+    assert model.status == "failed"
+    assert (model.error.error_class, model.error.code) == (error_class, code)
+    assert shop.model().status == "ready"
+
+
+def test_a_check_that_takes_too_long_is_ended(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(preparation_timeout_seconds=0.5)
+    dataset = shop.dataset("forever")
+    assert dataset.status == "failed"
+    assert (dataset.error.error_class, dataset.error.code) == ("budget", "preparation_timeout")
+
+
+def test_an_error_of_the_supervisor_fails_the_job_and_not_the_worker(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = shop.submit("succeed")
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.supervisor.launcher, "start", lambda _: {}["bug"])
+        shop.supervisor.train(job_id)
+    assert _error(shop.get(job_id))[:2] == ("platform", "internal_error")
+    assert shop.train("succeed").status == "succeeded"
+
+
+def test_a_full_disk_fails_the_job_with_the_platform_at_fault(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    job_id = shop.submit("succeed")
+    # From here on the store refuses everything, as it does when the disk is nearly full.
+    shop.services.store._min_free_bytes = 2**62
+    shop.supervisor.train(job_id)
+    assert _error(shop.get(job_id))[:2] == ("platform", "storage_full")
+    shop.services.store._min_free_bytes = 0
+    assert shop.train("succeed").status == "succeeded"
+
+
+# === Cancel, stop ===
+
+
+@pytest.mark.parametrize("behaviour", ["forever", "deaf"])
+def test_cancel_of_a_running_job_stops_it_within_one_step_and_two_seconds(
+    shop: Shop, eventually: Eventually, behaviour: str
+) -> None:
+    job_id, thread = shop.start(behaviour)
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
+    # Found within half a second; a process that listens ends at the next step, a deaf one is killed 2 s later.
+    seconds = eventually(lambda: shop.get(job_id).status == "cancelled", seconds=4)
+    assert seconds < (1.5 if behaviour == "forever" else 3.5)
+    thread.join(5)
+
+
+def test_a_worker_that_stops_gives_its_job_back_for_free(shop: Shop) -> None:
+    job_id, thread = shop.start("forever")
+    started = time.monotonic()
+    shop.supervisor.stopping.set()
+    thread.join(5)
+    assert time.monotonic() - started < 1.5
+    job = shop.get(job_id)
+    assert (job.status, job.attempt.lease_expires_at) == ("queued", None)
+    shop.supervisor.stopping.clear()
+    assert ("train", job_id, "cpu") in shop.bell.rung[-1:]
+
+
+def test_a_process_that_a_service_manager_ended_with_the_worker_costs_nothing(shop: Shop) -> None:
+    job_id, thread = shop.start("deaf")
+    (child,) = [process for process in _children() if process.ppid() != 0 and os.getsid(process.pid) == process.pid]
+    child.send_signal(signal.SIGKILL)
+    shop.supervisor.stopping.set()
+    thread.join(5)
+    assert shop.get(job_id).status == "queued"
+
+
+# === The lease ===
+
+
+def test_a_long_job_keeps_its_lease(shop: Shop, eventually: Eventually) -> None:
+    job_id, thread = shop.start("forever")
+    first = shop.get(job_id).attempt.lease_expires_at
+    eventually(lambda: shop.get(job_id).attempt.lease_expires_at > first + 1.5, seconds=4)
+    sweep.sweep(shop.services)
+    assert shop.get(job_id).status == "running"
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
+    thread.join(5)
+
+
+def test_a_supervisor_that_cannot_renew_ends_its_process_before_anybody_else_may_claim(
+    shop: Shop, eventually: Eventually
+) -> None:
+    job_id, thread = shop.start("deaf")
+    shop.database.down = True
+    seconds = eventually(lambda: not _children(), seconds=5)
+    thread.join(5)
+    assert 1.5 < seconds < 2.6, "the fence is 2 s, the lease 3 s"
+    shop.database.down = False
+    assert shop.get(job_id).status == "running", "it writes nothing: the sweeper takes it back"
+    eventually(lambda: sweep.sweep(shop.services).taken_back == 1, seconds=4)
+    assert shop.get(job_id).status == "queued"
+
+
+def test_a_database_that_is_away_for_a_moment_costs_nothing(shop: Shop, eventually: Eventually) -> None:
+    job_id, thread = shop.start("forever")
+    shop.database.down = True
+    started = time.monotonic()
+    while time.monotonic() - started < 1:
+        assert _children()
+    shop.database.down = False
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
+    eventually(lambda: shop.get(job_id).status == "cancelled")
+    thread.join(5)
+
+
+def test_the_result_is_published_although_the_database_was_away_at_the_end(shop: Shop) -> None:
+    job_id = shop.submit("succeed")
+    original = shop.supervisor.launcher.start
+
+    class Away:
+        """Cuts the database off when the process starts, for one second."""
+
+        def start(self, order: Any) -> Any:
+            import threading
+
+            shop.database.down = True
+            threading.Timer(1, lambda: setattr(shop.database, "down", False)).start()
+            return original(order)
+
+    import dataclasses
+
+    dataclasses.replace(shop.supervisor, launcher=Away()).train(job_id)
+    assert shop.get(job_id).status == "succeeded"
+
+
+def test_who_lost_the_lease_kills_its_process_and_writes_nothing(shop: Shop, eventually: Eventually) -> None:
+    job_id, thread = shop.start("forever")
+    with shop.services.db.begin() as session:
+        from sqlalchemy import text
+
+        session.execute(text("UPDATE jobs SET lease_expires_at = 1"))
+    assert sweep.sweep(shop.services).taken_back == 1
+    other = claims.claim_job(shop.services, job_id, worker="worker-other")
+    assert other is not None
+    seconds = eventually(lambda: not _children(), seconds=3)
+    assert seconds < 1.0
+    thread.join(5)
+    job = shop.get(job_id)
+    assert (job.status, job.attempt.number, job.attempt.worker) == ("running", 2, "worker-other")
+    claims.release(shop.services, other, charge_attempt=False)
+
+
+# === The cache ===
+
+
+def test_jobs_on_the_same_data_share_what_was_fetched(shop: Shop) -> None:
+    shop.train("succeed")
+    shop.train("succeed")
+    folders = [path for path in shop.services.settings.cache_dir().iterdir() if path.is_dir()]
+    assert len(folders) == 2, "one source, one dataset"
+
+
+def test_the_cache_keeps_its_bound_but_never_drops_what_is_in_use(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(cache_bytes=0)
+    job_id, thread = shop.start("forever")
+    cache: Path = shop.services.settings.cache_dir()
+    in_use = {path for path in cache.iterdir() if path.is_dir()}
+    assert len(in_use) == 2
+    from worker.bundles import BundleCache
+
+    BundleCache(cache, shop.services.store, max_bytes=0)._shrink()
+    assert all(path.is_dir() for path in in_use)
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
+    thread.join(5)
+    assert [path for path in cache.iterdir() if path.is_dir()] == []

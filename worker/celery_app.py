@@ -1,0 +1,73 @@
+"""Celery, as far as it is used: a pool of threads that takes hints off queues."""
+
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from celery import Celery, signals
+from celery.apps.worker import Worker
+from celery.worker.consumer import Consumer
+
+from app.queue import QueueName, working_celery
+from app.settings import Settings
+
+_RECONNECT_SECONDS = 2.0
+"""Longest pause between two tries; Celery's own half a minute would let jobs wait after Redis is back."""
+
+
+class PatientConsumer(Consumer):
+    """Connects again for ever, and soon."""
+
+    def ensure_connected(self, conn: Any) -> Any:  # noqa: ANN401 (kombu has no types)
+        """Celery's own, with shorter pauses."""
+        ensure = conn.ensure_connection
+
+        def soon(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (passed on as it is)
+            return ensure(*args, interval_start=0.5, interval_step=0.5, interval_max=_RECONNECT_SECONDS, **kwargs)
+
+        conn.ensure_connection = soon
+        return super().ensure_connected(conn)
+
+
+class HintWorker(Worker):
+    """Celery's worker program without its banner and its way of restarting."""
+
+    def install_platform_tweaks(self, worker: Any) -> None:  # noqa: ANN401 (Celery has no types)
+        """On SIGHUP Celery would start itself anew, from an environment that we have emptied. Stop instead."""
+        super().install_platform_tweaks(worker)
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+
+
+def create(settings: Settings) -> Celery:
+    """The Celery instance of a worker; `worker.tasks.define` gives it its tasks."""
+    celery = working_celery(settings)
+    celery.conf.update(worker_consumer=PatientConsumer)
+    return celery
+
+
+def serve(
+    celery: Celery, *, name: str, queues: Sequence[QueueName], concurrency: int, on_stop: Callable[[], None]
+) -> int:
+    """Take hints until a signal says stop; returns the exit code. `on_stop` is called in the signal's handler."""
+
+    def stop(**_: object) -> None:
+        on_stop()
+
+    def leave_logging_alone(**_: object) -> None:
+        """A receiver of this signal keeps Celery from configuring it."""
+
+    signals.worker_shutting_down.connect(stop, weak=False)
+    signals.setup_logging.connect(leave_logging_alone, weak=False)
+    worker = HintWorker(
+        app=celery,
+        hostname=name,
+        pool_cls="threads",
+        concurrency=concurrency,
+        queues=list(queues),
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)

@@ -1,0 +1,237 @@
+"""Duties: the three things that a worker does, each with its claim, its order for the child, and its last write.
+
+training        job       -> results, a new model     limits: the device, training_memory_bytes
+registration    model     -> its canonical form       limits: preparation_timeout_seconds, memory
+validation      dataset   -> its canonical form       the same
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from app.domain.artifacts import Artifact, Bundle
+from app.domain.errors import Failure, PlatformError
+from app.domain.file import File
+from app.domain.progress import Progress
+from app.queue import TaskName
+from app.services import reports
+from app.services.claims import Claim, DatasetClaim, JobClaim, ModelClaim
+from app.services.context import Services
+from worker import bundles, memory
+from worker.bundles import BundleCache
+from worker.child import RUN
+from worker.devices import CPU, Device
+from worker.messages import Outcome, Registered, Trained, Validated
+from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
+from worker.watch import Limits
+
+CANONICAL = "canonical"
+RESULTS = "results"
+_PREPARATION_SHARE = 0.75
+"""Of the machine's memory, for the check of one file, where no limit is set."""
+
+Check = Callable[[], None]
+
+
+class Duty(Protocol):
+    """What the supervisor needs to know of a task."""
+
+    @property
+    def task(self) -> TaskName:
+        """Which kind it is."""
+
+    @property
+    def claim(self) -> Claim:
+        """What makes it ours."""
+
+    @property
+    def limits(self) -> Limits:
+        """What its process may use."""
+
+    def order(self, folder: Path, stack: ExitStack) -> Order:
+        """Fetch what the process needs, held by `stack`, and say what it is to do in `folder`."""
+
+    def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
+        """Write down what the process reported."""
+
+    def collect(self, outcome: Outcome, folder: Path, check: Check) -> Callable[[], object]:
+        """Upload what the process made; returns the one write that publishes it."""
+
+    def fail(self, failure: Failure) -> None:
+        """Write down that it failed."""
+
+    def cancel(self) -> None:
+        """Write down that it was cancelled."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Train a job."""
+
+    services: Services
+    claim: JobClaim
+    cache: BundleCache
+    device: Device
+    task: TaskName = "train"
+
+    @property
+    def limits(self) -> Limits:
+        """As long as it takes."""
+        return Limits(memory_bytes=self.services.settings.training_memory_bytes)
+
+    def order(self, folder: Path, stack: ExitStack) -> Order:
+        """Source and data come from the cache; both stay there while it trains."""
+        source, data = (
+            stack.enter_context(self.cache.folder(_present(bundle), scratch=folder))
+            for bundle in (self.claim.model.canonical, self.claim.dataset.canonical)
+        )
+        return Order(
+            task=TrainOrder(spec=self.claim.job.spec, source=source, data=data),
+            folder=folder,
+            environment=self.device.environment(),
+            start_method=self.services.settings.gpu_start_method if self.device.gpu else "forkserver",
+        )
+
+    def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
+        """Events, metrics and checkpoints."""
+        reports.progress(self.services, self.claim, progress, checkpoints=checkpoints)
+
+    def collect(self, outcome: Outcome, folder: Path, check: Check) -> Callable[[], object]:
+        """The results for people and the canonical model for later jobs."""
+        if not isinstance(outcome, Trained):
+            raise _unfitting(outcome)
+        store, run = self.services.store, folder / RUN
+        artifacts = bundles.upload(run, RESULTS, store, check=check)
+        canonical = bundles.upload(run, CANONICAL, store, check=check)
+        return lambda: reports.succeed_job(
+            self.services,
+            self.claim,
+            artifacts=artifacts,
+            canonical=canonical,
+            info=outcome.info,
+            report=outcome.report,
+        )
+
+    def fail(self, failure: Failure) -> None:
+        """The job failed."""
+        reports.fail_job(self.services, self.claim, failure)
+
+    def cancel(self) -> None:
+        """The job is cancelled."""
+        reports.cancel_job(self.services, self.claim)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Check a model file."""
+
+    services: Services
+    claim: ModelClaim
+    task: TaskName = "register"
+
+    @property
+    def limits(self) -> Limits:
+        """Bounded time and memory: the file is a stranger's."""
+        return _preparation_limits(self.services)
+
+    def order(self, folder: Path, stack: ExitStack) -> Order:  # noqa: ARG002 (what it needs lies in its own folder)
+        """The upload lies in the attempt's folder."""
+        task = RegisterOrder(
+            upload=_fetch(self.services, self.claim.file, folder),
+            options=self.claim.model.options,
+            max_parameters=self.services.settings.max_model_parameters,
+        )
+        return _preparation(task, folder, self.limits)
+
+    def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
+        """A check reports nothing."""
+
+    def collect(self, outcome: Outcome, folder: Path, check: Check) -> Callable[[], object]:
+        """The canonical model."""
+        if not isinstance(outcome, Registered):
+            raise _unfitting(outcome)
+        canonical = bundles.upload(folder / RUN, CANONICAL, self.services.store, check=check)
+        return lambda: reports.finish_model(self.services, self.claim, info=outcome.info, canonical=canonical)
+
+    def fail(self, failure: Failure) -> None:
+        """The model cannot be used."""
+        reports.fail_model(self.services, self.claim, failure)
+
+    def cancel(self) -> None:
+        """Nobody can ask for that."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Check a data file."""
+
+    services: Services
+    claim: DatasetClaim
+    task: TaskName = "validate"
+
+    @property
+    def limits(self) -> Limits:
+        """Bounded time and memory: the file is a stranger's."""
+        return _preparation_limits(self.services)
+
+    def order(self, folder: Path, stack: ExitStack) -> Order:  # noqa: ARG002 (what it needs lies in its own folder)
+        """The upload lies in the attempt's folder."""
+        task = ValidateOrder(
+            upload=_fetch(self.services, self.claim.file, folder),
+            options=self.claim.dataset.options,
+            max_unpacked_bytes=self.services.settings.max_unpacked_bytes,
+        )
+        return _preparation(task, folder, self.limits)
+
+    def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
+        """A check reports nothing."""
+
+    def collect(self, outcome: Outcome, folder: Path, check: Check) -> Callable[[], object]:
+        """The canonical dataset."""
+        if not isinstance(outcome, Validated):
+            raise _unfitting(outcome)
+        canonical = bundles.upload(folder / RUN, CANONICAL, self.services.store, check=check)
+        return lambda: reports.finish_dataset(
+            self.services, self.claim, info=outcome.info, preview=outcome.preview, canonical=canonical
+        )
+
+    def fail(self, failure: Failure) -> None:
+        """The dataset cannot be used."""
+        reports.fail_dataset(self.services, self.claim, failure)
+
+    def cancel(self) -> None:
+        """Nobody can ask for that."""
+
+
+def _present(bundle: Bundle | None) -> Bundle:
+    if bundle is None:
+        message = "A job was queued whose model or dataset is not ready."
+        raise PlatformError(message, code="internal_error")
+    return bundle
+
+
+def _unfitting(outcome: Outcome) -> PlatformError:
+    return PlatformError(
+        f"The process answered something else than it was asked: {outcome.type}", code="internal_error"
+    )
+
+
+def _fetch(services: Services, file: File, folder: Path) -> Path:
+    """The upload under a name that cannot lead elsewhere; its ending may say what it is."""
+    path = folder / "input" / (re.sub(r"[^A-Za-z0-9._-]", "_", file.filename)[-100:].lstrip(".") or "upload")
+    path.parent.mkdir()
+    services.store.fetch(file.blob.sha256, path)
+    return path
+
+
+def _preparation(task: RegisterOrder | ValidateOrder, folder: Path, limits: Limits) -> Order:
+    return Order(task=task, folder=folder, environment=CPU.environment(), memory_bytes=limits.memory_bytes)
+
+
+def _preparation_limits(services: Services) -> Limits:
+    settings = services.settings
+    allowed = settings.training_memory_bytes or int(memory.machine_bytes() * _PREPARATION_SHARE)
+    return Limits(seconds=settings.preparation_timeout_seconds, memory_bytes=allowed)

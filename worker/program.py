@@ -1,0 +1,138 @@
+"""One worker process, from its settings to its exit.
+
+read settings -> empty the environment -> forkserver -> sweeper -> Celery … signal … -> children end,
+claims go back to the queue -> exit, within 8 s
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+
+import structlog
+
+from app.domain.ids import new_id
+from app.domain.worker import WorkerCapabilities
+from app.queue import QueueName, TaskName
+from app.services import context
+from app.services.context import Services
+from app.settings import Settings
+from worker import celery_app, devices, environment, folders, gpus, tasks
+from worker.bundles import BundleCache
+from worker.devices import Device, DevicePool
+from worker.lanes import Lane
+from worker.processes import Launcher
+from worker.supervisor import Supervisor
+from worker.sweeper import Sweeper, version
+
+STOP_SECONDS = 7.0
+"""After this the process exits whatever hangs; its children die with it and its leases run out."""
+PREPARATIONS = 1
+"""Files checked at once."""
+
+_log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings, queues: Sequence[QueueName], *, launcher: Launcher | None = None) -> int:
+    """Work until a signal says stop; returns the exit code. `launcher` is another one in tests."""
+    removed = environment.scrub()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)  # until Celery takes over
+    launcher = launcher or Launcher()
+    launcher.warm()
+    services = context.build(settings)
+    stale = folders.remove_stale(settings.work_dir())
+    name = f"{new_id('worker')}"
+    lent = _devices(settings, queues)
+    _log.info(
+        "worker starts",
+        worker=name,
+        host=socket.gethostname(),
+        queues=list(queues),
+        devices=[device.name for device in lent],
+        variables_removed=len(removed),
+        stale_folders_removed=len(stale),
+    )
+    try:
+        return _serve(services, launcher, name=name, queues=queues, lent=lent)
+    finally:
+        launcher.close()
+        services.db.close()
+
+
+def _serve(
+    services: Services, launcher: Launcher, *, name: str, queues: Sequence[QueueName], lent: list[Device]
+) -> int:
+    settings = services.settings
+    stopping = threading.Event()
+    supervisor = Supervisor(
+        services=services,
+        worker=name,
+        launcher=launcher,
+        cache=BundleCache(settings.cache_dir(), services.store, max_bytes=settings.cache_bytes),
+        devices=DevicePool(lent, lock_dir=settings.run_dir()),
+        stopping=stopping,
+    )
+    lanes = _lanes(lent)
+    celery = celery_app.create(settings)
+    tasks.define(celery, supervisor, lanes=lanes)
+    sweeper = Sweeper(services, worker=name, capabilities=_capabilities(queues, lent))
+    sweeper.start()
+
+    def stop() -> None:
+        if not stopping.is_set():
+            stopping.set()
+            for lane in lanes.values():
+                lane.clear()
+            _exit_in_time()
+
+    try:
+        return celery_app.serve(celery, name=name, queues=queues, concurrency=_threads(queues, lent), on_stop=stop)
+    finally:
+        stopping.set()
+        sweeper.end()
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)
+
+
+def _exit_in_time() -> None:
+    """Leave without ceremony if leaving in order takes too long: a database that hangs, a step that never ends."""
+
+    def leave() -> None:
+        _log.error("worker did not stop in time, leaving as it is", seconds=STOP_SECONDS)
+        os._exit(1)
+
+    timer = threading.Timer(STOP_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
+
+
+def _devices(settings: Settings, queues: Sequence[QueueName]) -> list[Device]:
+    """GPUs are for those who listen for them; checking files needs none."""
+    return devices.choose(gpus.find() if "gpu" in queues else [], slots=settings.worker_slots)
+
+
+def _trains(queues: Sequence[QueueName]) -> bool:
+    return any(queue != "prepare" for queue in queues)
+
+
+def _threads(queues: Sequence[QueueName], lent: list[Device]) -> int:
+    return (len(lent) if _trains(queues) else 0) + (PREPARATIONS if "prepare" in queues else 0)
+
+
+def _lanes(lent: list[Device]) -> dict[TaskName, Lane]:
+    training, preparation = Lane(len(lent)), Lane(PREPARATIONS)
+    return {"train": training, "register": preparation, "validate": preparation}
+
+
+def _capabilities(queues: Sequence[QueueName], lent: list[Device]) -> WorkerCapabilities:
+    return WorkerCapabilities(
+        queues=list(queues),
+        devices=[device.name for device in lent] if _trains(queues) else ["cpu"],
+        keras=version("keras"),
+        tensorflow=version("tensorflow"),
+    )

@@ -1,0 +1,231 @@
+"""The supervisor: what a Celery task does, in a thread, without TensorFlow.
+
+    claim -> fetch inputs -> start the process -> watch, relay -> upload -> one write that ends it
+             '------------------ the lease is renewed all the while ------------------'
+
+However it ends, exactly one of these is written: succeeded, failed with its reason, cancelled, or back to the
+queue because this worker stops; and nothing at all once the lease is lost. An error of the supervisor itself fails
+the job with class `platform`; the worker goes on.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from app.domain.errors import CapacityError, Failure, LeaseLostError
+from app.services import claims
+from app.services.context import Services
+from worker import endings, folders, memory
+from worker.bundles import BundleCache
+from worker.child import LOG, RUN
+from worker.devices import DevicePool
+from worker.duties import Duty, Registration, Training, Validation
+from worker.endings import Exit
+from worker.lease import JobCancelled, Lease
+from worker.messages import Failed, Outcome, Stopped
+from worker.orders import Order
+from worker.processes import Launcher
+from worker.relay import Relay
+from worker.watch import Ending, Limits, Watch
+
+_SIGNALS_ARRIVE_SECONDS = 0.5
+"""A service manager may end our children in the same moment in which it tells us to stop."""
+
+SomeClaim = TypeVar("SomeClaim")
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkerStopping(Exception):  # noqa: N818 (named for what happens)
+    """This worker is asked to stop; what it does goes back to the queue."""
+
+
+@dataclass(frozen=True)
+class Supervisor:
+    """Carries out hints. Everything in it is shared by all threads of the worker."""
+
+    services: Services
+    worker: str
+    """The name of this worker, as jobs show it."""
+    launcher: Launcher
+    cache: BundleCache
+    devices: DevicePool
+    stopping: threading.Event
+
+    def train(self, job_id: str) -> None:
+        """Train a job, if nobody else does and a device is free."""
+        with self.devices.borrow() as device:
+            if device is None:
+                _log.info("no device is free, the job will be rung for again", id=job_id)
+                return
+            self._carry_out(
+                lambda: claims.claim_job(self.services, job_id, worker=self.worker),
+                lambda claim: Training(self.services, claim, self.cache, device),
+                identifier=job_id,
+            )
+
+    def register(self, model_id: str) -> None:
+        """Check a model file, if nobody else does."""
+        self._carry_out(
+            lambda: claims.claim_model(self.services, model_id, worker=self.worker),
+            lambda claim: Registration(self.services, claim),
+            identifier=model_id,
+        )
+
+    def validate(self, dataset_id: str) -> None:
+        """Check a data file, if nobody else does."""
+        self._carry_out(
+            lambda: claims.claim_dataset(self.services, dataset_id, worker=self.worker),
+            lambda claim: Validation(self.services, claim),
+            identifier=dataset_id,
+        )
+
+    def _carry_out(
+        self, claim: Callable[[], SomeClaim | None], duty_of: Callable[[SomeClaim], Duty], *, identifier: str
+    ) -> None:
+        """Claim it and see it through. Never raises: the thread belongs to the next task."""
+        if self.stopping.is_set():
+            return
+        claimed_at = time.monotonic()
+        try:
+            claimed = claim()
+            if claimed is None:
+                _log.debug("stale hint", id=identifier)
+                return
+            Attempt(self, duty_of(claimed), claimed_at=claimed_at).run()
+        except Exception:  # noqa: BLE001 (the edge of the thread, which belongs to the next task)
+            # Before a claim nothing is lost; after it, the lease runs out and the sweeper takes it back.
+            _log.exception("attempt given up", id=identifier)
+
+
+class Attempt:
+    """One claim, from now to its last write."""
+
+    def __init__(self, supervisor: Supervisor, duty: Duty, *, claimed_at: float) -> None:
+        self._supervisor = supervisor
+        self._services = supervisor.services
+        self._duty = duty
+        self._claimed_at = claimed_at
+        self._log = _log.bind(task=duty.task, id=duty.claim.identifier, attempt=duty.claim.attempt)
+        self._seconds: dict[str, float] = {}
+        self._lease = Lease(self._services, duty.claim, claimed_at=claimed_at, log=self._log)
+
+    def run(self) -> None:
+        """See it through."""
+        with self._lease:
+            try:
+                ending = self._finish()
+            except LeaseLostError:
+                ending = "lease lost"
+        self._log.info("attempt ended", ending=ending, **self._seconds)
+
+    def _finish(self) -> str:
+        """Work, and write down how it ended; returns it in a word."""
+        try:
+            return self._work()
+        except LeaseLostError:
+            raise
+        except JobCancelled:
+            self._lease.persist(self._duty.cancel)
+            return "cancelled"
+        except WorkerStopping:
+            self._lease.persist(lambda: claims.release(self._services, self._duty.claim, charge_attempt=False))
+            return "released"
+        except Exception as error:  # noqa: BLE001 (the edge: a supervisor's own error is the platform's, and logged)
+            self._log.exception("supervisor failed")
+            return self._fail(endings.failure_of(error))
+
+    def _work(self) -> str:
+        """What the attempt is for; returns how it ended."""
+        name = f"{self._duty.claim.identifier}-{self._duty.claim.attempt}"
+        with folders.attempt_folder(self._services.settings.work_dir(), name) as folder, ExitStack() as stack:
+            order = self._duty.order(folder, stack)
+            self._note("inputs")
+            self._check()
+            result = self._verdict(*self._watch(order, folder))
+            if isinstance(result, Failure):
+                self._log.warning("process failed", output=endings.last_words(folder / LOG))
+                return self._fail(result)
+            publish = self._duty.collect(result, folder, self._lease.check)
+            self._note("uploaded")
+            self._lease.persist(publish)
+            return "succeeded"
+
+    def _watch(self, order: Order, folder: Path) -> tuple[Ending, Exit]:
+        oom_kills = memory.oom_kills()
+        with (
+            closing(self._supervisor.launcher.start(order)) as child,
+            closing(self._relay(folder / RUN)) as relay,
+        ):
+            self._note("started")
+            ending = Watch(
+                child,
+                lease=self._lease,
+                relay=relay,
+                limits=self._duty.limits,
+                stopping=self._supervisor.stopping,
+                note=self._note,
+            ).run()
+            self._note("ended")
+            if not self._lease.lost:
+                relay.finish()
+        return ending, Exit(
+            task=self._duty.task,
+            code=ending.exit_code,
+            log=folder / LOG,
+            oom_kills=memory.oom_kills() - oom_kills,
+        )
+
+    def _relay(self, run: Path) -> Relay:
+        return Relay(self._duty.report, lease=self._lease, store=self._services.store, run=run)
+
+    def _verdict(self, ending: Ending, exit_: Exit) -> Outcome | Failure:
+        """What the end of the process means. Raises what ends the attempt otherwise than in success or failure."""
+        self._lease.check()
+        if ending.reason == "cancel":
+            raise JobCancelled
+        if isinstance(ending.outcome, Failed):
+            return ending.outcome.failure
+        if ending.outcome and not isinstance(ending.outcome, Stopped):
+            return ending.outcome
+        if ending.reason == "stop" or self._supervisor.stopping.wait(_SIGNALS_ARRIVE_SECONDS):
+            raise WorkerStopping
+        return _limit_failure(ending, self._duty.limits) or endings.failure_of_exit(exit_)
+
+    def _check(self) -> None:
+        self._lease.check()
+        if self._supervisor.stopping.is_set():
+            raise WorkerStopping
+
+    def _fail(self, failure: Failure) -> str:
+        self._log.info("attempt failed", error_class=failure.error_class, code=failure.code)
+        self._lease.persist(lambda: self._duty.fail(failure))
+        return "failed"
+
+    def _note(self, moment: str) -> None:
+        """Seconds since the claim, for the log: what a job waits for."""
+        self._seconds[f"{moment.replace(' ', '_')}_seconds"] = round(time.monotonic() - self._claimed_at, 3)
+
+
+def _limit_failure(ending: Ending, limits: Limits) -> Failure | None:
+    if ending.reason == "memory":
+        return CapacityError(
+            f"The process took more than {limits.memory_bytes / 1024**3:.1f} GiB of memory and was ended. Use a "
+            f"smaller batch size or smaller inputs, or allow more (THAW_TRAINING_MEMORY_BYTES)."
+        ).failure()
+    if ending.reason == "timeout":
+        return Failure(
+            error_class="budget",
+            code="preparation_timeout",
+            message=(
+                f"Checking the file took longer than {limits.seconds:.0f} s and was ended. Use a smaller file, or "
+                f"allow more time (THAW_PREPARATION_TIMEOUT_SECONDS)."
+            ),
+        )
+    return None

@@ -1,0 +1,143 @@
+"""Watches one child process to its end, and ends it when there is a reason to.
+
+reason                                what happens to the process
+lease lost, too much memory or time   killed at once
+cancelled, worker stops               asked to stop, killed after a grace
+it has said how it ended              let go, killed if it does not go
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from app.domain.progress import EpochFinished, StepFinished
+from worker import memory
+from worker.lease import Lease
+from worker.messages import Message, Outcome, Ready, Reported
+from worker.processes import ChildProcess
+from worker.relay import Relay
+
+TICK_SECONDS = 0.1
+"""How often reasons to end are looked for; messages and the end itself are noticed at once."""
+STOP_GRACE_SECONDS = 2.0
+LINGER_SECONDS = 10.0
+"""How long a process may take to go after its last message."""
+_MEMORY_SECONDS = 0.25
+
+Reason = Literal["lease", "relay", "cancel", "stop", "timeout", "memory"]
+_GENTLE: frozenset[Reason] = frozenset({"cancel", "stop"})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process may use; `None` and 0: as much as it wants."""
+
+    seconds: float | None = None
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How it ended."""
+
+    outcome: Outcome | None
+    """What it said itself; `None` if it ended without a word."""
+    exit_code: int
+    reason: Reason | None
+    """Why we ended it; `None`: we did not."""
+
+
+class Watch:
+    """One child, from its start to its end."""
+
+    def __init__(
+        self,
+        child: ChildProcess,
+        *,
+        lease: Lease,
+        relay: Relay,
+        limits: Limits,
+        stopping: threading.Event,
+        note: Callable[[str], None],
+    ) -> None:
+        """`note` is called with `ready` and `first step` when they come."""
+        self._child = child
+        self._lease = lease
+        self._relay = relay
+        self._limits = limits
+        self._stopping = stopping
+        self._note = note
+        self._started_at = time.monotonic()
+        self._memory_seen_at = 0.0
+        self._stepped = False
+        self._outcome: Outcome | None = None
+        self._reason: Reason | None = None
+        self._kill_at: float | None = None
+
+    def run(self) -> Ending:
+        """Wait for the end. Raises `PlatformError` if the child says what it must not."""
+        while (exit_code := self._child.exit_code()) is None:
+            self._take(self._child.receive(timeout=TICK_SECONDS, read=not self._relay.full))
+            self._end_if_needed()
+        while last := self._child.receive(timeout=0):
+            self._take(last)
+        return Ending(outcome=self._outcome, exit_code=exit_code, reason=self._reason)
+
+    def _take(self, found: list[Message]) -> None:
+        for message in found:
+            if isinstance(message, Ready):
+                self._note("ready")
+            elif isinstance(message, Reported):
+                self._report(message)
+            else:
+                self._outcome = message
+                self._kill_at = self._kill_at or time.monotonic() + LINGER_SECONDS
+
+    def _report(self, message: Reported) -> None:
+        if not self._stepped and isinstance(message.progress, StepFinished | EpochFinished):
+            self._stepped = True
+            self._note("first step")
+        self._relay.add(message.progress)
+
+    def _end_if_needed(self) -> None:
+        reason = self._why()
+        if reason:
+            self._reason = reason
+            if reason in _GENTLE:
+                self._child.ask_to_stop()
+                self._kill_at = time.monotonic() + STOP_GRACE_SECONDS
+            else:
+                self._kill_at = 0.0
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self._child.kill()
+
+    def _why(self) -> Reason | None:
+        """A reason to end it that was not there before. Losing the lease outweighs all others."""
+        if self._lease.lost:
+            return None if self._reason == "lease" else "lease"
+        if self._reason:
+            return None
+        if self._lease.cancel_requested:
+            return "cancel"
+        if self._outcome:
+            return None
+        return self._why_early()
+
+    def _why_early(self) -> Reason | None:
+        """A reason to end one that is still at work."""
+        if self._relay.error:
+            return "relay"
+        if self._stopping.is_set():
+            return "stop"
+        if self._limits.seconds is not None and time.monotonic() - self._started_at > self._limits.seconds:
+            return "timeout"
+        return "memory" if self._too_much_memory() else None
+
+    def _too_much_memory(self) -> bool:
+        now = time.monotonic()
+        if not self._limits.memory_bytes or now - self._memory_seen_at < _MEMORY_SECONDS:
+            return False
+        self._memory_seen_at = now
+        return memory.process_bytes(self._child.pid) > self._limits.memory_bytes
