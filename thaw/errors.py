@@ -54,7 +54,8 @@ class FieldProblem:
     """What would be accepted, where that is a list."""
 
     def __str__(self) -> str:
-        allowed = f" (allowed: {', '.join(self.allowed)})" if self.allowed else ""
+        told = all(value in self.message for value in self.allowed or ())
+        allowed = "" if told else f" (allowed: {', '.join(self.allowed or ())})"
         return f"{self.pointer or '(body)'}: {self.message}{allowed}"
 
 
@@ -93,8 +94,14 @@ class ApiError(ThawClientError):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        lines = [self.message, *(f"  {problem}" for problem in self.problems)]
-        return "\n".join(lines)
+        return "\n".join([self._headline(), *(f"  {problem}" for problem in self.problems)])
+
+    def _headline(self) -> str:
+        """The message, unless it says no more than the lines below it."""
+        if not self.problems or not all(problem.message in self.message for problem in self.problems):
+            return self.message
+        count = len(self.problems)
+        return "1 field is wrong:" if count == 1 else f"{count} fields are wrong:"
 
 
 class InvalidRequestError(ApiError):

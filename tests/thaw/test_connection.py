@@ -113,6 +113,27 @@ def test_a_message_shows_every_wrong_field_and_what_is_allowed(service: FakeServ
     assert caught.value.problems[1].allowed == ["dense", "dropout"]
 
 
+def test_a_message_that_has_all_the_fields_already_does_not_say_them_twice(
+    service: FakeService, connection: Connection
+) -> None:
+    errors = [
+        {"pointer": "/seed", "code": "ge", "message": "At least 0"},
+        {
+            "pointer": "/cut",
+            "code": "one_of",
+            "message": "Give one of layer, fraction",
+            "allowed": ["layer", "fraction"],
+        },
+    ]
+    detail = "2 fields are wrong: /seed: At least 0; /cut: Give one of layer, fraction."
+    service.answers = [problem(422, "invalid_request", detail, errors=errors)]
+    with pytest.raises(InvalidRequestError) as caught:
+        connection.get("/v1/x")
+    expected = ["2 fields are wrong:", "  /seed: At least 0", "  /cut: Give one of layer, fraction"]
+    assert str(caught.value).splitlines() == expected
+    assert caught.value.message == detail
+
+
 def test_an_error_that_only_openai_shapes_describe_is_understood(service: FakeService, connection: Connection) -> None:
     service.answers = [httpx2.Response(404, json={"error": {"message": "No such job.", "code": "gone", "param": "id"}})]
     with pytest.raises(NotFoundError, match="No such job") as caught:
