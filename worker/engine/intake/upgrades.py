@@ -114,7 +114,7 @@ class _Upgrader:
         config = {inner: self._value(value, inner) for inner, value in node["config"].items()}
         for owner, rule in RULES:
             if re.fullmatch(owner, name) and kind in ("layer", "initializer"):
-                self._changes.update(sentence.format(name=name) for sentence in rule(config))
+                self._changes.update(sentence.replace("{name}", name) for sentence in rule(config))
         return _object(kind, name, config, module=node.get("module"))
 
     def _special(self, name: str, config: Mapping[str, Json]) -> Config:

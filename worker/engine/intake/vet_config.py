@@ -120,7 +120,8 @@ class _Check:
             self._value(use, "", where)
         if not use or (isinstance(use, Mapping) and "__keras_tensor__" not in _class_names(use)):
             refuse("unsafe_file", f"{where} is called without any tensor: it would run while it is loaded.")
-        if isinstance(use, list) and not all(_is_reference(reference) for reference in use):
+        plain = isinstance(use, list) and all(_is_reference(reference) for reference in use)
+        if not plain and not (isinstance(use, Mapping) and isinstance(use.get("args"), list)):
             refuse("unsupported_model", f"{where} is called in a way that Thaw does not understand: {_short(use)}.")
 
     def _object(self, node: Mapping[str, Json], key: str, where: str) -> None:
@@ -130,12 +131,12 @@ class _Check:
         elif name == "function":
             self._function(node, where)
         else:
-            kind = allowlist.kind_of(_text(node.get("module")), key)
+            kind = allowlist.kind_of(_text(node, "module", where), key)
             self._named_class(node, kind, where)
             self._values(_mapping(node.get("config"), where), where)
 
     def _named_class(self, node: Mapping[str, Json], kind: allowlist.Kind | None, where: str) -> None:
-        name, module = class_name(node), _text(node.get("module"))
+        name, module = class_name(node), _text(node, "module", where)
         spelled = name if self.strict else CLASS_NAMES_BEFORE.get(name, name)
         expected = kind and allowlist.module_of(kind, spelled, module)
         if expected is None or name in allowlist.REFUSED or not allowlist.is_kerass(module):
@@ -147,16 +148,20 @@ class _Check:
             refuse("class_not_allowed", f"{where} says that '{name}' is in '{module}'; it is in '{expected}'.")
 
     def _function(self, node: Mapping[str, Json], where: str) -> None:
-        if self.strict or node.get("config") not in allowlist.ACTIVATIONS:
-            name = _short(node.get("config"))
-            refuse("class_not_allowed", f"{where} names the function '{name}', which is no activation of Keras.")
+        name = node.get("config")
+        if self.strict or not isinstance(name, str) or name not in allowlist.ACTIVATIONS:
+            refuse(
+                "class_not_allowed", f"{where} names the function '{_short(name)}', which is no activation of Keras."
+            )
 
     def _special(self, name: str, node: Mapping[str, Json], where: str) -> None:
         if name not in SPECIAL:
             _refuse_class(name, None, where)
         config = _mapping(node.get("config"), where)
-        if "dtype" in config and config["dtype"] not in allowlist.DTYPES:
+        if "dtype" in config and _text(config, "dtype", where) not in allowlist.DTYPES:
             refuse("unsupported_model", f"{where} uses numbers of type '{_short(config['dtype'])}'.")
+        if name == "__keras_tensor__" and not _is_reference(config.get("keras_history")):
+            refuse("corrupt_file", f"{where} takes a tensor of no layer: {_short(config.get('keras_history'))}.")
         self._values(config, where)
 
     def _values(self, config: Mapping[str, Json], where: str) -> None:
@@ -196,7 +201,8 @@ ONLY_BUILT_IN = "Thaw opens models of Keras' own layers only; rebuild the model 
 
 def class_name(node: Mapping[str, Json]) -> str:
     """The class that an object names, or '' where that is no text."""
-    return _text(node.get("class_name")) or ""
+    name = node.get("class_name")
+    return name if isinstance(name, str) else ""
 
 
 def _refuse_class(name: str, module: str | None, where: str) -> None:
@@ -228,9 +234,13 @@ def _check_input(node: Mapping[str, Json], where: str) -> None:
     if class_name(node) != "InputLayer":
         return
     config = node["config"]
-    shape = config.get("batch_shape") or config.get("batch_input_shape") or []
-    numbers = math.prod(side for side in shape[1:] if isinstance(side, int)) if isinstance(shape, list) else 0
-    if not isinstance(shape, list) or numbers > MAX_INPUT_NUMBERS:
+    shape = config.get("batch_shape") or config.get("batch_input_shape")
+    if not isinstance(shape, list) or not all(side is None or type(side) is int for side in shape):
+        refuse(
+            "unsupported_model", f"{where} has shape {_short(shape)}; expected a list of numbers, such as [null, 8]."
+        )
+    numbers = math.prod(side for side in shape[1:] if side is not None)
+    if numbers > MAX_INPUT_NUMBERS:
         refuse("model_too_large", f"{where} takes {numbers} numbers for each example; at most {MAX_INPUT_NUMBERS}.")
     if config.get("sparse") or config.get("ragged"):
         refuse("unsupported_model", f"{where} takes sparse or ragged tensors. Thaw trains on dense ones only.")
@@ -277,8 +287,11 @@ def _list(value: Json, where: str) -> list[Json]:
     return value
 
 
-def _text(value: Json) -> str | None:
-    return value if isinstance(value, str) else None
+def _text(node: Mapping[str, Json], key: str, where: str) -> str | None:
+    value = node.get(key)
+    if value is not None and not isinstance(value, str):
+        refuse("corrupt_file", f"{where} has {key} {_short(value)!r}, which should be text. Save the model again.")
+    return value
 
 
 def _short(value: Json) -> str:
