@@ -5,6 +5,7 @@ logs/<program>.log      everything a program printed
 """
 
 import asyncio
+import json
 import logging
 import logging.handlers
 import os
@@ -18,9 +19,9 @@ KEPT_LOGS = 3
 """Besides the current one: at most 40 MiB for each program."""
 
 _MAX_LINE_BYTES = 64 * 1024
-_IMPORTANT = re.compile(
-    rb"\b(WARN(ING)?|ERROR|CRITICAL|FATAL)\b|\[(warning|error|critical)|\"level\": ?\"(warn|err|crit)"
-)
+_IMPORTANT_LEVELS = frozenset({"warning", "error", "critical"})
+_IMPORTANT_LINE = re.compile(r"^[\d-]+ [\d:,.]+ (WARNING|ERROR|CRITICAL) |^Traceback ")
+"""As `logging` writes them; TensorFlow's own chatter, which begins with WARNING too, has no date."""
 
 _log = logging.getLogger("thaw.up")
 
@@ -43,9 +44,12 @@ class LogFile(logging.handlers.RotatingFileHandler):
 
 def say_on(path: Path, *, quiet: bool) -> Callable[[], None]:
     """Send what `thaw up` says to its log, and to standard error unless `quiet`; returns how to end that."""
-    handlers: list[logging.Handler] = [LogFile(path), *([] if quiet else [logging.StreamHandler()])]
+    file = LogFile(path)
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    console = logging.StreamHandler()
+    console.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handlers: list[logging.Handler] = [file] if quiet else [file, console]
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False
@@ -65,6 +69,21 @@ def tail(path: Path, *, lines: int = 20) -> str:
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+def what_matters(line: str) -> str | None:
+    """What the console shows of a line: warnings and errors, those in JSON as a sentence with its facts."""
+    if not line.startswith("{"):
+        return line if _IMPORTANT_LINE.match(line) else None
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    if record.pop("level", None) not in _IMPORTANT_LEVELS:
+        return None
+    sentence = record.pop("event", "")
+    facts = (f"{name}={value}" for name, value in record.items() if name not in {"timestamp", "logger", "exception"})
+    return " ".join([str(sentence), *facts])
 
 
 class ProgramLog:
@@ -102,8 +121,8 @@ class ProgramLog:
     def _write(self, line: bytes) -> None:
         text = line.decode("utf-8", errors="replace").rstrip("\r")
         self._handler.emit(logging.makeLogRecord({"msg": text, "args": None}))
-        if self._echo and _IMPORTANT.search(line):
-            _log.warning("%s: %s", self._name, text)
+        if self._echo and (matter := what_matters(text)):
+            _log.warning("%s: %s", self._name, matter)
 
     def close(self) -> None:
         """Close the file."""

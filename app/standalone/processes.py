@@ -32,6 +32,8 @@ class Program:
     environment: Mapping[str, str]
     echo: bool = True
     """Whether its warnings and errors appear on the console too."""
+    descriptors: Sequence[int] = ()
+    """Open files that it inherits, such as a socket that listens."""
 
 
 class KeptProcess:
@@ -124,6 +126,7 @@ async def _spawn(program: Program, *, output: int) -> asyncio.subprocess.Process
         stdout=output,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=program.descriptors,
     )
 
 

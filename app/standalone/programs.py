@@ -10,6 +10,9 @@ from app.domain.errors import ServiceUnavailableError
 from app.standalone.folder import MARK
 from app.standalone.processes import Program
 
+BACKLOG = 2048
+"""Connections that may wait for the API."""
+
 
 def environment(*, data_dir: Path, host: str, port: int, redis_url: str) -> dict[str, str]:
     """The caller's environment, and where everything is."""
@@ -29,9 +32,10 @@ def python_module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def api(variables: dict[str, str]) -> Program:
-    """The HTTP API."""
-    return Program("api", python_module("app.main"), variables)
+def api(variables: dict[str, str], listener: socket.socket) -> Program:
+    """The HTTP API, on a socket that listens already."""
+    descriptor = listener.fileno()
+    return Program("api", python_module("app.main", "--fd", str(descriptor)), variables, descriptors=[descriptor])
 
 
 def workers(variables: dict[str, str]) -> list[Program]:
@@ -49,7 +53,9 @@ def queues(programs: Sequence[Program]) -> set[str]:
 
 
 def count_gpus() -> int:
-    """NVIDIA GPUs of this machine, as its driver says; 0 without one."""
+    """NVIDIA GPUs of this machine, as its driver says; 0 without one, or where `CUDA_VISIBLE_DEVICES` hides them."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return 0
     try:
         import pynvml
     except ImportError:
@@ -64,26 +70,32 @@ def count_gpus() -> int:
         pynvml.nvmlShutdown()
 
 
-def choose_port(host: str, port: int) -> int:
-    """The port to listen on: `port` itself if it is free, any free one for 0.
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; 0 picks a free port.
 
-    Raises `ServiceUnavailableError` with the fix where the address cannot be listened on.
+    `thaw up` holds it and the API inherits it: the port stays ours, and who connects while the API is started
+    again waits instead of being refused. Raises `ServiceUnavailableError` with the fix where it cannot listen.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As the API does it: connections of a service that just ended do not keep the port.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
+        listener = socket.socket(family, kind, protocol)
+        try:
+            # Connections of a service that just ended do not keep the port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         message = (
             f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another port with --port (0 picks a "
             f"free one) or THAW_PORT, and an address of this machine with --host."
         )
         raise ServiceUnavailableError(message) from error
+    return listener
 
 
 def local_url(host: str, port: int) -> str:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import httpx2
 
@@ -12,15 +13,25 @@ from app.domain.errors import ServiceUnavailableError
 from app.standalone.logs import tail
 from app.standalone.processes import KeptProcess
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 MAX_DEATHS = 3
 """A program that ended so often before it was ready once does not start at all."""
 START_TIMEOUT_SECONDS = 300.0
 """Loading TensorFlow for the first time from a slow disk takes a minute."""
 
 _SAY_AGAIN_SECONDS = 15.0
+_ANSWER_SECONDS = 2.0
 
 _log = logging.getLogger("thaw.up")
+
+
+class LiveWorker(TypedDict):
+    """A worker, as `/v1/capabilities` lists it."""
+
+    id: str
+    queues: list[str]
+    live: bool
+
 
 Probe = Callable[[], Awaitable[str | None]]
 """`None` when all is well, else what is missing, in words."""
@@ -55,36 +66,44 @@ class ApiProbe:
 
     def __init__(self, url: str, *, key_file: Path, queues: set[str]) -> None:
         # Proxies of the environment are for the internet, not for loopback.
-        self._client = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=5.0)
+        self._client = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=_ANSWER_SECONDS)
         self._key_file = key_file
         self._queues = queues
+        self._disregarded: frozenset[str] = frozenset()
 
     async def alive(self) -> str | None:
         """Whether it answers at all: then its database is upgraded too."""
         return await self._asked("/healthz")
 
+    async def disregard_live_workers(self) -> None:
+        """Do not count those who are live now: other machines', or killed a moment ago."""
+        self._disregarded = frozenset(worker["id"] for worker in await self._live_workers())
+
     async def ready(self) -> str | None:
         """Whether its parts answer and a live worker serves each queue."""
         if missing := await self._asked("/readyz"):
             return missing
-        unserved = self._queues - await self._served_queues()
+        ours = [worker for worker in await self._live_workers() if worker["id"] not in self._disregarded]
+        unserved = self._queues - {queue for worker in ours for queue in worker["queues"]}
         return f"no worker serves {', '.join(sorted(unserved))} yet" if unserved else None
 
     async def _asked(self, path: str) -> str | None:
         try:
             response = await self._client.get(path)
         except httpx2.HTTPError as error:
-            return f"the API does not answer ({error})"
+            return f"the API does not answer ({type(error).__name__})"
         return None if response.is_success else f"{path} says {response.status_code}: {response.text.strip()[:500]}"
 
-    async def _served_queues(self) -> set[str]:
+    async def _live_workers(self) -> list[LiveWorker]:
+        """Empty while the API does not answer."""
         key = self._key_file.read_text(encoding="utf-8").strip()
         try:
             response = await self._client.get("/v1/capabilities", headers={"Authorization": f"Bearer {key}"})
             response.raise_for_status()
         except httpx2.HTTPError:
-            return set()
-        return {queue for worker in response.json()["workers"] if worker["live"] for queue in worker["queues"]}
+            return []
+        workers: list[LiveWorker] = response.json()["workers"]
+        return [worker for worker in workers if worker["live"]]
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,6 +1,7 @@
 """The programs of one data folder: started in order, kept running, ended in order."""
 
 import logging
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,10 @@ _log = logging.getLogger("thaw.up")
 class Service:
     """The programs of one data folder."""
 
-    def __init__(self, settings: Settings, *, port: int, echo: bool) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, *, echo: bool) -> None:
+        port = int(listener.getsockname()[1])
         self.url = programs.local_url(settings.host, port)
+        self._listener = listener
         self._settings = settings
         self._echo = echo
         self._socket = None if settings.redis_url else broker.socket_path(settings.run_dir())
@@ -32,7 +35,7 @@ class Service:
             data_dir=settings.data_dir, host=settings.host, port=port, redis_url=self._redis_url()
         )
         self._broker = self._kept(self._broker_program(self._socket, variables)) if self._socket else None
-        self._api = self._kept(programs.api(variables))
+        self._api = self._kept(programs.api(variables, listener))
         self._workers = [self._kept(program) for program in programs.workers(variables)]
 
     async def start(self) -> None:
@@ -44,6 +47,7 @@ class Service:
         try:
             self._api.start()
             await until_ready(probe.alive, self._all())
+            await probe.disregard_live_workers()
             for worker in self._workers:
                 worker.start()
             await until_ready(probe.ready, self._all())
@@ -54,6 +58,7 @@ class Service:
         """End everything in the order API, workers, broker, within 10 s."""
         deadline = time.monotonic() + KILL_AFTER_SECONDS
         self._api.terminate()
+        self._listener.close()
         await ended([self._api], within=API_HEAD_START_SECONDS)
         for worker in self._workers:
             worker.terminate()

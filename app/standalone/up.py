@@ -61,9 +61,10 @@ def _run_alone(settings: Settings, *, unclean: bool, quiet: bool) -> int:
     if unclean:
         for left in folder.stop_leftovers(settings.data_dir):
             _log.warning("ended %s, which an earlier service had left", left)
-    port = programs.choose_port(settings.host, settings.port)
-    service = Service(settings, port=port, echo=not quiet)
-    return asyncio.run(_serve(service, settings, console=Console(quiet=quiet, soft_wrap=True, highlight=False)))
+    with programs.listen(settings.host, settings.port) as listener:
+        service = Service(settings, listener, echo=not quiet)
+        console = Console(quiet=quiet, soft_wrap=True, highlight=False)
+        return asyncio.run(_serve(service, settings, console=console))
 
 
 async def _serve(service: Service, settings: Settings, *, console: Console) -> int:

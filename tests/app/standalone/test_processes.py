@@ -125,7 +125,7 @@ def test_everything_a_program_prints_is_in_its_log_and_what_matters_on_the_conso
     script = """
 import sys
 print("an ordinary line")
-print("ERROR: something is wrong", file=sys.stderr)
+print("2026-11-23 23:45:47,123 ERROR kombu something is wrong", file=sys.stderr)
 print("x" * 200_000)
 print("the last, without an end", end="")
 """
@@ -142,7 +142,7 @@ print("the last, without an end", end="")
     assert "an ordinary line\n" in text
     assert text.replace("\n", "").count("x") >= 200_000
     assert "the last, without an end" in text
-    assert "example: ERROR: something is wrong" in caplog.text
+    assert "example: 2026-11-23 23:45:47,123 ERROR kombu something is wrong" in caplog.text
     assert "ordinary" not in caplog.text
 
 

@@ -10,21 +10,24 @@ from app.standalone import programs
 
 
 def test_a_free_port_stays_the_one_that_was_asked_for() -> None:
-    free = programs.choose_port("127.0.0.1", 0)
-    assert free > 0
-    assert programs.choose_port("127.0.0.1", free) == free
+    with programs.listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            pass
+    with programs.listen("127.0.0.1", port) as second:
+        assert second.getsockname()[1] == port
 
 
 def test_a_taken_port_is_said_with_the_fix() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with programs.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServiceUnavailableError, match=rf"port {port}: Address already in use.*--port \(0 picks"):
-            programs.choose_port("127.0.0.1", port)
+            programs.listen("127.0.0.1", port)
 
 
 def test_an_address_of_another_machine_is_said() -> None:
     with pytest.raises(ServiceUnavailableError, match=r"192\.0\.2\.1.*--host"):
-        programs.choose_port("192.0.2.1", 0)
+        programs.listen("192.0.2.1", 0)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +81,15 @@ def fake_nvml(count: int, *, driver: bool = True) -> SimpleNamespace:
 def test_the_gpu_queue_is_served_where_the_driver_finds_gpus(
     monkeypatch: pytest.MonkeyPatch, nvml: SimpleNamespace | None, queues: set[str]
 ) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert programs.queues(programs.workers({})) == queues
+
+
+def test_hidden_gpus_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert programs.count_gpus() == 0
 
 
 def test_a_folder_named_app_where_one_stands_does_not_hide_ours() -> None:
