@@ -54,7 +54,7 @@ def select(network: Network, phase: Phase, *, hold_batch_norm: bool = True) -> S
 
     Raises `UserError` with code `nothing_to_unfreeze`, `unknown_layer` or `invalid_pattern`, with the phase's name.
     """
-    network.model.trainable = True  # a variable's own flag now says whether gradients move it at all
+    _make_trainable(network.model)  # a variable's own flag now says whether gradients move it at all
     layers = _unfrozen(network.backbone, phase)
     backbone = dict(surgery.leaf_layers(network.backbone))
     norms = [norm for layer in backbone.values() for norm in _batch_norms(layer)] if hold_batch_norm else []
@@ -73,11 +73,18 @@ def select(network: Network, phase: Phase, *, hold_batch_norm: bool = True) -> S
 
 def freeze(network: Network, selection: Selection) -> None:
     """Set the trainable flag of every layer of the model."""
-    network.model.trainable = True
+    _make_trainable(network.model)
     for path, layer in surgery.leaf_layers(network.backbone):
-        layer.trainable = path in selection.layers
+        if path not in selection.layers:
+            layer.trainable = False
         for norm in _batch_norms(layer) if path in selection.held else ():
             norm.trainable = False
+
+
+def _make_trainable(model: keras.Model) -> None:
+    # One by one: assigning a flag that a model has already does nothing on TensorFlow, not even to what is inside.
+    for layer in model._flatten_layers():  # noqa: SLF001 (no public way to look inside wrappers)
+        layer.trainable = True
 
 
 def _unfrozen(backbone: keras.Model, phase: Phase) -> frozenset[str]:
