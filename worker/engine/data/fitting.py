@@ -6,7 +6,7 @@ Two examples: 160 x 120 photos for a source of `(224, 224, 3)` are resized; `(28
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.domain.dataset import DatasetInfo
 from app.domain.errors import DataError, UserError
@@ -27,6 +27,7 @@ _SCALED_RANGES: dict[Rescale, tuple[float, float]] = {"zero_to_one": (0.0, 1.0),
 class ShapeFit:
     """The steps from a raw example's shape to the source's, in their order."""
 
+    input_shape: Shape
     output_shape: tuple[int, ...]
     add_channel: bool = False
     image_size: tuple[int, int] | None = None
@@ -90,9 +91,14 @@ def fit_shape(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> S
     if wanted.image_size and not may_be_picture:
         message = f"image_size is for pictures; the dataset's examples have the shape {_text(given)}."
         raise UserError(message, param="preprocessing.image_size")
+    if data.kind == "images":
+        # Always resized, to their own size if nothing else is wanted: so the exported model takes pictures of any size.
+        fit = _fit_picture(wanted.image_size, given, expected, source)
+        return replace(fit, input_shape=(None, None, given[-1]))
     if may_be_picture and (len(expected) == PICTURE_RANK or wanted.image_size):
-        return _fit_picture(wanted.image_size, given, expected, source)
-    return ShapeFit(_same_numbers(given, expected))
+        fit = _fit_picture(wanted.image_size, given, expected, source)
+        return replace(fit, image_size=None) if fit.image_size == given[:2] else fit
+    return ShapeFit(given, _same_numbers(given, expected))
 
 
 def _fit_picture(wanted: tuple[int, int] | None, given: Shape, expected: Shape, source: SourceInfo) -> ShapeFit:
@@ -103,9 +109,10 @@ def _fit_picture(wanted: tuple[int, int] | None, given: Shape, expected: Shape, 
     target = _target_size(wanted, (height, width), expected, source)
     shape = (*target, 3 if repeat else channels)
     return ShapeFit(
+        input_shape=given,
         output_shape=_same_numbers(shape, expected) if len(expected) != PICTURE_RANK else shape,
         add_channel=add_channel,
-        image_size=None if target == (height, width) else target,
+        image_size=target,
         repeat_channels=repeat,
     )
 
@@ -129,8 +136,7 @@ def _target_size(wanted: tuple[int, int] | None, given: Size, expected: Shape, s
     if wanted and any(side is not None and side != want for side, want in zip(fixed, wanted, strict=True)):
         message = f"The source takes pictures of {_text(fixed)} only; received image_size {list(wanted)}. Leave it out."
         raise UserError(message, param="preprocessing.image_size")
-    own = _resizes_to(source)
-    choices = (wanted or (None, None), fixed, given, own)
+    choices = (wanted or (None, None), fixed, _resizes_to(source), given)
     height, width = (next((size[axis] for size in choices if size[axis] is not None), None) for axis in (0, 1))
     if height is None or width is None:
         message = (

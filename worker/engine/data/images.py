@@ -191,7 +191,9 @@ def decode(data: bytes) -> Array:
             if image.width * image.height > MAX_PIXELS:
                 message = f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} in all are accepted"
                 raise UnreadableImageError(message)
-            return _pixels(ImageOps.exif_transpose(image))
+            image.load()  # raises if the pixels are damaged; a second try would not
+            _turn_upright(image)
+            return _pixels(image)
     except UnidentifiedImageError as error:
         message = f"not a {', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]} image"
         raise UnreadableImageError(message) from error
@@ -201,6 +203,14 @@ def decode(data: bytes) -> Array:
     except _DECODER_ERRORS as error:
         message = f"does not decode: {error}"
         raise UnreadableImageError(message) from error
+
+
+def _turn_upright(image: Image.Image) -> None:
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except _DECODER_ERRORS:
+        # Cameras and editors write broken EXIF into good pictures.
+        return
 
 
 def _pixels(image: Image.Image) -> Array:

@@ -1,7 +1,8 @@
 """Batches for training: read, preprocessed and put in order, a few ahead of the step that uses them.
 
-A plain iterable instead of `tf.data`: there is no graph to build, so that the first batch of an epoch comes at
-once (measured in `docs/decisions.md`), and threads are used only where a batch is worth one.
+A plain iterable instead of `tf.data`, which builds a graph for each epoch: measured on two cores, an epoch of 200
+vectors of 784 takes 0.3 ms like this and 60 to 150 ms with tf.data, one of 1,777 photos resized to 160 x 160 the same
+0.5 to 0.9 s with both. Threads are used only where a batch is worth one; what they make comes in its fixed order.
 """
 
 import math

@@ -33,7 +33,7 @@ class Preprocess:
     """What happens to every example, training or not. Shapes are without the batch axis."""
 
     input_shape: Shape
-    """Of raw examples; `None` where they differ in size."""
+    """Of raw examples, as the exported model takes them: for images `(None, None, channels)`, any size."""
     input_dtype: str
     """Of raw examples: `uint8`, `float32`, `int64`, …"""
     output_shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class Preprocess:
     add_channel: bool = False
     """Whether pictures come as `(height, width)`."""
     image_size: tuple[int, int] | None = None
-    """Height and width to resize to, bilinear; `None`: the pictures have the right size, or are none."""
+    """Height and width to resize to, bilinear; `None` for arrays that are no pictures or have the right size."""
     repeat_channels: bool = False
     """Grayscale pictures for a source that takes three channels."""
     source_dtype: str = "float32"
@@ -60,7 +60,7 @@ class Preprocess:
         check_types(rescale, source, data)
         fit = fit_shape(wanted, source, data)
         return cls(
-            input_shape=tuple(data.example_shape),
+            input_shape=fit.input_shape,
             input_dtype=data.dtype,
             output_shape=fit.output_shape,
             rescale=rescale,
@@ -73,7 +73,10 @@ class Preprocess:
     def apply(self, raw: Array | Sequence[Array]) -> Array:
         """float32 `(batch, *output_shape)` from raw examples: `(batch, …)`, or a list of pictures of any size."""
         raw = raw[..., None] if self.add_channel and isinstance(raw, np.ndarray) else raw
-        values = self._resized(raw, self.image_size) if self.image_size else self._rescaled(np.asarray(raw))
+        if self.image_size is None or (isinstance(raw, np.ndarray) and raw.shape[1:3] == self.image_size):
+            values = self._rescaled(np.asarray(raw))
+        else:
+            values = self._resized(raw, self.image_size)
         if self.repeat_channels:
             values = np.repeat(values, 3, axis=-1)
         return values.reshape(len(values), *self.output_shape)
@@ -142,6 +145,8 @@ class Preprocess:
 
 def _resize(picture: Array, size: tuple[int, int]) -> Array:
     """The operation under `keras.layers.Resizing`, without the cost of calling a layer for each picture."""
+    if picture.shape[:2] == size:
+        return picture
     import tensorflow as tf
 
     values = picture if picture.dtype == np.uint8 else picture.astype(np.float32)

@@ -58,6 +58,13 @@ def test_orientation_from_exif_is_applied() -> None:
     assert pixels[0, 3].tolist() == [255, 255, 255]
 
 
+@pytest.mark.parametrize("exif", [b"Exif\x00\x00nonsense", b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"Exif\x00\x00MM"])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_broken_exif_does_not_spoil_a_good_picture(exif: bytes) -> None:
+    saved = np.full((4, 6, 3), 200, np.uint8)
+    np.testing.assert_allclose(decode(encode(saved, "JPEG", exif=exif)), saved, atol=2)
+
+
 def test_grayscale_keeps_one_channel() -> None:
     saved = np.arange(20, dtype=np.uint8).reshape(4, 5)
     np.testing.assert_array_equal(decode(encode(saved))[..., 0], saved)

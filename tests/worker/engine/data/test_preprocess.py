@@ -55,7 +55,7 @@ def dataset(
     shape: Sequence[int | None], dtype: str = "uint8", value_range: tuple[float, float] = (0.0, 255.0)
 ) -> DatasetInfo:
     return DatasetInfo(
-        kind="images",
+        kind="images" if len(shape) == 3 and dtype == "uint8" else "arrays",
         task="binary",
         example_shape=list(shape),
         dtype=dtype,
@@ -103,6 +103,7 @@ def test_values_are_those_of_an_independent_bilinear_resize() -> None:
 
 
 CASES: dict[str, tuple[Sequence[int | None], str, Sequence[int | None], dict[str, Any]]] = {
+    "images of the right number of pixels for vectors": ((8, 8, 1), "uint8", (64,), {}),
     "gray pictures for a colour source": ((None, None, 1), "uint8", (32, 32, 3), {}),
     "arrays (28, 28) for pictures (28, 28, 1)": ((28, 28), "uint8", (28, 28, 1), {}),
     "arrays (28, 28) for colour pictures of another size": ((28, 28), "float32", (32, 32, 3), {}),
@@ -141,12 +142,11 @@ def test_grayscale_repeats_into_three_equal_channels() -> None:
     np.testing.assert_allclose(values, 0.2, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("shape", "size"), [((None, None, 3), (8, 8)), ((8, 8, 3), None)])
+@pytest.mark.parametrize("shape", [(None, None, 3), (8, 8, 3)])
 def test_a_source_of_whole_numbers_gets_rounded_pictures_in_training_and_export(
-    shape: Sequence[int | None], size: tuple[int, int] | None, tmp_path: Path
+    shape: Sequence[int | None], tmp_path: Path
 ) -> None:
     preprocess = Preprocess.resolve(Preprocessing(), source((8, 8, 3), dtype="uint8"), dataset(shape))
-    assert preprocess.image_size == size
     raw = np.stack(pictures(2, *[side or 13 for side in shape]))
     values = preprocess.apply(raw)
     resized = keras.ops.image.resize(raw.astype(np.float32), (8, 8))
@@ -197,16 +197,29 @@ def test_rescale_follows_job_then_source_then_data(
     assert plan.rescale == chosen
 
 
-def test_a_source_that_resizes_first_sets_the_size_for_pictures_of_any_size() -> None:
+@pytest.mark.parametrize("shape", [(None, None, 3), (200, 300, 3)])
+def test_a_source_that_resizes_first_sets_the_size(shape: Sequence[int | None]) -> None:
     model = source((None, None, 3), layers=[("InputLayer", [None, None, None, 3]), ("Resizing", [None, 96, 64, 3])])
-    plan = Preprocess.resolve(Preprocessing(), model, dataset((None, None, 3)))
+    plan = Preprocess.resolve(Preprocessing(), model, dataset(shape))
     assert plan.image_size == (96, 64)
 
 
-def test_pictures_of_one_size_keep_it_where_the_source_takes_any() -> None:
-    plan = Preprocess.resolve(Preprocessing(), source((None, None, 3)), dataset((160, 120, 3)))
+def test_images_of_one_size_keep_it_where_the_source_takes_any_and_the_exported_model_takes_any_too() -> None:
+    plan = Preprocess.resolve(Preprocessing(), source((None, None, 3)), dataset((20, 15, 3)))
+    assert plan.output_shape == (20, 15, 3)
+    assert plan.input_shape == (None, None, 3)
+    model = exported(plan)
+    for raw in (np.stack(pictures(2, 20, 15, 3)), np.stack(pictures(2, 33, 40, 3))):
+        np.testing.assert_array_equal(plan.apply(raw), model.predict(raw, verbose=0))
+    raw = np.stack(pictures(2, 20, 15, 3))
+    np.testing.assert_array_equal(plan.apply(raw), raw.astype(np.float32) * np.float32(1 / 255))
+
+
+def test_arrays_of_the_right_size_are_not_resized() -> None:
+    plan = Preprocess.resolve(Preprocessing(), source((None, None, 1)), dataset((28, 28), "float32"))
     assert plan.image_size is None
-    assert plan.output_shape == (160, 120, 3)
+    assert plan.input_shape == (28, 28)
+    assert plan.output_shape == (28, 28, 1)
 
 
 # === What is refused ===
