@@ -7,6 +7,7 @@ SQLite must know at BEGIN that a transaction will write: one that starts as a re
 for another writer, it gets "database is locked" at once (https://sqlite.org/lang_transaction.html).
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 BUSY_SECONDS = 30
 """How long SQLite waits for another process' transaction to end."""
+
+POOL: Mapping[str, Any] = {"pool_size": 10, "max_overflow": 40}
+"""A server's threads (40 in Starlette's pool) never wait for a connection."""
 
 _UPGRADE_LOCK = 0x7468_6177
 """Names PostgreSQL's advisory lock around an upgrade ("thaw" in ASCII)."""
@@ -108,7 +112,7 @@ def _sqlite(url: str) -> Engine:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     # isolation_level None: the driver begins nothing by itself, `_begin_sqlite` does.
     arguments: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None}
-    engine = create_engine(url, connect_args=arguments, pool_size=10, max_overflow=40)
+    engine = create_engine(url, connect_args=arguments, json_serializer=_json, **POOL)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -128,7 +132,12 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _postgresql(url: str) -> Engine:
     # A connection may have died while it lay in the pool: the server restarted, a firewall forgot it.
-    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=40, connect_args={"connect_timeout": 10})
+    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, json_serializer=_json, **POOL)
+
+
+def _json(value: object) -> str:
+    """Lone surrogates, as in names of files that are no UTF-8, are no text that anybody could read again."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode("utf-8")
 
 
 # === Migrations ===

@@ -1,0 +1,381 @@
+"""Databases of both kinds, and services on them without Redis or workers."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text, update
+from sqlalchemy.exc import OperationalError
+
+from app.domain.artifacts import Artifact
+from app.domain.dataset import Dataset, DatasetInfo, DatasetOptions, SplitInfo
+from app.domain.file import File
+from app.domain.job import Job, JobRequest
+from app.domain.model import LayerRow, Model, ModelOptions, SourceInfo
+from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseProgress
+from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
+from app.services import claims, datasets, files, jobs, models, reports
+from app.services.context import Services
+from app.settings import Settings
+from app.storage.database import Database, now, upgrade
+from app.storage.local import LocalArtifacts
+from app.storage.tables import Base, Leased
+
+PROJECT = "default"
+
+# === A real PostgreSQL ===
+
+
+def _postgres_folder() -> Path | None:
+    """Where PostgreSQL's programs are; Debian does not put the server's on PATH."""
+    on_path = shutil.which("initdb")
+    found = [Path(on_path).resolve().parent] if on_path else []
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+    return next((folder for folder in found if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
+
+
+def _unprivileged() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    user = known.get("postgres") or known["nobody"]
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+class Postgres:
+    """A PostgreSQL server on a Unix socket, in a folder of its own."""
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        # The kernel takes no longer paths for sockets than about 100 bytes, and pytest's are long.
+        self.folder = Path(tempfile.mkdtemp(prefix="thawpg"))
+        self._identity = _unprivileged()
+        if self._identity:
+            os.chown(self.folder, self._identity["user"], self._identity["group"])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._run("initdb", "-U", "thaw", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D", self._data)
+        options = {"listen_addresses": "", "unix_socket_directories": self.folder, "max_connections": 200}
+        fast = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+        settings = [f"--{name}={value}" for name, value in {**options, **fast}.items()]
+        command = [self._programs / "postgres", "-D", self._data, *settings]
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self._identity)
+        self._wait()
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.folder)
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://thaw@/{database}?host={self.folder}"
+
+    def create_database(self, name: str) -> str:
+        engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return self.url(name)
+
+    @property
+    def _data(self) -> str:
+        return str(self.folder / "data")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._programs / program), *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=self.folder, **self._identity)
+
+    def _wait(self) -> None:
+        engine = create_engine(self.url("postgres"))
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                engine.connect().close()
+                break
+            except OperationalError:
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()
+                time.sleep(0.02)
+        engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    programs = _postgres_folder()
+    if programs is None:
+        pytest.skip("PostgreSQL's programs (initdb, postgres) are neither on PATH nor in /usr/lib/postgresql")
+    server = Postgres(programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+# === Databases ===
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "thaw.db"
+    db = Database(f"sqlite:///{path}")
+    upgrade(db)
+    db.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: Postgres) -> str:
+    url = postgres.create_database("thaw")
+    db = Database(url)
+    upgrade(db)
+    db.close()
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database with the schema of this version; each test runs on both kinds."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "thaw.db")
+        yield f"sqlite:///{tmp_path / 'thaw.db'}"
+        return
+    url = request.getfixturevalue("postgres_url")
+    yield url
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("SET lock_timeout = '5s'"))
+        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        connection.execute(text(f"TRUNCATE {tables}"))
+        connection.execute(text("INSERT INTO projects (id, created_at) VALUES ('default', 0)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+# === Services ===
+
+
+class Bell:
+    """A doorbell that remembers who was rung."""
+
+    def __init__(self) -> None:
+        self.rings: list[tuple[str, str, str]] = []
+        self.answers = True
+
+    def ring(self, task: str, identifier: str, *, queue: str) -> bool:
+        if self.answers:
+            self.rings.append((task, identifier, queue))
+        return self.answers
+
+    def reachable(self) -> bool:
+        return self.answers
+
+
+@pytest.fixture
+def bell() -> Bell:
+    return Bell()
+
+
+@pytest.fixture
+def services(db: Database, database_url: str, bell: Bell, tmp_path: Path) -> Services:
+    settings = Settings(data_dir=tmp_path, database_url=database_url)
+    return Services(settings=settings, db=db, store=LocalArtifacts(settings.artifacts_dir()), doorbell=bell)
+
+
+class World:
+    """Makes things through the services, with sensible values for what a test does not care about."""
+
+    layers = ("in", "dense_1", "dense_2", "out")
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+
+    def file(self, name: str = "shoes.keras") -> File:
+        with self.services.store.writer(max_bytes=100) as writer:
+            writer.write(name.encode())
+            blob = writer.commit()
+        return files.create(self.services, PROJECT, filename=name, purpose="fine-tune", blob=blob)
+
+    def info(self, **changes: Any) -> SourceInfo:
+        rows = [
+            LayerRow(
+                index=index,
+                path=path,
+                class_name="Dense",
+                output_shape=[None, 4],
+                parameters=20 if index else 0,
+                has_weights=index > 0,
+                legal_cut=index > 0,
+            )
+            for index, path in enumerate(self.layers)
+        ]
+        values = {
+            "format": "keras",
+            "keras_version": "3.15.1",
+            "class_name": "Sequential",
+            "name": "shoes",
+            "input_shape": [None, 4],
+            "input_dtype": "float32",
+            "output_shape": [None, 4],
+            "parameters": 60,
+            "layers": rows,
+            "rescale": None,
+            "digest": "d" * 64,
+        }
+        return SourceInfo(**{**values, **changes})
+
+    def data_info(self, **changes: Any) -> DatasetInfo:
+        split = SplitInfo(examples=200, class_counts={"a": 100, "b": 100})
+        values = {
+            "kind": "arrays",
+            "task": "binary",
+            "example_shape": [4],
+            "dtype": "float32",
+            "value_range": (-3.0, 5.0),
+            "classes": ["a", "b"],
+            "splits": {"train": split, "validation": split, "test": split},
+            "digest": "e" * 64,
+        }
+        return DatasetInfo(**{**values, **changes})
+
+    def artifact(self, name: str = "model.keras") -> Artifact:
+        return Artifact(name=name, sha256="a" * 64, bytes=3)
+
+    def model(self, info: SourceInfo | None = None) -> Model:
+        """A ready one."""
+        model = models.register(self.services, PROJECT, file_id=self.file().id, name=None, options=ModelOptions())
+        self.finish_model(model.id, info)
+        return models.get(self.services, PROJECT, model.id)
+
+    def finish_model(self, identifier: str, info: SourceInfo | None = None) -> None:
+        claim = claims.claim_model(self.services, identifier, worker="w0")
+        assert claim is not None
+        canonical = [self.artifact("config.json")]
+        reports.finish_model(self.services, claim, info=info or self.info(), canonical=canonical)
+
+    def dataset(self, info: DatasetInfo | None = None) -> Dataset:
+        """A ready one."""
+        file_id = self.file("shoes.npz").id
+        dataset = datasets.create(self.services, PROJECT, file_id=file_id, name=None, options=DatasetOptions())
+        self.finish_dataset(dataset.id, info)
+        return datasets.get(self.services, PROJECT, dataset.id)
+
+    def finish_dataset(self, identifier: str, info: DatasetInfo | None = None) -> None:
+        claim = claims.claim_dataset(self.services, identifier, worker="w0")
+        assert claim is not None
+        canonical = [self.artifact("dataset.json")]
+        reports.finish_dataset(self.services, claim, info=info or self.data_info(), preview=[], canonical=canonical)
+
+    def request(self, **changes: Any) -> JobRequest:
+        if "model" not in changes:
+            changes["model"] = self.model().id
+        if "training_file" not in changes:
+            changes["training_file"] = self.dataset().id
+        return JobRequest.model_validate(changes)
+
+    def job(self, **changes: Any) -> Job:
+        """A queued one, if model and dataset are not given otherwise."""
+        return jobs.submit(self.services, PROJECT, self.request(**changes))
+
+    def claim(self, job: Job | None = None, *, worker: str = "w1") -> claims.JobClaim:
+        """A running one."""
+        claim = claims.claim_job(self.services, (job or self.job()).id, worker=worker)
+        assert claim is not None
+        return claim
+
+    def get(self, job: Job | claims.JobClaim) -> Job:
+        return jobs.get(self.services, PROJECT, job.identifier if isinstance(job, claims.JobClaim) else job.id)
+
+    def succeed(self, claim: claims.JobClaim) -> Job:
+        return reports.succeed_job(
+            self.services,
+            claim,
+            artifacts=[self.artifact(), self.artifact("report.json")],
+            canonical=[self.artifact("config.json")],
+            info=self.info(labels=["a", "b"]),
+            report=self.report(claim),
+        )
+
+    def report(self, claim: claims.JobClaim) -> Report:
+        return Report(
+            task="binary",
+            labels=["a", "b"],
+            spec=claim.job.spec,
+            cut_layer="dense_2",
+            dataset_digest="e" * 64,
+            source=SourceReceipt(model_digest_before="d", model_digest_after="d", unchanged=True),
+            phases=[
+                PhaseReport(
+                    name="head",
+                    epochs_run=4,
+                    stopped_early=False,
+                    trainable_parameters=1,
+                    frozen_parameters=2,
+                    seconds=1.5,
+                    proof=self.proof("head"),
+                )
+            ],
+            test=Evaluation(examples=30, loss=0.1, accuracy=Interval(value=0.9, low=0.8, high=0.95)),
+            best_validation={"loss": 0.1},
+            seconds={"training": 1.5},
+            versions={"keras": "3.15.1"},
+            device="cpu",
+            parameters=60,
+        )
+
+    def proof(self, phase: str) -> FreezeProof:
+        return FreezeProof(
+            phase=phase,
+            frozen_variables=4,
+            frozen_digest_before="f",
+            frozen_digest_after="f",
+            trained_variables=2,
+            moved_variables=2,
+            held=True,
+        )
+
+    def place(self, epoch: int, *, phase: int = 1, name: str = "head", epochs: int = 4) -> PhaseProgress:
+        return PhaseProgress(index=phase, name=name, epoch=epoch, epochs=epochs)
+
+    def epoch(self, epoch: int, *, seconds: float = 2.0, **place: Any) -> EpochFinished:
+        return EpochFinished(
+            phase=self.place(epoch, **place), step=epoch * 10, metrics={"loss": 1 / epoch, "seconds": seconds}
+        )
+
+    def phase_end(self, **place: Any) -> PhaseFinished:
+        where = self.place(4, **place)
+        return PhaseFinished(phase=where, stopped_early=False, proof=self.proof(where.name), checkpoint="c/1.weights")
+
+    def set(self, row: type[Leased], identifier: str, **values: Any) -> None:
+        """Change a row behind the services' back."""
+        with self.services.db.begin() as session:
+            session.execute(update(row).where(row.id == identifier).values(**values))
+
+    def expire(self, row: type[Leased], identifier: str) -> None:
+        """The lease ran out a second ago: its worker was not heard of."""
+        self.set(row, identifier, lease_expires_at=now() - 1)
+
+
+@pytest.fixture
+def world(services: Services) -> World:
+    return World(services)

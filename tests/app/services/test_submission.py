@@ -1,0 +1,203 @@
+"""Submitting a job: what it refers to, what is wrong with it, what it waits for."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from app.domain.dataset import DatasetOptions
+from app.domain.errors import Failure, InvalidRequestError
+from app.domain.model import ModelOptions
+from app.services import claims, datasets, history, jobs, models, reports
+from app.services.context import Services
+
+BROKEN = Failure(error_class="user", code="unusable_source", message="It is no zip archive.")
+
+
+def test_a_job_whose_files_are_ready_is_queued_and_rung(world: Any, bell: Any) -> None:
+    job = world.job()
+    assert job.status == "queued"
+    assert bell.rings[-1] == ("train", job.id, "cpu")
+    assert world.get(job).queue_position == 1
+
+
+def test_what_was_submitted_is_stored_in_full(world: Any) -> None:
+    job = world.job(cut={"layer": "dense_1"}, metadata={"team": "shoes"}, suffix="v1", seed=7, batch_size=5)
+    stored = world.get(job)
+    assert stored.model_copy(update={"queue_position": None}) == job
+    assert (stored.spec.seed, stored.spec.batch_size, stored.suffix) == (7, 5, "v1")
+    assert [phase.name for phase in stored.spec.schedule] == ["head", "all"]
+
+
+def test_a_seed_is_made_if_none_is_given_and_differs_between_jobs(world: Any) -> None:
+    request = world.request()
+    seeds = {jobs.submit(world.services, "default", request).spec.seed for _ in range(5)}
+    assert len(seeds) == 5
+
+
+def test_files_become_a_model_and_a_dataset_first(world: Any, services: Services, bell: Any) -> None:
+    source, data = world.file("net.h5"), world.file("digits.tar.gz")
+    job = world.job(model=source.id, training_file=data.id)
+    assert job.status == "validating_files"
+    assert (job.model, job.training_file) == (source.id, data.id)
+    model = models.get(services, "default", job.model_id)
+    assert (model.name, model.status, model.file_id) == ("net", "validating", source.id)
+    assert model.download[0].name == "net.h5"
+    assert datasets.get(services, "default", job.dataset_id).name == "digits"
+    assert {ring[:2] for ring in bell.rings} == {("register", job.model_id), ("validate", job.dataset_id)}
+
+
+def test_jobs_that_name_the_same_file_share_what_was_made_of_it(world: Any) -> None:
+    request = world.request(model=world.file().id, training_file=world.file("a.npz").id)
+    first, second = (jobs.submit(world.services, "default", request) for _ in range(2))
+    assert (first.model_id, first.dataset_id) == (second.model_id, second.dataset_id)
+
+
+def test_a_file_registered_with_options_is_not_taken_for_the_plain_one(world: Any, services: Services) -> None:
+    file_id = world.file().id
+    scaled = models.register(services, "default", file_id=file_id, name=None, options=ModelOptions(rescale="none"))
+    assert world.job(model=file_id).model_id != scaled.id
+
+
+def test_every_wrong_field_is_named_at_once(world: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        world.job(
+            training_file="ds-unknown",
+            cut={"keep_first": 3},
+            schedule=[
+                {"unfreeze": {"from_layer": "dense_9"}, "epochs": 1},
+                {"unfreeze": {"match": "nothing"}, "epochs": 1},
+            ],
+        )
+    found = {problem.pointer: problem.code for problem in caught.value.problems}
+    assert found == {
+        "/training_file": "not_found",
+        "/schedule/0/unfreeze/from_layer": "unknown_layer",
+        "/schedule/1/unfreeze": "nothing_to_unfreeze",
+    }
+    allowed = {problem.pointer: problem.allowed for problem in caught.value.problems}
+    assert allowed["/schedule/0/unfreeze/from_layer"] == ["in", "dense_1", "dense_2"]
+
+
+def test_an_unknown_cut_layer_is_told_with_the_legal_ones(world: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"Unknown cut layer 'dense_3'.*Nearest") as caught:
+        world.job(cut={"layer": "dense_3"})
+    (problem,) = caught.value.problems
+    assert problem.pointer == "/cut/layer"
+    assert problem.allowed == ["dense_1", "dense_2", "out"]
+    assert caught.value.param == "cut.layer"
+
+
+def test_a_refused_job_leaves_nothing(world: Any, services: Services) -> None:
+    with pytest.raises(InvalidRequestError):
+        world.job(model=world.file().id, training_file="ds-unknown")
+    assert models.list_page(services, "default", _all()).items == []
+
+
+def test_a_model_that_failed_is_refused_with_its_reason(world: Any, services: Services) -> None:
+    model = models.register(services, "default", file_id=world.file().id, name=None, options=ModelOptions())
+    claim = claims.claim_model(services, model.id, worker="w")
+    assert claim is not None
+    reports.fail_model(services, claim, BROKEN)
+    with pytest.raises(InvalidRequestError, match="no zip archive") as caught:
+        world.job(model=model.id)
+    assert caught.value.problems[0].pointer == "/model"
+
+
+def test_another_projects_model_does_not_exist(world: Any, services: Services) -> None:
+    request = world.request()
+    with pytest.raises(InvalidRequestError) as caught:
+        jobs.submit(services, "another", request)
+    assert [problem.pointer for problem in caught.value.problems] == ["/model", "/training_file"]
+
+
+# === Jobs that wait for their files ===
+
+
+def test_a_waiting_job_is_queued_and_rung_when_the_last_file_is_ready(world: Any, bell: Any) -> None:
+    job = _waiting(world)
+    world.finish_model(job.model_id)
+    assert world.get(job).status == "validating_files"
+    world.finish_dataset(job.dataset_id)
+    assert world.get(job).status == "queued"
+    assert bell.rings[-1] == ("train", job.id, "cpu")
+
+
+def test_a_waiting_job_fails_with_its_file_and_names_it(world: Any, services: Services) -> None:
+    job = _waiting(world)
+    claim = claims.claim_dataset(services, job.dataset_id, worker="w")
+    assert claim is not None
+    reports.fail_dataset(services, claim, BROKEN)
+    failed = world.get(job)
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert (failed.error.error_class, failed.error.param) == ("user", "training_file")
+    assert job.training_file in failed.error.message
+    assert "no zip archive" in failed.error.message
+    assert _events(world, job)[-1].type == "completed"
+
+
+def test_a_waiting_job_with_an_illegal_cut_fails_when_the_model_is_known(world: Any) -> None:
+    job = _waiting(world, cut={"layer": "nowhere"})
+    world.finish_dataset(job.dataset_id)
+    world.finish_model(job.model_id)
+    failed = world.get(job)
+    assert failed.error is not None
+    assert (failed.status, failed.error.code, failed.error.param) == ("failed", "illegal_cut", "cut.layer")
+
+
+def test_a_waiting_job_fails_with_the_model_though_the_dataset_is_not_decided(world: Any, services: Services) -> None:
+    job = _waiting(world)
+    claim = claims.claim_model(services, job.model_id, worker="w")
+    assert claim is not None
+    reports.fail_model(services, claim, BROKEN)
+    assert world.get(job).status == "failed"
+    world.finish_dataset(job.dataset_id)
+    assert world.get(job).status == "failed"
+
+
+def test_no_job_is_forgotten_when_both_its_files_are_finished_at_once(world: Any) -> None:
+    waiting = [_waiting(world) for _ in range(8)]
+    with ThreadPoolExecutor(2) as threads:
+        for job in waiting:
+            both = [
+                threads.submit(world.finish_model, job.model_id),
+                threads.submit(world.finish_dataset, job.dataset_id),
+            ]
+            for each in both:
+                each.result()
+    assert [world.get(job).status for job in waiting] == ["queued"] * 8
+
+
+def test_no_job_is_forgotten_that_is_submitted_while_its_file_is_finished(world: Any, services: Services) -> None:
+    dataset = world.dataset()
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(8):
+            file_id = world.file().id
+            model = models.register(services, "default", file_id=file_id, name=None, options=ModelOptions())
+            request = world.request(model=model.id, training_file=dataset.id)
+            submitted = threads.submit(jobs.submit, services, "default", request)
+            threads.submit(world.finish_model, model.id).result()
+            assert world.get(submitted.result()).status == "queued"
+
+
+def _waiting(world: Any, **changes: Any) -> Any:
+    return world.job(model=world.file().id, training_file=world.file("shoes.zip").id, **changes)
+
+
+def _events(world: Any, job: Any) -> Any:
+    return history.events_since(world.services, "default", job.id, after_number=0)
+
+
+def _all() -> Any:
+    from app.storage.paging import PageQuery
+
+    return PageQuery()
+
+
+def test_a_dataset_made_with_options_is_not_taken_for_the_plain_one(world: Any, services: Services) -> None:
+    file_id = world.file("a.npz").id
+    options = DatasetOptions(task="regression")
+    other = datasets.create(services, "default", file_id=file_id, name="mine", options=options)
+    assert other.name == "mine"
+    assert world.job(training_file=file_id).dataset_id != other.id

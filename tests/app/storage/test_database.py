@@ -1,0 +1,201 @@
+"""Transactions, time, and the schema's history, on both databases."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint, create_engine, inspect, select, text
+from sqlalchemy.exc import IntegrityError
+
+from app.storage.database import Database, insert_or_ignore, now, pending, time_of, upgrade
+from app.storage.tables import Base, ProjectRow, WorkerRow
+
+# === Migrations ===
+
+
+def test_migrations_build_what_the_tables_say(db: Database) -> None:
+    with db.begin() as session:
+        context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrations_build_the_same_checks_as_the_tables(db: Database) -> None:
+    """Alembic does not compare CHECK constraints."""
+    found = inspect(db.engine)
+    for table in Base.metadata.sorted_tables:
+        wanted = {check.name: str(check.sqltext) for check in table.constraints if isinstance(check, CheckConstraint)}
+        there = {check["name"]: check["sqltext"] for check in found.get_check_constraints(table.name)}
+        assert there.keys() == wanted.keys()
+        if db.engine.dialect.name == "sqlite":  # PostgreSQL keeps them in its own words
+            assert there == wanted
+
+
+def test_an_upgraded_schema_has_nothing_pending_and_may_be_upgraded_again(db: Database) -> None:
+    upgrade(db)
+    with db.read() as session:
+        assert pending(session) is None
+
+
+def test_an_empty_database_says_what_it_lacks(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    with db.read() as session:
+        assert "needs 0001" in (pending(session) or "")
+    db.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_many_that_start_at_once_upgrade_once(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if kind == "sqlite":
+        url = f"sqlite:///{tmp_path / 'new.db'}"
+    else:
+        url = request.getfixturevalue("postgres").create_database("new")
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(_upgrade, [url] * 4)) == [None] * 4
+
+
+def _upgrade(url: str) -> str | None:
+    db = Database(url)
+    upgrade(db)
+    with db.read() as session:
+        missing = pending(session)
+    db.close()
+    return missing
+
+
+def test_downgrading_removes_every_table(tmp_path: Path) -> None:
+    from alembic import command
+
+    from app.storage.database import configuration
+
+    db = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    upgrade(db)
+    with db.begin() as session:
+        command.downgrade(configuration(session.connection()), "base")
+        assert inspect(session.connection()).get_table_names() == ["alembic_version"]
+    db.close()
+
+
+# === Transactions ===
+
+
+def test_what_fails_leaves_nothing(db: Database) -> None:
+    with pytest.raises(IntegrityError), db.begin() as session:
+        session.add_all([ProjectRow(id="p", created_at=0), ProjectRow(id="default", created_at=0)])
+    with db.read() as session:
+        assert session.get(ProjectRow, "p") is None
+
+
+def test_a_row_that_is_there_stays_as_it_is(db: Database) -> None:
+    with db.begin() as session:
+        assert insert_or_ignore(session, ProjectRow, {"id": "p", "created_at": 1.0})
+        assert not insert_or_ignore(session, ProjectRow, {"id": "p", "created_at": 2.0})
+        assert session.scalars(select(ProjectRow.created_at).where(ProjectRow.id == "p")).one() == 1.0
+
+
+def test_writers_of_many_processes_never_find_the_database_locked(db: Database) -> None:
+    """Each reads and then writes what follows from it: with a plain BEGIN, SQLite refuses most of them."""
+    with db.begin() as session:
+        session.add(WorkerRow(id="w", seen_at=0.0, capabilities={}))
+    url = db.engine.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-W", "error", "-c", COUNT_UP, url]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, cwd=REPOSITORY) for _ in range(2)]
+    for process in processes:
+        assert process.communicate()[1] == b""
+    with db.read() as session:
+        assert session.scalars(select(WorkerRow.seen_at)).one() == 2 * 4 * 50
+
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+COUNT_UP = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from sqlalchemy import select
+from app.storage.database import Database
+from app.storage.tables import WorkerRow
+
+db = Database(sys.argv[1])
+
+def count_up(_):
+    for _ in range(50):
+        with db.begin() as session:
+            session.scalars(select(WorkerRow).with_for_update()).one().seen_at += 1
+
+with ThreadPoolExecutor(4) as threads:
+    list(threads.map(count_up, range(4)))
+db.close()
+"""
+
+
+def test_sqlite_is_set_up_to_keep_what_it_has_committed(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'folder' / 'new.db'}")
+    with db.read() as session:
+        wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+        for pragma, value in wanted.items():
+            assert session.execute(text(f"PRAGMA {pragma}")).scalar_one() == value
+    db.close()
+
+
+def test_a_reader_sees_one_state_and_holds_up_no_writer(db: Database) -> None:
+    with db.read() as reader:
+        assert reader.scalars(select(ProjectRow.id)).all() == ["default"]
+        with db.begin() as writer:
+            writer.add(ProjectRow(id="p", created_at=0))
+        if db.engine.dialect.name == "sqlite":
+            assert reader.scalars(select(ProjectRow.id)).all() == ["default"]
+
+
+# === Time ===
+
+
+def test_time_is_unix_seconds_and_moves_within_a_transaction(db: Database) -> None:
+    with db.begin() as session:
+        first = time_of(session)
+        assert abs(first - time.time()) < 2
+        deadline = time.monotonic() + 5
+        while time_of(session) <= first:
+            assert time.monotonic() < deadline
+        assert session.scalars(select(ProjectRow.id).where(now() > first)).all() == ["default"]
+
+
+# === Constraints ===
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE jobs SET status = 'running'",
+        "UPDATE jobs SET lease_expires_at = 5",
+        "UPDATE jobs SET status = 'succeeded', finished_at = 5",
+        "UPDATE jobs SET status = 'failed', finished_at = 5",
+        "UPDATE jobs SET status = 'cancelled'",
+        "UPDATE jobs SET status = 'unheard_of'",
+        "UPDATE models SET status = 'validating'",
+        "UPDATE models SET lease_expires_at = 5",
+        "UPDATE datasets SET info = NULL",
+        "UPDATE jobs SET project = 'nobody'",
+    ],
+)
+def test_the_database_refuses_a_row_that_cannot_be(db: Database, world: Any, change: str) -> None:
+    world.job()
+    with pytest.raises(IntegrityError), db.begin() as session:
+        session.execute(text(change))
+
+
+def test_an_old_connection_that_died_is_replaced(postgres_url: str) -> None:
+    db = Database(postgres_url)
+    with db.read() as session:
+        pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    killer = create_engine(postgres_url)
+    with killer.begin() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    killer.dispose()
+    with db.read() as session:
+        assert session.execute(text("SELECT 1")).scalar_one() == 1
+    db.close()
