@@ -1,7 +1,5 @@
 """From errors to answers: the one table from error class to HTTP status, and the handlers that use it."""
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
 
-from app.api.pointers import as_pointer, pointer_into
+from app.api.fields import field_problem
 from app.api.problems import ProblemResponse, printable, problem_for
 from app.domain import errors
 from app.domain.errors import FieldProblem, ThawError
@@ -25,8 +23,6 @@ log = structlog.get_logger("thaw.api")
 RETRY_SECONDS = "5"
 MAX_PROBLEMS = 100
 """A body may hold thousands of wrong fields; so many are listed."""
-MAX_ECHO = 80
-"""At most so many characters of a wrong value are repeated."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def _on_validation_error(request: Request, error: Exception) -> ProblemResponse:
             f"{request.headers.get('content-type') or 'a body without a Content-Type'}."
         )
         return response_for(request, errors.InvalidRequestError(message, param="Content-Type"))
-    problems = [_field_problem(detail, error.body) for detail in details[:MAX_PROBLEMS]]
+    problems = [field_problem(detail, error.body) for detail in details[:MAX_PROBLEMS]]
     return response_for(request, errors.InvalidRequestError(_summary(problems, len(details)), problems=problems))
 
 
@@ -189,39 +185,6 @@ def _invalid_json(request: Request, detail: Mapping[str, Any]) -> ProblemRespons
         detail=f"The body is not JSON: {detail['ctx']['error']} at character {position}.",
     )
     return ProblemResponse(problem)
-
-
-def _field_problem(detail: Mapping[str, Any], body: object) -> FieldProblem:
-    """One of pydantic's errors, pointing into what the client sent."""
-    where, *location = detail["loc"]
-    missing = detail["type"] == "missing"
-    pointer = pointer_into(body, location, missing=missing) if where == "body" else as_pointer(location)
-    return FieldProblem(
-        pointer=printable(pointer), code=detail["type"], message=_message(detail), allowed=_allowed(detail)
-    )
-
-
-def _message(detail: Mapping[str, Any]) -> str:
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    received = detail.get("input")
-    if detail["type"] in {"missing", "extra_forbidden"} or isinstance(received, dict | list | bytes):
-        return printable(message)
-    echo = json.dumps(received, default=str)
-    return f"{printable(message)}; received {echo if len(echo) <= MAX_ECHO else echo[:MAX_ECHO] + '…'}"
-
-
-def _allowed(detail: Mapping[str, Any]) -> list[str] | None:
-    """What would be accepted, where pydantic knows it as a list."""
-    context = detail.get("ctx") or {}
-    match detail["type"]:
-        case "literal_error":
-            return re.findall(r"'([^']*)'", context["expected"])
-        case "union_tag_invalid":
-            return re.findall(r"'([^']*)'", context["expected_tags"])
-        case "one_of":
-            return str(context["allowed"]).split(", ")
-        case _:
-            return None
 
 
 def _summary(problems: list[FieldProblem], count: int) -> str:

@@ -51,6 +51,7 @@ class SplitInfo(Value):
     """One split of a dataset."""
 
     examples: int
+    """How many."""
     class_counts: dict[str, int] | None = None
     """Examples of each class, by its name; `None` for regression."""
 
@@ -59,7 +60,9 @@ class CorruptExample(Value):
     """An example that could not be read."""
 
     name: str
+    """Its path in the archive, or its index."""
     reason: str
+    """Why it could not be read."""
 
 
 class DatasetInfo(Value):
@@ -92,9 +95,13 @@ class PreviewExample(Value):
     """One example for people to look at."""
 
     split: SplitName
+    """Where it stands."""
     index: int
+    """Its place there, from 0."""
     label: str | float | list[float]
+    """The name of its class, or the numbers to predict."""
     shape: list[int]
+    """Without the batch axis."""
     image_png: str | None = None
     """The picture, at most 128 pixels wide, as base64 of a PNG file; `None` for arrays that are no pictures."""
     values: list[float] | None = None

@@ -44,17 +44,24 @@ class StageRecord(Value):
     """A stage that a job went through, in one attempt."""
 
     stage: Stage
+    """What it did."""
     attempt: int
+    """In which attempt."""
     started_at: float
+    """Unix seconds."""
     finished_at: float | None = None
+    """`None` while it lasts."""
 
 
 class Attempt(Value):
     """The execution of a job that runs now, or ran last."""
 
     number: int
+    """Counts the claims of the job from 1; 0 before the first."""
     worker: str | None
+    """Who runs it, or ran it last."""
     lease_expires_at: float | None
+    """Until when it may consider the job its own; `None` while nobody has it."""
 
 
 class Job(Value):
@@ -136,26 +143,36 @@ class Plan(Value):
     """What a job would do: the resolved spec and what is worth knowing before it starts."""
 
     spec: ResolvedSpec
+    """Everything that the job would do, defaults filled in."""
     cut_layer: str | None
     """The last layer that would be reused, and what is dropped."""
     dropped_layers: list[str]
+    """What is above the cut, from below."""
     output: str
     """The output layer in words: `softmax over 6 classes`."""
     phases: list["PhasePlan"]
+    """What each phase would train."""
     warnings: list[str]
+    """What may be a mistake, in sentences."""
 
 
 class PhasePlan(Value):
     """What one phase would train."""
 
     name: str
+    """As in the schedule."""
     epochs: int
+    """At most."""
     optimizer: str
+    """Its `type`."""
     learning_rate: float
+    """Of its optimizer."""
     unfrozen_layers: list[str]
     """Layers of the backbone that train; the head always does."""
     frozen_layers: int
+    """Layers of the backbone that stay as they are, of those that have weights."""
     trainable_backbone_parameters: int
+    """Numbers in the weights that are unfrozen."""
 
 
 Plan.model_rebuild()

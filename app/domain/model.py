@@ -22,11 +22,13 @@ class LayerRow(Value):
     path: str
     """What `cut.layer` takes: the layer's name, with the names of the models around it: `outer/inner`."""
     class_name: str
+    """Of Keras, such as `Dense`."""
     output_shape: list[int | None] | list[list[int | None]] | None
     """With the batch axis first, as `None`; a list of shapes if there are several outputs."""
     parameters: int
     """Numbers in its weights, batch-norm statistics included."""
     has_weights: bool
+    """Whether there is anything to train or freeze; only such layers count in `unfreeze`."""
     legal_cut: bool
     """Whether `cut.layer` may name it: all that the head would need passes through its one output."""
     illegal_because: str | None = None

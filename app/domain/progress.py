@@ -16,9 +16,13 @@ class PhaseProgress(Value):
     """Where in the schedule a job is; `index` and `epoch` count from 1."""
 
     index: int
+    """Place in the schedule, from 1."""
     name: str
+    """As in the schedule."""
     epoch: int
+    """From 1 in each phase."""
     epochs: int
+    """Of this phase, at most."""
 
 
 class StageStarted(Value):
@@ -61,13 +65,19 @@ class FreezeProof(Value):
     """What was frozen stayed bit-identical, what was unfrozen moved."""
 
     phase: str
+    """Its name."""
     frozen_variables: int
+    """How many must not move, batch-norm statistics included."""
     frozen_digest_before: str
+    """sha256 over all of their bytes."""
     frozen_digest_after: str
+    """Equal to the one before, or something that should be still has moved."""
     trained_variables: int
+    """How many should move."""
     moved_variables: int
     """Of the trained ones, those whose bytes changed."""
     held: bool
+    """Whether nothing frozen moved."""
 
 
 class PhaseFinished(Value):

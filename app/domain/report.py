@@ -11,8 +11,11 @@ class Interval(Value):
     """A value with its 95 % confidence interval."""
 
     value: float
+    """What was measured."""
     low: float
+    """The lower end."""
     high: float
+    """The upper end."""
     method: str = "wilson"
     """`wilson` (Wilson 1927) for proportions; `bootstrap` for errors of a regression."""
 
@@ -21,7 +24,9 @@ class Evaluation(Value):
     """The one look at the test split, at the end of a job."""
 
     examples: int
+    """In the test split."""
     loss: float
+    """Of the last weights, on the test split."""
     accuracy: Interval | None = None
     """Classification: the fraction of test examples that it got right."""
     mean_absolute_error: Interval | None = None
@@ -36,33 +41,51 @@ class SourceReceipt(Value):
     """The source is what it was: digest of its architecture and weights before and after the job."""
 
     model_digest_before: str
+    """sha256 over architecture and weights."""
     model_digest_after: str
+    """The same, when the job was done."""
     unchanged: bool
+    """Whether they are equal."""
 
 
 class PhaseReport(Value):
     """What one phase did."""
 
     name: str
+    """As in the schedule."""
     epochs_run: int
+    """How many there were; early stopping may make them fewer than planned."""
     stopped_early: bool
+    """Whether the validation loss had stopped falling."""
     trainable_parameters: int
+    """Numbers in the weights that trained."""
     frozen_parameters: int
+    """Numbers in the weights that did not."""
     seconds: float
+    """Wall time."""
     proof: FreezeProof
+    """That what was frozen did not move."""
 
 
 class Report(Value):
     """The record of a job that succeeded."""
 
     task: Task
+    """What was learned."""
     labels: list[str] | None
+    """Names of the outputs, in order; `None` for regression."""
     spec: ResolvedSpec
+    """What was asked for, in full."""
     cut_layer: str
+    """The last layer of the source that was reused."""
     dataset_digest: str
+    """Equal digests are equal datasets."""
     source: SourceReceipt
+    """That the source is what it was."""
     phases: list[PhaseReport]
+    """What each phase did."""
     test: Evaluation
+    """The one look at the test split."""
     best_validation: dict[str, float]
     """Metrics of the epoch with the lowest validation loss."""
     export_difference: float | None = None
@@ -72,4 +95,6 @@ class Report(Value):
     versions: dict[str, str]
     """`thaw`, `keras`, `tensorflow`, `numpy`, `python`."""
     device: str = Field(examples=["cpu", "NVIDIA H200"])
+    """What it trained on."""
     parameters: int
+    """Numbers in the weights of the result."""

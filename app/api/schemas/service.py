@@ -59,7 +59,7 @@ class Capabilities(Wire):
     head_layers: list[str]
     """What a head may be built of."""
     limits: Limits
-    """What a request may not exceed."""
+    """How much of everything is accepted."""
     workers: list[WorkerObject]
     """Who would do the work."""
 

@@ -108,7 +108,10 @@ def test_a_body_far_over_the_limit_is_refused_before_it_is_read(thaw: "Thaw") ->
     [
         (form('name="purpose"', "fine-tune"), "/file"),
         (form('name="file"; filename="a"', "x", 'name="purpose"', "nonsense"), "/purpose"),
-        (form('name="file"; filename="a"', "x", 'name="expires_after[anchor]"', "created_at"), "/expires_after[anchor]"),
+        (
+            form('name="file"; filename="a"', "x", 'name="expires_after[anchor]"', "created_at"),
+            "/expires_after[anchor]",
+        ),
     ],
 )
 def test_a_wrong_form_is_422_names_the_field_and_leaves_nothing(thaw: "Thaw", body: bytes, pointer: str) -> None:

@@ -1,0 +1,123 @@
+"""`Idempotency-Key`."""
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.services import idempotency, models
+
+if TYPE_CHECKING:
+    from tests.app.api.conftest import Thaw
+
+JOBS = "/v1/fine_tuning/jobs"
+KEY = {"Idempotency-Key": "once-1"}
+
+
+def test_the_same_request_again_gets_the_first_answer_and_makes_nothing(client: TestClient, thaw: "Thaw") -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    first, again = (client.post(JOBS, json=body, headers=KEY) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.content == first.content
+    assert again.headers["Location"] == first.headers["Location"]
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert len(client.get(JOBS).json()["data"]) == 1
+
+
+def test_bodies_that_mean_the_same_are_the_same(client: TestClient, thaw: "Thaw") -> None:
+    file = thaw.upload()
+    first = client.post("/v1/models", json={"file": file, "name": "a"}, headers=KEY)
+    again = client.post("/v1/models", json={"name": "a", "rescale": None, "file": file}, headers=KEY)
+    assert again.json()["id"] == first.json()["id"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/datasets"])
+def test_another_body_with_the_same_key_is_422(client: TestClient, thaw: "Thaw", path: str) -> None:
+    file = thaw.upload()
+    assert client.post(path, json={"file": file}, headers=KEY).status_code == 201
+    response = client.post(path, json={"file": file, "name": "other"}, headers=KEY)
+    assert response.status_code == 422
+    assert response.json()["code"] == "idempotency_mismatch"
+
+
+def test_another_path_with_the_same_key_is_422(client: TestClient, thaw: "Thaw") -> None:
+    file = thaw.upload()
+    client.post("/v1/models", json={"file": file}, headers=KEY)
+    assert client.post("/v1/datasets", json={"file": file}, headers=KEY).status_code == 422
+
+
+def test_an_upload_is_recognized_by_its_content_and_fields(client: TestClient) -> None:
+    def upload(content: bytes, purpose: str = "fine-tune") -> Any:
+        return client.post("/v1/files", files={"file": ("a", content)}, data={"purpose": purpose}, headers=KEY)
+
+    first = upload(b"content")
+    again = upload(b"content")
+    assert again.json()["id"] == first.json()["id"]
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert upload(b"other").status_code == 422
+    assert upload(b"content", purpose="batch").status_code == 422
+    assert len(client.get("/v1/files").json()["data"]) == 1
+
+
+def test_a_request_that_was_refused_leaves_the_key_free(client: TestClient, thaw: "Thaw") -> None:
+    assert client.post("/v1/models", json={"file": "file-0"}, headers=KEY).status_code == 422
+    response = client.post("/v1/models", json={"file": thaw.upload()}, headers=KEY)
+    assert response.status_code == 201
+    assert "Idempotency-Replayed" not in response.headers
+
+
+def test_a_request_that_failed_in_thaw_leaves_the_key_free(
+    client: TestClient, thaw: "Thaw", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"file": thaw.upload()}
+    with monkeypatch.context() as broken:
+        broken.setattr(models, "register", lambda *_, **__: 1 / 0)
+        assert client.post("/v1/models", json=body, headers=KEY).status_code == 500
+    assert client.post("/v1/models", json=body, headers=KEY).status_code == 201
+
+
+def test_the_same_request_while_the_first_is_being_answered_is_409(
+    client: TestClient, thaw: "Thaw", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    register = models.register
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        entered.set()
+        assert go_on.wait(10)
+        return register(*arguments, **options)
+
+    monkeypatch.setattr(models, "register", slow)
+    body, answers = {"file": thaw.upload()}, []
+    first = threading.Thread(target=lambda: answers.append(client.post("/v1/models", json=body, headers=KEY)))
+    first.start()
+    assert entered.wait(10)
+    second = client.post("/v1/models", json=body, headers=KEY)
+    go_on.set()
+    first.join(10)
+    assert second.status_code == 409
+    assert second.json()["code"] == "idempotency_in_flight"
+    assert second.headers["Retry-After"] == "1"
+    assert answers[0].status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "with space", "ümlaut"])
+def test_a_key_that_can_not_be_is_422(client: TestClient, thaw: "Thaw", key: str) -> None:
+    headers = {"Idempotency-Key": key.encode()}
+    response = client.post("/v1/models", json={"file": thaw.upload()}, headers=headers)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "/idempotency-key"
+
+
+def test_without_a_key_every_request_makes_something(client: TestClient, thaw: "Thaw") -> None:
+    file = thaw.upload()
+    assert thaw.post("/v1/models", {"file": file})["id"] != thaw.post("/v1/models", {"file": file})["id"]
+    assert len(client.get("/v1/models").json()["data"]) == 2
+
+
+def test_only_answers_of_what_was_made_are_kept(client: TestClient, thaw: "Thaw") -> None:
+    client.post("/v1/models", json={"file": "file-0"}, headers=KEY)
+    fresh = idempotency.begin(thaw.services, "default", key=KEY["Idempotency-Key"], fingerprint="any")
+    assert fresh is None

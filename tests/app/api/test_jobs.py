@@ -1,0 +1,193 @@
+"""`/v1/fine_tuning/jobs`: create, plan, retrieve, cancel."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.domain.errors import Failure
+from app.services import reports
+
+if TYPE_CHECKING:
+    from tests.app.api.conftest import Thaw
+
+JOBS = "/v1/fine_tuning/jobs"
+
+
+def test_a_job_that_names_only_model_and_data_is_stored_with_the_whole_recipe(client: TestClient, thaw: "Thaw") -> None:
+    model, dataset = thaw.ready_model(), thaw.ready_dataset()
+    response = client.post(JOBS, json={"model": model, "training_file": dataset})
+    assert response.status_code == 201
+    job = response.json()
+    assert response.headers["Location"] == f"{JOBS}/{job['id']}"
+    assert client.get(response.headers["Location"]).json() == job | {
+        "progress": {"percent": 0.0, "eta_seconds": None, "queue_position": 1}
+    }
+    assert (job["object"], job["status"], job["model_id"], job["dataset_id"]) == (
+        "fine_tuning.job", "queued", model, dataset,
+    )  # fmt: skip
+    assert job["cut"] == {"drop_last": 1}
+    assert [(phase["name"], phase["unfreeze"], phase["epochs"]) for phase in job["schedule"]] == [
+        ("head", "none", 4),
+        ("all", "all", 16),
+    ]
+    assert job["hyperparameters"] == {"batch_size": 32, "n_epochs": 20}
+    assert job["seed"] >= 0
+    assert job["allowed_actions"] == ["cancel"]
+    assert (job["error"], job["report"], job["fine_tuned_model"], job["artifacts"]) == (None, None, None, [])
+    assert (job["organization_id"], job["result_files"], job["trained_tokens"]) == ("org-thaw", [], None)
+    assert thaw.doorbell.rung[-1] == ("train", job["id"], "cpu")
+
+
+def test_a_job_on_files_waits_for_their_checks(client: TestClient, thaw: "Thaw") -> None:
+    model, data = thaw.upload(), thaw.upload(name="data.npz")
+    job = thaw.post(JOBS, {"model": model, "training_file": data})
+    assert (job["status"], job["model"], job["training_file"]) == ("validating_files", model, data)
+    assert client.get(f"/v1/models/{job['model_id']}").json()["file"] == model
+    assert client.get(f"/v1/datasets/{job['dataset_id']}").json()["file"] == data
+
+
+def test_every_wrong_field_is_pointed_at_at_once_with_what_is_allowed(client: TestClient) -> None:
+    body = {
+        "training_file": "ds-0",
+        "cut": {"drop_last": 1, "layer": "hidden_1"},
+        "head": {"layers": [{"type": "lstm"}, {"units": 3}, {"type": "dense", "units": 0, "activation": "softmax"}]},
+        "schedule": [{"epochs": 0, "unfreeze": "some", "optimizer": {"type": "sgd", "learning_rate": 0.1, "beta": 1}}],
+        "batch_size": "many",
+        "hyperparameters": {"n_epochs": 3},
+    }
+    response = client.post(JOBS, json=body)
+    assert response.status_code == 422
+    problems = {problem["pointer"]: problem for problem in response.json()["errors"]}
+    assert set(problems) == {
+        "/model", "/cut", "/head/layers/0/type", "/head/layers/1/type", "/head/layers/2/units",
+        "/head/layers/2/activation", "/schedule/0/epochs", "/schedule/0/unfreeze", "/schedule/0/optimizer/beta",
+        "/batch_size", "/hyperparameters",
+    }  # fmt: skip
+    assert problems["/cut"]["allowed"] == ["drop_last", "keep_first", "layer", "fraction"]
+    assert "dense" in problems["/head/layers/0/type"]["allowed"]
+    assert "dense" in problems["/head/layers/1/type"]["allowed"]
+    assert "relu" in problems["/head/layers/2/activation"]["allowed"]
+    assert problems["/schedule/0/unfreeze"]["allowed"][:2] == ["none", "all"]
+    assert "received 0" in problems["/schedule/0/epochs"]["message"]
+    assert response.json()["error"]["param"] is not None
+    assert response.json()["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("model", "model-0", "model-0"),
+        ("training_file", "ds-0", "ds-0"),
+        ("cut", {"layer": "hiden_2"}, "hidden_2"),
+    ],
+)
+def test_what_a_job_names_must_exist(client: TestClient, thaw: "Thaw", field: str, value: Any, word: str) -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset(), field: value}
+    response = client.post(JOBS, json=body)
+    assert response.status_code == 422
+    problem = response.json()["errors"][0]
+    assert problem["pointer"].startswith(f"/{field}")
+    assert word in problem["message"]
+    assert client.get(JOBS).json()["data"] == []
+
+
+def test_a_plan_says_what_a_job_would_do_and_creates_nothing(client: TestClient, thaw: "Thaw") -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    plan = client.post(f"{JOBS}/plan", json=body)
+    assert plan.status_code == 200
+    assert plan.json()["object"] == "fine_tuning.job.plan"
+    assert plan.json()["cut_layer"] == "hidden_2"
+    assert plan.json()["dropped_layers"] == ["output"]
+    assert [phase["name"] for phase in plan.json()["phases"]] == ["head", "all"]
+    assert client.get(JOBS).json()["data"] == []
+
+
+def test_a_plan_of_something_that_is_not_ready_is_422(client: TestClient, thaw: "Thaw") -> None:
+    body = {"model": thaw.upload(), "training_file": thaw.ready_dataset()}
+    response = client.post(f"{JOBS}/plan", json=body)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "/model"
+
+
+def test_a_running_job_tells_its_attempt_phase_and_stages(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    claim = thaw.claim(identifier)
+    thaw.run_epochs(claim, 2)
+    job = client.get(f"{JOBS}/{identifier}").json()
+    assert (job["status"], job["stage"]) == ("running", "training")
+    assert job["attempt"]["number"] == 1
+    assert job["attempt"]["worker"] == "worker-1"
+    assert job["phase"] == {"index": 1, "name": "head", "epoch": 2, "epochs": 2}
+    assert [stage["stage"] for stage in job["stage_history"]] == ["training"]
+    assert 0 < job["progress"]["percent"] < 100
+    assert isinstance(job["started_at"], int)
+
+
+def test_a_succeeded_job_has_result_artifacts_and_report(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    thaw.succeed(thaw.claim(identifier))
+    job = client.get(f"{JOBS}/{identifier}").json()
+    assert (job["status"], job["progress"]["percent"], job["allowed_actions"]) == ("succeeded", 100.0, [])
+    assert [artifact["name"] for artifact in job["artifacts"]] == ["model.keras", "labels.json"]
+    assert job["artifacts"][0]["url"] == f"{JOBS}/{identifier}/artifacts/model.keras"
+    assert job["report"]["test"]["accuracy"]["value"] == 0.95
+    assert job["fine_tuned_model"].startswith("model-")
+
+
+def test_a_failed_job_says_whose_fault_it_was(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    failure = Failure(error_class="capacity", code="out_of_memory", message="Not enough.", phase="head", retryable=True)
+    reports.fail_job(thaw.services, thaw.claim(identifier), failure)
+    job = client.get(f"{JOBS}/{identifier}").json()
+    assert job["status"] == "failed"
+    assert job["error"] == {
+        "class": "capacity", "code": "out_of_memory", "message": "Not enough.", "param": None, "phase": "head",
+        "retryable": True,
+    }  # fmt: skip
+
+
+def test_cancelling_a_queued_job_ends_it_and_asking_again_is_fine(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    first = client.post(f"{JOBS}/{identifier}/cancel")
+    assert (first.status_code, first.json()["status"]) == (200, "cancelled")
+    again = client.post(f"{JOBS}/{identifier}/cancel")
+    assert (again.status_code, again.json()["status"]) == (200, "cancelled")
+
+
+def test_cancelling_a_running_job_is_a_wish(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    thaw.claim(identifier)
+    job = client.post(f"{JOBS}/{identifier}/cancel").json()
+    assert job["status"] == "running"
+    assert job["cancel_requested_at"] is not None
+
+
+def test_cancelling_a_finished_job_is_409_with_its_status_and_what_is_allowed(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    thaw.succeed(thaw.claim(identifier))
+    response = client.post(f"{JOBS}/{identifier}/cancel")
+    assert response.status_code == 409
+    problem = response.json()
+    assert (problem["code"], problem["current_status"], problem["allowed_actions"]) == (
+        "invalid_state_transition", "succeeded", [],
+    )  # fmt: skip
+    assert response.headers["X-Should-Retry"] == "false"
+
+
+@pytest.mark.parametrize("identifier", ["ftjob-0", "model-0", "%00", "a%20b", "..", "x" * 101])
+def test_an_unknown_job_is_404_everywhere(client: TestClient, identifier: str) -> None:
+    for suffix in ("", "/events", "/checkpoints", "/metrics", "/report", "/artifacts", "/artifacts/a"):
+        response = client.get(f"{JOBS}/{identifier}{suffix}")
+        assert response.status_code == 404, suffix
+        assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_text_with_nul_is_refused_before_a_database_sees_it(client: TestClient) -> None:
+    body = r'{"model": "a\u0000b", "training_file": "c"}'
+    response = client.post(JOBS, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422
+    assert "NUL" in response.json()["detail"]
+    escaped = r'{"model": "a\\u0000b", "training_file": "c"}'  # a backslash and the text u0000
+    response = client.post(JOBS, content=escaped, headers={"Content-Type": "application/json"})
+    assert "NUL" not in response.json()["detail"]

@@ -1,0 +1,118 @@
+"""`/v1/models`."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.domain.errors import Failure
+from app.services import claims, reports
+
+if TYPE_CHECKING:
+    from tests.app.api.conftest import Thaw
+
+
+def test_registering_a_file_makes_a_model_that_waits_for_its_check(client: TestClient, thaw: "Thaw") -> None:
+    file = thaw.upload(name="mobilenet.keras")
+    response = client.post("/v1/models", json={"file": file, "rescale": "zero_to_one", "labels": ["a", "b"]})
+    assert response.status_code == 201
+    model = response.json()
+    assert response.headers["Location"] == f"/v1/models/{model['id']}"
+    assert (model["object"], model["owned_by"], model["status"], model["file"]) == (
+        "model", "thaw", "validating", file,
+    )  # fmt: skip
+    assert (model["name"], model["rescale"], model["labels"]) == ("mobilenet", "zero_to_one", ["a", "b"])
+    assert model["created"] == model["created_at"]
+    assert model["summary"] is None
+    assert thaw.doorbell.rung == [("register", model["id"], "prepare")]
+
+
+def test_a_ready_model_tells_what_it_is(client: TestClient, thaw: "Thaw") -> None:
+    model = client.get(f"/v1/models/{thaw.ready_model(name='my source')}").json()
+    assert (model["status"], model["name"], model["error"]) == ("ready", "my source", None)
+    assert model["summary"] == {
+        "format": "keras",
+        "class_name": "Sequential",
+        "input_shape": [None, 4],
+        "output_shape": [None, 4],
+        "parameters": 60,
+        "layers": 4,
+        "digest": model["summary"]["digest"],
+        "upgrades": [],
+    }
+
+
+def test_layers_are_listed_as_cuts_count_them(client: TestClient, thaw: "Thaw") -> None:
+    listed = client.get(f"/v1/models/{thaw.ready_model()}/layers").json()
+    assert [layer["path"] for layer in listed["data"]] == ["input", "hidden_1", "hidden_2", "output"]
+    assert (listed["object"], listed["first_id"], listed["last_id"], listed["has_more"]) == (
+        "list", "input", "output", False,
+    )  # fmt: skip
+    assert listed["data"][1]["output_shape"] == [None, 4]
+
+
+def test_layers_of_a_model_that_is_not_ready_are_409(client: TestClient, thaw: "Thaw") -> None:
+    model = thaw.post("/v1/models", {"file": thaw.upload()})["id"]
+    response = client.get(f"/v1/models/{model}/layers")
+    assert response.status_code == 409
+    assert "'validating'" in response.json()["detail"]
+
+
+def test_a_model_that_failed_its_check_says_why(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.post("/v1/models", {"file": thaw.upload()})["id"]
+    claim = claims.claim_model(thaw.services, identifier, worker="worker-1")
+    assert claim is not None
+    failure = Failure(error_class="user", code="unusable_source", message="It holds a Lambda layer.")
+    reports.fail_model(thaw.services, claim, failure)
+    model = client.get(f"/v1/models/{identifier}").json()
+    assert model["status"] == "failed"
+    assert (model["error"]["class"], model["error"]["code"]) == ("user", "unusable_source")
+    assert model["error"]["message"] == "It holds a Lambda layer."
+
+
+def test_a_registered_model_downloads_as_it_was_uploaded(client: TestClient, thaw: "Thaw") -> None:
+    model = thaw.post("/v1/models", {"file": thaw.upload(b"the very bytes", "net.h5")})["id"]
+    response = client.get(f"/v1/models/{model}/content")
+    assert response.content == b"the very bytes"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="net.h5"'
+
+
+def test_the_result_of_a_job_downloads_as_its_model_file(client: TestClient, thaw: "Thaw") -> None:
+    job = thaw.job()
+    thaw.succeed(thaw.claim(job), model=b"fine-tuned")
+    result = client.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"]
+    assert client.get(f"/v1/models/{result}").json()["job"] == job
+    assert client.get(f"/v1/models/{result}/content").content == b"fine-tuned"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "/file"),
+        ({"file": "file-0"}, "/file"),
+        ({"file": "file-0", "rescale": "to_ten"}, "/rescale"),
+        ({"file": "file-0", "name": "a\nb"}, "/name"),
+        ({"file": "file-0", "format": "onnx"}, "/format"),
+    ],
+)
+def test_a_wrong_registration_is_422_at_the_field(client: TestClient, body: dict[str, str], pointer: str) -> None:
+    response = client.post("/v1/models", json=body)
+    assert response.status_code == 422
+    assert [problem["pointer"] for problem in response.json()["errors"]] == [pointer]
+
+
+def test_a_model_that_a_job_needs_is_not_deleted(client: TestClient, thaw: "Thaw") -> None:
+    model = thaw.ready_model()
+    job = thaw.job(model=model)
+    response = client.delete(f"/v1/models/{model}")
+    assert response.status_code == 409
+    assert response.json()["code"] == "in_use"
+    client.post(f"/v1/fine_tuning/jobs/{job}/cancel")
+    assert client.delete(f"/v1/models/{model}").json() == {"id": model, "object": "model", "deleted": True}
+    assert client.get(f"/v1/models/{model}").status_code == 404
+
+
+def test_models_are_listed_by_status(client: TestClient, thaw: "Thaw") -> None:
+    ready, waiting = thaw.ready_model(), thaw.post("/v1/models", {"file": thaw.upload()})["id"]
+    assert [model["id"] for model in client.get("/v1/models?status=ready").json()["data"]] == [ready]
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == [waiting, ready]
