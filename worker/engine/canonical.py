@@ -56,7 +56,7 @@ def config_of(model: keras.Model) -> Config:
 def weights_of(model: keras.Model) -> Weights:
     """Every weight, batch-norm statistics included; states of random generators are no weights."""
     return {
-        f"{path}/{number}.{variable.name}": np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        f"{path}/{number}.{variable.name}": np.asarray(keras.ops.convert_to_numpy(variable), order="C")
         for path, layer in graph.leaves(model)
         for number, variable in enumerate(layer.weights)
     }
@@ -66,7 +66,7 @@ def digest_of(config: Config, weights: Mapping[str, np.ndarray[Any, Any]]) -> st
     """sha256 over architecture and weights, in hexadecimal."""
     total = hashlib.sha256(_json_bytes(config))
     for key in sorted(weights):
-        array = np.ascontiguousarray(weights[key])
+        array = np.asarray(weights[key], order="C")
         total.update(f"\n{key} {array.dtype.str} {array.shape}\n".encode())
         total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()

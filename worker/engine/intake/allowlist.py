@@ -136,6 +136,13 @@ def module_of(kind: Kind, name: str, given: str | None) -> str | None:
     return MODEL_MODULES[name] if kind == "model" else MODULES[kind]
 
 
+def module_in_hdf5(name: str, config: object) -> str | None:
+    """The module of an operation in an HDF5 file, which names none: operations have no `trainable`, layers do."""
+    if not isinstance(config, dict) or "trainable" in config:
+        return None
+    return next((module for module, names in OPERATIONS.items() if name in names), None)
+
+
 def kind_of(module: str | None, key: str) -> Kind | None:
     """What an object is, by the module it names, or in files of Keras 2, which name none, by where it stands."""
     if module is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from worker.engine.intake import allowlist, calls
 from worker.engine.intake.refusals import refuse
-from worker.engine.intake.vet_config import CLASS_NAMES_BEFORE, SPECIAL, class_name
+from worker.engine.intake.vet_config import CLASS_NAMES_BEFORE, SPECIAL, class_name, with_module
 
 Json = Any
 Config = dict[str, Any]
@@ -89,6 +89,7 @@ class _Upgrader:
     def _one(self, node: Mapping[str, Json], name: str) -> Config:
         if class_name(node) in (*allowlist.MODELS, "Model"):
             return self.model(node, name=name)
+        node = with_module(node)
         config = {**node["config"]}
         if "name" in config or allowlist.kind_of(node.get("module"), "layer") == "layer":
             config["name"] = name

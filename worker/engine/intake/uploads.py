@@ -3,8 +3,7 @@
 import copy
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ FREE_SIDE = 128
 
 def open_model(vetted: Vetted, scratch: Path, *, max_parameters: int) -> keras.Model:
     """Build the model and load its weights. Raises `SourceError`."""
-    _refuse_shared(vetted.config)
     _check_size(_built_without_memory(vetted.config), max_parameters)
     model = _built(vetted.config)
     _load_weights(model, vetted, scratch)
@@ -96,25 +94,6 @@ def _check_ends(model: keras.Model) -> None:
         refuse("unsupported_model", f"The model's input has shape {shape}; expected [None, …], one example per row.")
 
 
-def _refuse_shared(config: Any) -> None:  # noqa: ANN401 (JSON)
-    """The same layer inside two nested models would silently become two layers."""
-    names = Counter(_layer_names_by_identity(config))
-    for (_, name), count in names.items():
-        if count > 1:
-            refuse("unsupported_model", f"Layer '{name}' is shared between two of the model's nested models.")
-
-
-def _layer_names_by_identity(value: Any) -> Iterable[tuple[int, str]]:  # noqa: ANN401 (JSON)
-    if isinstance(value, Mapping):
-        if "inbound_nodes" in value and "shared_object_id" in value:
-            yield value["shared_object_id"], str(value.get("name"))
-        for item in value.values():
-            yield from _layer_names_by_identity(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _layer_names_by_identity(item)
-
-
 # === Weights ===
 
 
@@ -147,5 +126,6 @@ def reason(error: Exception) -> str:
     innermost = re.split(r"Exception encountered:|Error encountered during deserialization:", str(error))[-1]
     lines = [line.strip() for line in re.sub(r"\x1b\[\d+m", "", innermost).splitlines()]
     told = [line for line in lines if line and not line.startswith("Exception encountered when")]
-    text = (told[0] if told else type(error).__name__)[:300]
+    # "Example error message for object <Dense …>:" and then, on a line of its own, the message.
+    text = (" ".join(told[: 1 + told[0].endswith(":")]) if told else type(error).__name__)[:300]
     return text if text.endswith(".") else f"{text}."

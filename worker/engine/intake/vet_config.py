@@ -109,7 +109,7 @@ class _Check:
         if class_name(node) in (*allowlist.MODELS, "Model"):
             self.model(node, where)
         else:
-            self._object(node, "layer", where)
+            self._object(with_module(node), "layer", where)
             _check_input(node, where)
         for use in _list(node.get("inbound_nodes", []), where):
             self._check_use(use, where)
@@ -203,6 +203,12 @@ def class_name(node: Mapping[str, Json]) -> str:
     """The class that an object names, or '' where that is no text."""
     name = node.get("class_name")
     return name if isinstance(name, str) else ""
+
+
+def with_module(node: Mapping[str, Json]) -> Mapping[str, Json]:
+    """A member of a graph with the module of its operation, where it is one that an HDF5 file names without it."""
+    guessed = allowlist.module_in_hdf5(class_name(node), node.get("config")) if node.get("module") is None else None
+    return {**node, "module": guessed} if guessed else node
 
 
 def _refuse_class(name: str, module: str | None, where: str) -> None:
