@@ -1,0 +1,83 @@
+"""Idempotency-Keys: one answer for each, whoever dies on the way."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import update
+
+from app.domain.errors import IdempotencyInFlightError, IdempotencyMismatchError
+from app.services import idempotency
+from app.services.context import Services
+from app.services.idempotency import StoredAnswer
+from app.storage.database import now
+from app.storage.tables import IdempotencyRow, ProjectRow
+
+ANSWER = StoredAnswer(status=201, headers={"Location": "/v1/models/m"}, body='{"id": "m"}')
+
+
+def test_the_same_request_gets_the_first_answer_again(services: Services) -> None:
+    assert _begin(services) is None
+    idempotency.complete(services, "default", key="k", answer=ANSWER)
+    assert _begin(services) == ANSWER
+    assert _begin(services) == ANSWER
+
+
+def test_another_request_with_the_same_key_is_refused(services: Services) -> None:
+    _begin(services)
+    with pytest.raises(IdempotencyMismatchError):
+        _begin(services, fingerprint="other")
+    idempotency.complete(services, "default", key="k", answer=ANSWER)
+    with pytest.raises(IdempotencyMismatchError):
+        _begin(services, fingerprint="other")
+
+
+def test_a_request_that_is_being_answered_is_not_begun_again(services: Services) -> None:
+    _begin(services)
+    with pytest.raises(IdempotencyInFlightError):
+        _begin(services)
+
+
+def test_a_key_is_free_again_when_its_request_made_nothing(services: Services) -> None:
+    _begin(services)
+    idempotency.forget(services, "default", key="k")
+    assert _begin(services, fingerprint="other") is None
+
+
+def test_a_key_that_has_its_answer_is_not_forgotten(services: Services) -> None:
+    _begin(services)
+    idempotency.complete(services, "default", key="k", answer=ANSWER)
+    idempotency.forget(services, "default", key="k")
+    assert _begin(services) == ANSWER
+
+
+def test_the_key_of_a_process_that_died_is_taken_over_by_one(services: Services) -> None:
+    _begin(services)
+    with services.db.begin() as session:
+        session.execute(update(IdempotencyRow).values(created_at=now() - 61))
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = sorted(threads.map(lambda _: _outcome(services), range(4)))
+    assert outcomes == ["go on", "in flight", "in flight", "in flight"]
+
+
+def test_of_many_requests_at_once_one_goes_on(services: Services) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = sorted(threads.map(lambda _: _outcome(services), range(8)))
+    assert outcomes == ["go on", *["in flight"] * 7]
+
+
+def test_keys_of_two_projects_have_nothing_to_do_with_each_other(services: Services) -> None:
+    with services.db.begin() as session:
+        session.add(ProjectRow(id="another", created_at=0))
+    assert _begin(services) is None
+    assert idempotency.begin(services, "another", key="k", fingerprint="g") is None
+
+
+def _begin(services: Services, *, fingerprint: str = "f") -> StoredAnswer | None:
+    return idempotency.begin(services, "default", key="k", fingerprint=fingerprint)
+
+
+def _outcome(services: Services) -> str:
+    try:
+        return "go on" if _begin(services) is None else "answered"
+    except IdempotencyInFlightError:
+        return "in flight"

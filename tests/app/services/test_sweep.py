@@ -1,0 +1,209 @@
+"""Sweeping: dead workers, lost hints, old records; by several sweepers at once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app.domain.dataset import DatasetOptions
+from app.domain.model import ModelOptions
+from app.domain.worker import WorkerCapabilities
+from app.services import claims, datasets, history, idempotency, jobs, models, workers
+from app.services.context import Services
+from app.services.idempotency import StoredAnswer
+from app.services.sweep import sweep
+from app.storage.database import now
+from app.storage.tables import DatasetRow, IdempotencyRow, JobRow, ModelRow, WorkerRow
+
+
+def test_nothing_to_do_is_nothing_done(services: Services, bell: Any) -> None:
+    result = sweep(services)
+    assert (result.taken_back, result.decided, result.rung) == (0, 0, 0)
+    assert bell.rings == []
+
+
+def test_a_job_whose_worker_died_waits_again_and_is_rung_at_once(world: Any, services: Services, bell: Any) -> None:
+    claim = world.claim()
+    world.expire(JobRow, claim.identifier)
+    bell.rings.clear()
+    assert sweep(services).taken_back == 1
+    job = world.get(claim)
+    assert (job.status, job.attempt.lease_expires_at, job.stage) == ("queued", None, None)
+    assert bell.rings == [("train", claim.identifier, "cpu")]
+    assert world.claim(job).attempt == 2
+
+
+def test_a_living_worker_is_left_alone(world: Any, services: Services) -> None:
+    claim = world.claim()
+    assert sweep(services).taken_back == 0
+    assert claims.renew(services, claim)
+
+
+def test_the_third_lost_attempt_fails_the_job(world: Any, services: Services) -> None:
+    job = world.job()
+    for lost in range(1, 4):
+        world.claim(job)
+        world.expire(JobRow, job.id)
+        sweep(services)
+        assert world.get(job).status == ("queued" if lost < 3 else "failed")
+    error = world.get(job).error
+    assert error is not None
+    assert (error.error_class, error.code, error.retryable) == ("platform", "worker_lost", True)
+    assert _events(services, job)[-1].type == "completed"
+
+
+def test_released_attempts_do_not_count_among_the_lost(world: Any, services: Services) -> None:
+    job = world.job()
+    for _ in range(4):
+        claims.release(services, world.claim(job), charge_attempt=False)
+    for _ in range(2):
+        world.claim(job)
+        world.expire(JobRow, job.id)
+        sweep(services)
+    assert world.get(job).status == "queued"
+
+
+def test_a_job_to_be_cancelled_whose_worker_died_is_cancelled(world: Any, services: Services) -> None:
+    claim = world.claim()
+    jobs.request_cancel(services, "default", claim.identifier)
+    world.expire(JobRow, claim.identifier)
+    sweep(services)
+    assert world.get(claim).status == "cancelled"
+
+
+def test_of_many_sweepers_one_takes_a_job_back(world: Any, services: Services, bell: Any) -> None:
+    running = [world.claim() for _ in range(4)]
+    for claim in running:
+        world.expire(JobRow, claim.identifier)
+    bell.rings.clear()
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda _: sweep(services), range(4)))
+    assert sum(result.taken_back for result in results) == 4
+    assert sorted(ring[1] for ring in bell.rings) == sorted(claim.identifier for claim in running)
+    for claim in running:
+        assert [event.data["status"] for event in _events(services, claim.job)] == ["queued", "running", "queued"]
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+def test_a_check_whose_worker_died_waits_again_and_in_the_end_fails(
+    world: Any, services: Services, bell: Any, lost: int
+) -> None:
+    job = world.job(model=world.file().id, training_file=world.file("a.zip").id)
+    for _ in range(lost):
+        assert claims.claim_model(services, job.model_id, worker="w")
+        assert claims.claim_dataset(services, job.dataset_id, worker="w")
+        world.expire(ModelRow, job.model_id)
+        world.expire(DatasetRow, job.dataset_id)
+        bell.rings.clear()
+        assert sweep(services).taken_back == 2
+    if lost == 1:
+        assert set(bell.rings) == {("register", job.model_id, "prepare"), ("validate", job.dataset_id, "prepare")}
+        assert world.get(job).status == "validating_files"
+        return
+    model = models.get(services, "default", job.model_id)
+    assert model.error is not None
+    assert (model.status, model.error.code) == ("failed", "worker_lost")
+    failed = world.get(job)
+    assert failed.error is not None
+    assert (failed.status, failed.error.error_class, failed.error.retryable) == ("failed", "platform", True)
+
+
+# === Hints ===
+
+
+def test_a_hint_that_got_nowhere_is_sent_by_the_next_sweep(world: Any, services: Services, bell: Any) -> None:
+    request = world.request()
+    bell.answers = False
+    job = jobs.submit(services, "default", request)
+    assert sweep(services).rung == 0
+    bell.answers = True
+    assert sweep(services).rung == 1
+    assert bell.rings[-1] == ("train", job.id, "cpu")
+    assert sweep(services).rung == 0
+
+
+def test_old_hints_are_sent_again_and_fresh_ones_are_not(world: Any, services: Services, bell: Any) -> None:
+    job = world.job()
+    model = models.register(services, "default", file_id=world.file().id, name=None, options=ModelOptions())
+    file_id = world.file("a.zip").id
+    dataset = datasets.create(services, "default", file_id=file_id, name=None, options=DatasetOptions())
+    bell.rings.clear()
+    assert sweep(services).rung == 0
+    for row, identifier in ((JobRow, job.id), (ModelRow, model.id), (DatasetRow, dataset.id)):
+        world.set(row, identifier, rung_at=now() - 31)
+    assert sweep(services).rung == 3
+    assert sorted(bell.rings) == [
+        ("register", model.id, "prepare"),
+        ("train", job.id, "cpu"),
+        ("validate", dataset.id, "prepare"),
+    ]
+    assert sweep(services).rung == 0
+
+
+def test_what_is_held_or_done_is_not_rung(world: Any, services: Services, bell: Any) -> None:
+    held, done = world.claim(), world.succeed(world.claim())
+    for identifier in (held.identifier, done.id):
+        world.set(JobRow, identifier, rung_at=now() - 1000)
+    bell.rings.clear()
+    assert sweep(services).rung == 0
+
+
+def test_of_many_sweepers_one_rings(world: Any, services: Services, bell: Any) -> None:
+    request = world.request()
+    waiting = [jobs.submit(services, "default", request).id for _ in range(10)]
+    for identifier in waiting:
+        world.set(JobRow, identifier, rung_at=None)
+    bell.rings.clear()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: sweep(services), range(4)))
+    assert sorted(ring[1] for ring in bell.rings) == sorted(waiting)
+
+
+def test_trainings_are_hinted_to_gpus_where_a_live_worker_has_one(world: Any, services: Services, bell: Any) -> None:
+    gpu = WorkerCapabilities(queues=["gpu"], devices=["NVIDIA H200"])
+    workers.announce(services, worker="w1", capabilities=gpu)
+    world.job()
+    assert bell.rings[-1][2] == "gpu"
+    _age(services, WorkerRow, seen_at=now() - 31)
+    world.job()
+    assert bell.rings[-1][2] == "cpu"
+
+
+# === The second net ===
+
+
+def test_a_job_that_was_left_behind_by_its_files_moves_on(world: Any, services: Services, bell: Any) -> None:
+    job = world.job()
+    world.set(JobRow, job.id, status="validating_files")
+    bell.rings.clear()
+    assert sweep(services).decided == 1
+    assert world.get(job).status == "queued"
+    assert bell.rings == [("train", job.id, "cpu")]
+
+
+# === Old records ===
+
+
+def test_old_records_are_forgotten(services: Services) -> None:
+    for key in ("old", "new"):
+        idempotency.begin(services, "default", key=key, fingerprint="f")
+        idempotency.complete(services, "default", key=key, answer=StoredAnswer(201, {}, "{}"))
+    workers.announce(services, worker="w1", capabilities=WorkerCapabilities(queues=["cpu"], devices=["cpu"]))
+    _age(services, IdempotencyRow, created_at=now() - 86_401, where=IdempotencyRow.key == "old")
+    _age(services, WorkerRow, seen_at=now() - 86_401)
+    sweep(services)
+    with services.db.read() as session:
+        assert session.scalars(select(IdempotencyRow.key)).all() == ["new"]
+        assert session.scalars(select(WorkerRow.id)).all() == []
+
+
+def _age(services: Services, row: Any, *, where: Any = None, **values: Any) -> None:
+    from sqlalchemy import true, update
+
+    with services.db.begin() as session:
+        session.execute(update(row).where(true() if where is None else where).values(**values))
+
+
+def _events(services: Services, job: Any) -> Any:
+    return history.events_since(services, "default", job.id, after_number=0)
