@@ -1,0 +1,33 @@
+"""What a forkserver may have done before it forks: import, and nothing else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+REPOSITORY = Path(__file__).parents[3]
+
+PROGRAM = """
+import os
+import worker.engine.preload
+from tensorflow.python.eager import context
+threads = os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ["one"]
+print(len(threads), context.context()._initialized)
+"""
+
+
+def test_preloading_starts_no_thread_and_runs_nothing_in_tensorflow() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**environment, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.stdout == "1 False\n", done.stderr

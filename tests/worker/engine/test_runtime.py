@@ -1,0 +1,71 @@
+"""Seeds, determinism, device and versions."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+
+def test_preparing_makes_every_source_of_chance_repeatable() -> None:
+    import keras
+    import tensorflow as tf
+
+    from worker.engine import runtime
+
+    def draws() -> list[float]:
+        runtime.prepare(11)
+        numbers = [random.random(), float(np.random.rand()), float(tf.random.uniform(()))]  # noqa: S311, NPY002 (seeds of all)
+        return [*numbers, float(keras.random.uniform(()))]
+
+    assert draws() == draws()
+
+
+def test_preparing_makes_tensorflow_deterministic() -> None:
+    from tensorflow.python.framework import config
+
+    from worker.engine import runtime
+
+    runtime.prepare(1)
+    assert config.is_op_determinism_enabled()
+
+
+def test_device_is_the_gpus_name_or_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    from worker.engine import runtime
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
+    assert runtime.device_name() == "cpu"
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: {"device_name": "NVIDIA H200"})
+    assert runtime.device_name() == "NVIDIA H200"
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: {})
+    assert runtime.device_name() == "gpu"
+
+
+def test_memory_of_every_gpu_grows_as_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    from worker.engine import runtime
+
+    growth: dict[Any, bool] = {"gpu:0": False, "gpu:1": True}
+    changed = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: list(growth))
+    monkeypatch.setattr(tf.config.experimental, "get_memory_growth", growth.__getitem__)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: changed.append((gpu, on)))
+    runtime.prepare(1)
+    assert changed == [("gpu:0", True)]  # setting it again after TensorFlow has started would raise
+
+
+def test_versions_are_those_of_the_installed_packages() -> None:
+    from importlib import metadata
+
+    from worker.engine import runtime
+
+    versions = runtime.versions()
+    assert {name: versions[name] for name in ("keras", "tensorflow", "numpy")} == {
+        name: metadata.version(name) for name in ("keras", "tensorflow", "numpy")
+    }
