@@ -96,7 +96,7 @@ class Picture:
                 Text(text.plain(phase.get("name") or f"phase {index}")),
                 Text(f"unfreeze {text.choice(phase.get('unfreeze', 'none'))}", style="dim"),
                 ProgressBar(total=total, completed=total if complete else done, width=_BAR_WIDTH),
-                Text(f"{done}/{total}"),
+                Text(f"{done}/{total}" + (" early" if complete and done < total else "")),
                 Text(self._figures.get(index, ""), style="cyan"),
             )
         return table

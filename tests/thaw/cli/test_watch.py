@@ -198,7 +198,7 @@ def test_a_phase_that_stopped_early_is_complete(service: FakeService) -> None:
     picture.hear(heard("metrics", phase=at(1, 3, 4), metrics={"loss": 0.25}))
     assert "━" * 24 not in drawn(picture).splitlines()[1]
     picture.hear(heard("phase", phase=at(1, 3, 4), stopped_early=True, proof={"held": True}))
-    assert "3/4" in drawn(picture)
+    assert "3/4 early" in drawn(picture)
     assert "━" * 24 in drawn(picture).splitlines()[1]
 
 

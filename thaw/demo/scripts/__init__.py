@@ -1,0 +1,1 @@
+"""Programs of their own, started by path: plain Keras, and nothing of Thaw's is imported."""
