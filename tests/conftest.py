@@ -61,8 +61,7 @@ class Valkey:
             return connection.recv(65536)
 
 
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
+def _valkey() -> Iterator[Valkey]:
     # The kernel takes no longer paths for sockets than about 100 bytes, and pytest's are long.
     folder = Path(tempfile.mkdtemp(prefix="thaw"))
     server = Valkey(folder)
@@ -70,3 +69,7 @@ def valkey() -> Iterator[Valkey]:
     yield server
     server.kill()
     shutil.rmtree(folder)
+
+
+valkey = pytest.fixture(_valkey, name="valkey")
+shared_valkey = pytest.fixture(_valkey, name="shared_valkey", scope="module")

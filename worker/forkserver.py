@@ -14,8 +14,11 @@ from worker import lifeline
 PID: int | None = None
 """The forkserver's process id; children see by it whether they were orphaned before they could say so."""
 
-if os.environ.get(lifeline.OWNER_VARIABLE) == str(os.getppid()):
+_owner = os.environ.get(lifeline.OWNER_VARIABLE)
+if _owner == str(os.getppid()):
     PID = os.getpid()
     lifeline.die_with_parent()
     # A service manager signals every process of the service at once. The worker ends its children in order.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif _owner:
+    os._exit(0)  # the worker died before we could ask to die with it

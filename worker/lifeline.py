@@ -15,7 +15,10 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (Linux; see `watch_parent` for the others)."""
+    """Have the kernel kill this process when its parent dies (Linux; see `watch_parent` for the others).
+
+    Linux means the thread that started it: threads that start processes must last as long as the worker.
+    """
     if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 

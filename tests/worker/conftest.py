@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -31,7 +32,7 @@ from worker.supervisor import Supervisor
 ENTRIES = Path(__file__).parent / "entries"
 
 
-def eventually(condition: Callable[[], object], *, seconds: float = 10) -> float:
+def eventually(condition: Callable[[], object], *, seconds: float = 30) -> float:
     """Wait until something is true; returns after how many seconds it was. Fails if it does not come true."""
     started = time.monotonic()
     while not condition():
@@ -40,9 +41,19 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10) -> float
     return time.monotonic() - started
 
 
-@pytest.fixture(name="eventually")
+@pytest.fixture(name="eventually", scope="session")
 def _eventually() -> Callable[..., float]:
     return eventually
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether all have ended; a zombie has, and only waits for whoever adopted it."""
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
+@pytest.fixture(name="gone", scope="session")
+def _gone() -> Callable[[list[psutil.Process]], bool]:
+    return gone
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +186,7 @@ def quick_settings(folder: Path, **changed: object) -> Settings:
     return Settings(data_dir=folder, **{**quick, **changed})
 
 
-def _shop(settings: Settings, launcher: Launcher) -> Shop:
+def shop_of(settings: Settings, launcher: Launcher) -> Shop:
     database, bell = FragileDatabase(settings.resolved_database_url()), Bell()
     upgrade(database)
     services = dataclasses.replace(context.build(settings), db=database, doorbell=bell)
@@ -194,20 +205,23 @@ def _shop(settings: Settings, launcher: Launcher) -> Shop:
 def stock(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a model and a dataset that are ready."""
     folder = tmp_path_factory.mktemp("stock") / "data"
-    shop = _shop(quick_settings(folder), launcher)
+    shop = shop_of(quick_settings(folder), launcher)
     assert (shop.model().status, shop.dataset().status) == ("ready", "ready")
     shop.database.close()
     return folder
 
 
-@pytest.fixture
-def open_shop(launcher: Launcher, stock: Path, tmp_path: Path) -> Iterator[Callable[..., Shop]]:
-    """Opens shops with other settings than usual."""
+@pytest.fixture(scope="module")
+def open_shop(
+    launcher: Launcher, stock: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Shop]]:
+    """Opens shops, each on a data folder of its own, with other settings than usual."""
     opened: list[Shop] = []
 
     def open_shop(**changed: object) -> Shop:
-        shutil.copytree(stock, tmp_path / "data")
-        opened.append(_shop(quick_settings(tmp_path / "data", **changed), launcher))
+        data = tmp_path_factory.mktemp("shop") / "data"
+        shutil.copytree(stock, data)
+        opened.append(shop_of(quick_settings(data, **changed), launcher))
         return opened[-1]
 
     yield open_shop

@@ -122,6 +122,14 @@ def _proof(phase: str) -> FreezeProof:
     )
 
 
+def succeed_slowly(order: Order, reporter: Reporter) -> Outcome:
+    """In half a second."""
+    for _ in range(50):
+        reporter.check()
+        time.sleep(0.01)
+    return succeed(order, reporter)
+
+
 def train_for_ever(_order: Order, reporter: Reporter) -> Outcome:
     """Steps of 10 ms until somebody ends it."""
     phase = PhaseProgress(index=1, name="forever", epoch=1, epochs=1)
@@ -249,6 +257,7 @@ def _write(order: Order, name: str, data: bytes) -> None:
 
 BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
     "succeed": succeed,
+    "slow": succeed_slowly,
     "forever": train_for_ever,
     "deaf": ignore_everything,
     "refuse": refuse,

@@ -1,0 +1,287 @@
+"""Real worker processes on a real Valkey server: kills, restarts, signals. No job is lost, none runs twice."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app.domain.job import JobRequest
+from app.domain.spec import Phase
+from app.queue import CeleryDoorbell
+from app.services import jobs, models, workers
+from app.services.context import DEFAULT_PROJECT
+from app.storage.paging import PageQuery
+
+pytestmark = pytest.mark.service
+
+ENTRIES = Path(__file__).parent / "entries"
+SECRETS = {
+    "THAW_API_KEY": "thaw_hunter2",
+    "AWS_SECRET_ACCESS_KEY": "hunter2",
+    "DATABASE_URL": "postgresql://thaw:hunter2@db/thaw",
+}
+Eventually = Callable[..., float]
+
+
+@dataclasses.dataclass
+class RunningWorker:
+    """A worker process with everything that it started."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def family(self) -> list[psutil.Process]:
+        """Its forkserver, resource tracker and children."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self, number: int, *, seconds: float = 8) -> int:
+        """Signal it; returns its exit code. Fails if it takes longer."""
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@dataclasses.dataclass
+class Yard:
+    """A data folder with a broker, on which workers are started."""
+
+    shop: Any
+    valkey: Any
+    environment: dict[str, str]
+    folder: Path
+    running: list[RunningWorker]
+
+    def start(self, queues: str = "cpu") -> RunningWorker:
+        log = self.folder / f"worker-{len(self.running)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fake_worker", queues], env=self.environment, stdout=output, stderr=output
+            )
+        self.running.append(RunningWorker(process, log))
+        return self.running[-1]
+
+    def get(self, job_id: str) -> Any:
+        return self.shop.get(job_id)
+
+    def wait_for(self, status: str, *job_ids: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while {self.get(job_id).status for job_id in job_ids} != {status}:
+            assert time.monotonic() < deadline, self.story(*job_ids)
+            time.sleep(0.02)
+
+    def story(self, *job_ids: str) -> str:
+        states = [(self.get(job_id).status, self.get(job_id).attempt, self.get(job_id).error) for job_id in job_ids]
+        return f"{states}\n" + "\n".join(each.log.read_text() for each in self.running)
+
+
+def _open_yard(open_shop: Callable[..., Any], valkey: Any, gone: Callable[..., bool]) -> Iterator[Yard]:
+    shop = open_shop(redis_url=valkey.url)
+    shop.services = dataclasses.replace(shop.services, doorbell=CeleryDoorbell(shop.services.settings))
+    settings = shop.services.settings
+    names = ("lease_seconds", "heartbeat_seconds", "fence_seconds", "sweep_seconds", "ring_again_seconds")
+    environment = {
+        **os.environ,
+        **SECRETS,
+        "PYTHONPATH": f"{ENTRIES}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "THAW_DATA_DIR": str(settings.data_dir),
+        "THAW_REDIS_URL": valkey.url,
+        "THAW_MIN_FREE_DISK_BYTES": "0",
+        **{f"THAW_{name.upper()}": str(getattr(settings, name)) for name in names},
+    }
+    running: list[RunningWorker] = []
+    yield Yard(shop, valkey, environment, settings.data_dir, running)
+    families = [process for each in running if each.process.poll() is None for process in each.family()]
+    for each in running:
+        each.process.kill()
+        each.process.wait()
+    deadline = time.monotonic() + 3
+    while not gone(families):
+        assert time.monotonic() < deadline, "nothing outlives a killed worker"
+
+
+yard = pytest.fixture(_open_yard, name="yard")
+
+
+def _open_shared_yard(open_shop: Callable[..., Any], shared_valkey: Any, gone: Any) -> Iterator[Yard]:
+    for opened in _open_yard(open_shop, shared_valkey, gone):
+        opened.start("cpu,prepare")
+        yield opened
+
+
+shared_yard = pytest.fixture(_open_shared_yard, name="shared_yard", scope="module")
+# === Work ===
+
+
+def test_hints_reach_a_worker_that_says_what_it_is(shared_yard: Yard) -> None:
+    job_ids = [shared_yard.shop.submit("succeed") for _ in range(3)]
+    shared_yard.wait_for("succeeded", *job_ids)
+    (info,) = workers.live(shared_yard.shop.services)
+    assert (info.queues, info.devices) == (["cpu", "prepare"], ["cpu"])
+    assert info.keras is not None
+    assert info.tensorflow is not None
+    assert {shared_yard.get(job_id).attempt.worker for job_id in job_ids} == {info.id}
+
+
+def test_files_are_checked_while_a_training_runs(shared_yard: Yard) -> None:
+    shop = shared_yard.shop
+    long = [shop.submit("forever") for _ in range(3)]
+    shared_yard.wait_for("running", long[0])
+    request = JobRequest(
+        model=shop.upload("register.keras").id,
+        training_file=shop.upload("validate.npz").id,
+        schedule=[Phase(name="succeed", epochs=1)],
+    )
+    job = jobs.submit(shop.services, DEFAULT_PROJECT, request)
+    assert job.status == "validating_files"
+    shared_yard.wait_for("queued", job.id)
+    statuses = [shared_yard.get(job_id).status for job_id in long]
+    assert statuses == ["running", "queued", "queued"], "one training at a time"
+    for job_id in long:
+        jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
+    shared_yard.wait_for("cancelled", *long)
+    shared_yard.wait_for("succeeded", job.id)
+
+
+def test_no_process_of_a_job_has_a_credential_in_its_environment(shared_yard: Yard, eventually: Eventually) -> None:
+    job_id = shared_yard.shop.submit("forever")
+    eventually(lambda: shared_yard.get(job_id).phase)
+    family = shared_yard.running[0].family()
+    assert len(family) >= 3, "forkserver, resource tracker, training process"
+    for process in family:
+        environment = Path(f"/proc/{process.pid}/environ").read_text()
+        assert "hunter2" not in environment
+        assert shared_yard.valkey.url not in environment
+        assert "PATH=" in environment
+    jobs.request_cancel(shared_yard.shop.services, DEFAULT_PROJECT, job_id)
+    shared_yard.wait_for("cancelled", job_id)
+
+
+# === The broker ===
+
+
+def test_a_killed_broker_neither_stops_what_runs_nor_what_comes_after(shared_yard: Yard) -> None:
+    running = shared_yard.shop.submit("forever")
+    shared_yard.wait_for("running", running)
+    for _ in range(2):
+        shared_yard.valkey.kill()
+        waiting = shared_yard.shop.submit("succeed")
+        shared_yard.valkey.start()
+    assert shared_yard.get(running).status == "running"
+    jobs.request_cancel(shared_yard.shop.services, DEFAULT_PROJECT, running)
+    shared_yard.wait_for("cancelled", running)
+    shared_yard.wait_for("succeeded", waiting)
+    assert shared_yard.get(running).attempt.number == 1
+    after = shared_yard.shop.submit("succeed")
+    shared_yard.wait_for("succeeded", after)
+
+
+def test_an_emptied_broker_loses_no_job(shared_yard: Yard) -> None:
+    long = shared_yard.shop.submit("forever")
+    shared_yard.wait_for("running", long)
+    job_ids = [shared_yard.shop.submit("succeed") for _ in range(5)]
+    assert shared_yard.valkey.command("FLUSHALL") == b"+OK\r\n"
+    jobs.request_cancel(shared_yard.shop.services, DEFAULT_PROJECT, long)
+    shared_yard.wait_for("succeeded", *job_ids)
+    assert {shared_yard.get(job_id).attempt.number for job_id in job_ids} == {1}
+
+
+def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_stops_without_it(yard: Yard) -> None:
+    yard.valkey.kill()
+    worker = yard.start()
+    job_id = yard.shop.submit("succeed")
+    _until_log_says(worker, "Cannot connect")
+    yard.valkey.start()
+    yard.wait_for("succeeded", job_id)
+    running = yard.shop.submit("forever")
+    yard.wait_for("running", running)
+    yard.valkey.kill()
+    worker.end(signal.SIGTERM)
+    assert yard.get(running).status == "queued"
+
+
+# === Death ===
+
+
+def test_a_killed_worker_takes_its_children_along_and_another_finishes_its_job_once(
+    yard: Yard, eventually: Eventually, gone: Callable[..., bool]
+) -> None:
+    first = yard.start()
+    job_id, others = yard.shop.submit("forever"), [yard.shop.submit("slow") for _ in range(3)]
+    eventually(lambda: yard.get(job_id).phase)
+    family = first.family()
+    work = yard.shop.services.settings.work_dir()
+    assert (work / f"{job_id}-1").is_dir()
+    first.process.kill()
+    first.process.wait()
+    eventually(lambda: gone(family), seconds=2)
+
+    second = yard.start()
+    eventually(lambda: yard.get(job_id).attempt.number == 2)
+    assert not (work / f"{job_id}-1").exists(), "what the dead one left is removed"
+    eventually(lambda: any(yard.get(other).status == "running" for other in [job_id, *others]))
+    second.process.kill()
+    second.process.wait()
+
+    yard.start()
+    jobs.request_cancel(yard.shop.services, DEFAULT_PROJECT, job_id)
+    yard.wait_for("succeeded", *others)
+    yard.wait_for("cancelled", job_id)
+    made = models.list_page(yard.shop.services, DEFAULT_PROJECT, PageQuery(limit=100)).items
+    results = sorted(str(yard.get(other).result_model_id) for other in others)
+    assert sorted(model.id for model in made if model.job_id) == results, "one result each"
+
+
+def test_a_worker_that_is_killed_while_it_starts_leaves_nothing_behind(
+    yard: Yard, eventually: Eventually, gone: Callable[..., bool]
+) -> None:
+    worker = yard.start()
+    eventually(worker.family)
+    family = worker.family()
+    worker.process.kill()
+    eventually(lambda: gone(family))
+
+
+# === Stopping ===
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT], [signal.SIGHUP]])
+def test_a_signal_gives_the_job_back_for_free_and_leaves_nothing_behind(
+    yard: Yard, eventually: Eventually, gone: Callable[..., bool], numbers: list[int]
+) -> None:
+    worker = yard.start()
+    job_id = yard.shop.submit("deaf")
+    eventually(lambda: yard.get(job_id).stage)
+    family = worker.family()
+    for number in numbers[:-1]:  # somebody is impatient
+        worker.process.send_signal(number)
+        eventually(lambda: "Warm shutdown" in worker.log.read_text())
+    assert worker.end(numbers[-1]) == 0, worker.log.read_text()
+    eventually(lambda: gone(family), seconds=1)
+    job = yard.get(job_id)
+    assert (job.status, job.attempt.lease_expires_at) == ("queued", None)
+    assert list(yard.shop.services.settings.work_dir().iterdir()) == []
+    assert "Traceback" not in worker.log.read_text()
+
+
+def test_a_worker_stops_although_the_broker_hangs(yard: Yard) -> None:
+    worker = yard.start()
+    job_id = yard.shop.submit("forever")
+    yard.wait_for("running", job_id)
+    yard.valkey.signal(signal.SIGSTOP)
+    worker.end(signal.SIGTERM)
+    yard.valkey.signal(signal.SIGCONT)
+    assert yard.get(job_id).status == "queued"
+
+
+def _until_log_says(worker: RunningWorker, words: str, *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while words not in worker.log.read_text():
+        assert time.monotonic() < deadline, worker.log.read_text()
+        time.sleep(0.02)
