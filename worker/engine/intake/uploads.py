@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common import global_state  # no public way to drop variables that wait for their values
 
 from app.domain.errors import SourceError
 from worker.engine import graph
@@ -24,8 +25,7 @@ FREE_SIDE = 128
 
 def open_model(vetted: Vetted, scratch: Path, *, max_parameters: int) -> keras.Model:
     """Build the model and load its weights. Raises `SourceError`."""
-    _check_size(_built_without_memory(vetted.config), max_parameters)
-    model = _built(vetted.config)
+    model = _sized(vetted.config, max_parameters)
     _load_weights(model, vetted, scratch)
     for path, layer in graph.leaves(model):
         settle(layer)
@@ -46,10 +46,18 @@ def example_batch(model: keras.Model, size: int = 2) -> np.ndarray[Any, Any]:
 # === Size ===
 
 
-def _built_without_memory(config: Mapping[str, Any]) -> keras.Model:
-    """The model with variables that have shapes and no values: forty thousand million weights take no memory."""
-    with keras.StatelessScope(initialize_variables=False):
-        return _built(config)
+def _sized(config: Mapping[str, Any], max_parameters: int) -> keras.Model:
+    """The model, whose variables got memory only after they were counted."""
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = _built(config)
+        _check_size(model, max_parameters)
+        with keras.StatelessScope():
+            pass  # leaving it gives the variables that wait for them their values
+    finally:
+        # Those of a refused model must not wait for the next one that leaves such a scope.
+        global_state.set_global_attribute("uninitialized_variables", [])
+    return model
 
 
 def _built(config: Mapping[str, Any]) -> keras.Model:

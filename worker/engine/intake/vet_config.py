@@ -19,8 +19,8 @@ MAX_NODES = 500_000
 MAX_TEXT = 4096
 MAX_NAME = 200
 MAX_INTEGER = 2**53
-MAX_INPUT_NUMBERS = 2**28
-"""Numbers in one example: 1 GiB in float32."""
+MAX_INPUT_NUMBERS = 2**26
+"""Numbers in one example: 256 MiB in float32."""
 
 Json = Any
 
