@@ -91,10 +91,10 @@ class LocalArtifacts:
     def adopt(self, temporary: Path, sha256: str) -> None:
         """Give a synced temporary file its final name, unless the blob is there already."""
         final = self.path_of(sha256)
-        if final.is_file() and final.stat().st_size == temporary.stat().st_size:
-            return
-        make_folders(final.parent, root=self._folder)
-        temporary.replace(final)
+        if not (final.is_file() and final.stat().st_size == temporary.stat().st_size):
+            make_folders(final.parent, root=self._folder)
+            temporary.replace(final)
+        # Also where it was there already: whoever has just written it may not have come so far.
         sync_folder(final.parent)
 
     def _there(self, sha256: str) -> Path:

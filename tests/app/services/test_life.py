@@ -1,0 +1,225 @@
+"""The life of a job, told by chance: whatever happens in whatever order, it is what the model below says.
+
+The model is a few plain fields; the services and the database must agree with it after every step.
+"""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from app.domain.errors import Failure, InvalidStateTransitionError, LeaseLostError
+from app.domain.states import MAX_ATTEMPTS, TERMINAL, TRANSITIONS
+from app.services import claims, history, jobs, models, reports
+from app.services.sweep import sweep
+from app.storage.paging import PageQuery
+from app.storage.tables import JobRow
+
+FAILURE = Failure(error_class="user", code="x", message="It is broken.")
+
+
+class Life(RuleBasedStateMachine):
+    """One job, its workers, the people who cancel it, and the sweeper."""
+
+    def __init__(self, world: Any) -> None:
+        super().__init__()
+        self.world, self.services = world, world.services
+        self.status = "queued"
+        self.undecided = set[str]()
+        self.holder: claims.JobClaim | None = None
+        self.stale: list[claims.JobClaim] = []
+        self.attempts = self.lost = self.epochs = 0
+        self.cancel_wanted = False
+        self.seen = list[str]()
+
+    # === How it begins ===
+
+    @initialize(from_files=st.booleans())
+    def submit(self, from_files: bool) -> None:
+        if from_files:
+            changes = {"model": self.world.file().id, "training_file": self.world.file("a.zip").id}
+            self.status, self.undecided = "validating_files", {"model", "dataset"}
+        else:
+            changes = {}
+        self.job = self.world.job(**changes)
+
+    # === Its files ===
+
+    @precondition(lambda self: "model" in self.undecided)
+    @rule(good=st.booleans())
+    def decide_model(self, good: bool) -> None:
+        claim = claims.claim_model(self.services, self.job.model_id, worker="p")
+        assert claim is not None
+        if good:
+            reports.finish_model(self.services, claim, info=self.world.info(), canonical=[])
+        else:
+            reports.fail_model(self.services, claim, FAILURE)
+        self._decided("model", good=good)
+
+    @precondition(lambda self: "dataset" in self.undecided)
+    @rule()
+    def decide_dataset(self) -> None:
+        self.world.finish_dataset(self.job.dataset_id)
+        self._decided("dataset", good=True)
+
+    def _decided(self, which: str, *, good: bool) -> None:
+        self.undecided.remove(which)
+        if self.status == "validating_files":
+            if not good:
+                self.status = "failed"
+            elif not self.undecided:
+                self.status = "queued"
+
+    # === Its workers ===
+
+    @rule()
+    def claim(self) -> None:
+        claim = claims.claim_job(self.services, self.job.id, worker="w")
+        assert (claim is not None) is (self.status == "queued")
+        if claim is not None:
+            self.attempts += 1
+            assert claim.attempt == self.attempts
+            self.holder, self.status, self.epochs = claim, "running", 0
+
+    @precondition(lambda self: self.holder)
+    @rule(twice=st.booleans())
+    def train_an_epoch(self, twice: bool) -> None:
+        self.epochs += 1
+        for _ in range(2 if twice else 1):
+            reports.progress(self.services, self.holder, [self.world.epoch(self.epochs)], checkpoints={})
+        assert claims.renew(self.services, self.holder)
+
+    @precondition(lambda self: self.holder)
+    @rule(how=st.sampled_from(["succeeded", "failed", "cancelled"]))
+    def end(self, how: str) -> None:
+        if how == "succeeded":
+            self.world.succeed(self.holder)
+        elif how == "failed":
+            reports.fail_job(self.services, self.holder, FAILURE)
+        else:
+            reports.cancel_job(self.services, self.holder)
+        self._let_go(how)
+
+    @precondition(lambda self: self.holder)
+    @rule(charge=st.booleans())
+    def release(self, charge: bool) -> None:
+        claims.release(self.services, self.holder, charge_attempt=charge)
+        self._attempt_ended(lost=charge)
+
+    @precondition(lambda self: self.holder)
+    @rule()
+    def die(self) -> None:
+        """The worker is not heard of; the row says running until somebody sweeps."""
+        self.world.expire(JobRow, self.job.id)
+        self._let_go("running")
+
+    def _let_go(self, status: str) -> None:
+        assert self.holder is not None
+        self.stale.append(self.holder)
+        self.holder, self.status = None, status
+
+    def _attempt_ended(self, *, lost: bool) -> None:
+        if self.holder:
+            self.stale.append(self.holder)
+        self.holder = None
+        if self.cancel_wanted:
+            self.status = "cancelled"
+        elif lost and self.lost + 1 >= MAX_ATTEMPTS:
+            self.status = "failed"
+        else:
+            self.status, self.lost = "queued", self.lost + int(lost)
+
+    @precondition(lambda self: self.stale)
+    @rule(data=st.data(), write=st.sampled_from(["renew", "progress", "succeed", "fail", "cancel", "release"]))
+    def write_though_it_is_lost(self, data: Any, write: str) -> None:
+        claim = data.draw(st.sampled_from(self.stale))
+        with pytest.raises(LeaseLostError):
+            {
+                "renew": lambda: claims.renew(self.services, claim),
+                "progress": lambda: reports.progress(self.services, claim, [self.world.epoch(9)], checkpoints={}),
+                "succeed": lambda: self.world.succeed(claim),
+                "fail": lambda: reports.fail_job(self.services, claim, FAILURE),
+                "cancel": lambda: reports.cancel_job(self.services, claim),
+                "release": lambda: claims.release(self.services, claim, charge_attempt=True),
+            }[write]()
+
+    # === Everybody else ===
+
+    @rule()
+    def sweep(self) -> None:
+        sweep(self.services)
+        if self.status == "running" and self.holder is None:
+            self._attempt_ended(lost=True)
+
+    @rule()
+    def cancel(self) -> None:
+        if self.status in {"succeeded", "failed"}:
+            with pytest.raises(InvalidStateTransitionError):
+                jobs.request_cancel(self.services, "default", self.job.id)
+            return
+        jobs.request_cancel(self.services, "default", self.job.id)
+        self.cancel_wanted = True
+        if self.status != "running":
+            self.status = "cancelled"
+
+    # === What always holds ===
+
+    @invariant()
+    def the_row_is_as_told(self) -> None:
+        job = self.world.get(self.job)
+        assert job.status == self.status
+        assert job.attempt.number == self.attempts
+        assert (job.finished_at is not None) is (self.status in TERMINAL)
+        assert (job.error is not None) is (self.status == "failed")
+        if not self.seen or self.seen[-1] != self.status:
+            self.seen.append(self.status)
+
+    @invariant()
+    def statuses_follow_each_other_as_the_table_says(self) -> None:
+        for old, new in zip(self.seen, self.seen[1:], strict=False):
+            # One step of a rule may be two moves, of which the second one alone is seen.
+            assert new in TRANSITIONS[old] or any(new in TRANSITIONS[between] for between in TRANSITIONS[old])
+
+    @invariant()
+    def the_history_has_no_gaps_and_ends_once(self) -> None:
+        told = history.events_since(self.services, "default", self.job.id, after_number=0)
+        assert [event.number for event in told] == list(range(1, len(told) + 1))
+        ends = [event.number for event in told if event.type == "completed"]
+        assert ends == ([told[-1].number] if self.status in TERMINAL else [])
+        assert [event.data["status"] for event in told if event.type in {"status", "completed"}][-1] == self.status
+
+    @invariant()
+    def epochs_are_those_of_the_last_attempt(self) -> None:
+        page = history.metrics(self.services, "default", self.job.id, PageQuery(limit=100, order="asc"))
+        assert [row.number for row in page.items] == list(range(1, self.epochs + 1))
+
+    @invariant()
+    def there_is_one_result_if_it_succeeded_and_none_otherwise(self) -> None:
+        made = models.list_page(self.services, "default", PageQuery(limit=100), status="ready").items
+        results = [model.id for model in made if model.job_id == self.job.id]
+        expected = self.world.get(self.job).result_model_id
+        assert results == ([] if expected is None else [expected])
+        assert (expected is not None) is (self.status == "succeeded")
+
+
+def test_a_life_told_by_chance_is_what_the_model_says(world: Any) -> None:
+    run_state_machine_as_test(
+        lambda: Life(world),
+        settings=settings(
+            max_examples=12,
+            stateful_step_count=15,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,150 @@
+"""Plans: what would happen, in full, and what is worth knowing before."""
+
+from typing import Any
+
+import pytest
+
+from app.domain.dataset import SplitInfo
+from app.domain.errors import InvalidRequestError
+from app.domain.job import Plan
+from app.domain.model import LayerRow
+from app.services import jobs, models
+from app.services.context import Services
+from app.storage.paging import PageQuery
+
+HEAD = {"name": "head", "unfreeze": "none", "epochs": 4, "optimizer": {"type": "sgd", "learning_rate": 0.01}}
+ALL = {"name": "all", "unfreeze": "all", "epochs": 16, "optimizer": {"type": "sgd", "learning_rate": 0.0001}}
+
+
+def test_the_textbook_job_in_full(world: Any) -> None:
+    plan = _plan(world)
+    assert plan.cut_layer == "dense_2"
+    assert plan.dropped_layers == ["out"]
+    assert plan.output == "sigmoid: 'b' against 'a'"
+    head, everything = plan.phases
+    assert (head.name, head.epochs, head.optimizer, head.learning_rate) == ("head", 4, "sgd", 0.01)
+    assert (head.unfrozen_layers, head.frozen_layers, head.trainable_backbone_parameters) == ([], 2, 0)
+    assert everything.unfrozen_layers == ["dense_1", "dense_2"]
+    assert (everything.frozen_layers, everything.trainable_backbone_parameters) == (0, 40)
+    assert plan.warnings == []
+
+
+def test_the_spec_of_a_plan_says_no_default(world: Any) -> None:
+    plan = _plan(world, seed=7, schedule=[{"epochs": 2}])
+    assert plan.spec.seed == 7
+    assert plan.spec.schedule[0].name == "phase-1"
+    assert plan.spec.schedule[0].optimizer.learning_rate == 0.01
+
+
+def test_a_branch_that_the_cut_does_not_need_is_dropped(world: Any) -> None:
+    rows = [_row(0, "in"), _row(1, "left", inputs=[0]), _row(2, "right", inputs=[0]), _row(3, "join", inputs=[1, 2])]
+    plan = _plan(world, model=world.model(world.info(layers=rows)).id, cut={"layer": "right"})
+    assert (plan.cut_layer, plan.dropped_layers) == ("right", ["left", "join"])
+    assert plan.phases[1].unfrozen_layers == ["right"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "output"),
+    [
+        ({"task": "single_label", "classes": ["a", "b", "c"]}, "softmax over 3 classes"),
+        ({"task": "regression", "classes": None}, "linear: 1 number"),
+        ({"task": "regression", "classes": None, "targets": 3}, "linear: 3 numbers"),
+    ],
+)
+def test_the_output_layer_is_told_in_words(world: Any, changes: dict[str, Any], output: str) -> None:
+    assert _plan(world, training_file=world.dataset(world.data_info(**changes)).id).output == output
+
+
+def test_a_plan_makes_nothing(world: Any, services: Services, bell: Any) -> None:
+    request = world.request()
+    bell.rings.clear()
+    jobs.plan(services, "default", request)
+    assert jobs.list_page(services, "default", PageQuery()).items == []
+    assert bell.rings == []
+
+
+def test_a_plan_is_refused_as_the_job_would_be(world: Any, services: Services) -> None:
+    request = world.request(cut={"layer": "nowhere"}, training_file="ds-unknown")
+    for call in (jobs.plan, jobs.submit):
+        with pytest.raises(InvalidRequestError) as caught:
+            call(services, "default", request)
+        assert {problem.pointer for problem in caught.value.problems} == {"/cut/layer", "/training_file"}
+
+
+def test_a_plan_needs_what_is_ready(world: Any, services: Services) -> None:
+    file = world.file()
+    for model in (file.id, world.job(model=file.id).model_id):
+        with pytest.raises(InvalidRequestError) as caught:
+            _plan(world, model=model)
+        (problem,) = caught.value.problems
+        assert (problem.pointer, problem.code) == ("/model", "not_ready")
+    world.finish_model(models.list_page(services, "default", PageQuery(), status="validating").items[0].id)
+    assert _plan(world, model=file.id).cut_layer == "dense_2"
+
+
+# === Warnings ===
+
+
+def test_a_learning_rate_that_does_not_fall_when_layers_are_unfrozen(world: Any) -> None:
+    fast = {**ALL, "optimizer": {"type": "sgd", "learning_rate": 0.01}}
+    (warning,) = _plan(world, schedule=[HEAD, fast]).warnings
+    assert "Phase 'all' unfreezes 2 more layers" in warning
+    assert "0.01 is not below the 0.01 of 'head'" in warning
+
+
+def test_rates_are_compared_only_where_layers_are_added_and_optimizers_are_alike(world: Any) -> None:
+    adam = {**ALL, "optimizer": {"type": "adam", "learning_rate": 0.01}}
+    again = {**ALL, "name": "again"}
+    assert _plan(world, schedule=[HEAD, adam]).warnings == []
+    assert _plan(world, schedule=[HEAD, ALL, again]).warnings == []
+
+
+def test_many_weights_on_few_examples(world: Any) -> None:
+    rows = [_row(0, "in"), _row(1, "big", parameters=200_001), _row(2, "out")]
+    model = world.model(world.info(layers=rows)).id
+    (warning,) = _plan(world, model=model).warnings
+    assert "Phase 'all' trains 200,001 weights of the backbone on 200 examples" in warning
+    assert _plan(world, model=model, schedule=[HEAD]).warnings == []
+
+
+def test_a_batch_that_is_larger_than_the_training_split(world: Any) -> None:
+    (warning,) = _plan(world, batch_size=201).warnings
+    assert "batch_size 201 is larger than the training split of 200" in warning
+    assert _plan(world, batch_size=200).warnings == []
+
+
+def test_a_dataset_that_is_too_small(world: Any) -> None:
+    small = SplitInfo(examples=64, class_counts={"a": 60, "b": 4})
+    splits = {"train": small, "validation": small, "test": small}
+    warnings = _plan(world, training_file=world.dataset(world.data_info(splits=splits)).id).warnings
+    assert any("Class 'b' has only 4 training examples" in warning for warning in warnings)
+    assert any("test split has 64 examples" in warning for warning in warnings)
+
+
+def test_examples_that_stand_in_more_than_one_split(world: Any) -> None:
+    data = world.dataset(world.data_info(duplicates_across_splits=3)).id
+    (warning,) = _plan(world, training_file=data).warnings
+    assert "3 examples stand in more than one split" in warning
+
+
+def test_frozen_layers_of_a_random_backbone(world: Any) -> None:
+    (warning,) = _plan(world, backbone_weights="random").warnings
+    assert "phase 'head' keeps 2 layers frozen" in warning
+    assert _plan(world, backbone_weights="random", schedule=[ALL]).warnings == []
+
+
+def _plan(world: Any, **changes: Any) -> Plan:
+    return jobs.plan(world.services, "default", world.request(**changes))
+
+
+def _row(index: int, path: str, **changes: Any) -> LayerRow:
+    values = {
+        "index": index,
+        "path": path,
+        "class_name": "Dense" if index else "InputLayer",
+        "output_shape": [None, 4],
+        "parameters": 20 if index else 0,
+        "has_weights": index > 0,
+        "legal_cut": index > 0,
+    }
+    return LayerRow(**{**values, **changes})
