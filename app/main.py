@@ -37,6 +37,7 @@ from app.storage.database import upgrade
 SHUTDOWN_SECONDS = 3
 """How long requests may take to end; open streams are told to, and would otherwise hold the process for ever."""
 BACKLOG = 2048
+LISTEN_HELP = "Set THAW_PORT to another port (0 picks a free one), THAW_HOST to an address of this machine."
 
 
 class Api(FastAPI):
@@ -132,14 +133,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     configure_logging()
     settings = Settings()
-    listener = _inherited(options.fd) if options.fd is not None else _listen(settings.host, settings.port)
+    try:
+        listener = _inherited(options.fd) if options.fd is not None else listen(settings.host, settings.port)
+    except OSError as error:
+        parser.exit(1, f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}. {LISTEN_HELP}\n")
     with listener:
         serve(settings, listener)
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve on a socket that listens already."""
-    app = create_app(settings)
+    server_for(create_app(settings), listener).run(sockets=[listener])
+
+
+def server_for(app: FastAPI, listener: socket.socket) -> Server:
+    """Uvicorn for `app`: no access log, as the application keeps its own, and no trust in proxies' headers."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -147,22 +155,24 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         server_header=False,
         proxy_headers=False,
         ws="none",
-        backlog=BACKLOG,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    Server(config, app=app, url=_url(listener)).run(sockets=[listener])
+    return Server(config, app=app, url=_url(listener))
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0: on any free one."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    listener = socket.socket(family, kind, protocol)
-    # Connections of a service that just ended do not keep the port.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
-    listener.listen(BACKLOG)
-    return listener
+    with contextlib.ExitStack() as on_failure:
+        listener = on_failure.enter_context(socket.socket(family, kind, protocol))
+        # Connections of a service that just ended do not keep the port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        on_failure.pop_all()
+        return listener
 
 
 def _inherited(descriptor: int) -> socket.socket:

@@ -55,6 +55,11 @@ class Streams:
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def listener_count(self) -> int:
+        """How many streams are open."""
+        return sum(len(listeners) for listeners in self._listeners.values())
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch for news until the block ends."""

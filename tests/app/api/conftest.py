@@ -3,10 +3,13 @@
 import dataclasses
 import hashlib
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -16,7 +19,7 @@ from app.domain.dataset import DatasetInfo, PreviewExample, SplitInfo
 from app.domain.model import LayerRow, SourceInfo
 from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseProgress, Progress, StageStarted
 from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
-from app.main import create_app
+from app.main import create_app, listen, server_for
 from app.services import claims, reports
 from app.services.claims import JobClaim
 from app.services.context import Services
@@ -48,7 +51,7 @@ class FakeDoorbell:
 class Thaw:
     """The service under test: a client with the key, and what a worker would do."""
 
-    def __init__(self, app: FastAPI, client: TestClient, doorbell: FakeDoorbell) -> None:
+    def __init__(self, app: FastAPI, client: httpx2.Client, doorbell: FakeDoorbell) -> None:
         self.app = app
         self.client = client
         self.doorbell = doorbell
@@ -244,13 +247,37 @@ def thaw(settings: Settings) -> Iterator[Thaw]:
     app = create_app(settings)
     headers = {"Authorization": f"Bearer {KEY}"}
     with TestClient(app, base_url="http://127.0.0.1:8420", headers=headers, raise_server_exceptions=False) as client:
-        doorbell = FakeDoorbell()
-        app.state.services = dataclasses.replace(app.state.services, doorbell=doorbell)
-        yield Thaw(app, client, doorbell)
+        yield with_fake_doorbell(app, client)
 
 
 @pytest.fixture
-def client(thaw: Thaw) -> TestClient:
+def live(settings: Settings) -> Iterator[Thaw]:
+    """The same behind a real server on a free loopback port; `live.client.base_url` is where."""
+    app = create_app(settings)
+    with listen("127.0.0.1", 0) as listener:
+        server = server_for(app, listener)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not server.started and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.started
+        headers, url = {"Authorization": f"Bearer {KEY}"}, f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx2.Client(base_url=url, headers=headers, trust_env=False) as client:
+            yield with_fake_doorbell(app, client)
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def with_fake_doorbell(app: FastAPI, client: httpx2.Client) -> Thaw:
+    doorbell = FakeDoorbell()
+    app.state.services = dataclasses.replace(app.state.services, doorbell=doorbell)
+    return Thaw(app, client, doorbell)
+
+
+@pytest.fixture
+def client(thaw: Thaw) -> httpx2.Client:
     return thaw.client
 
 
