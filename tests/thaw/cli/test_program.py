@@ -1,6 +1,7 @@
 """What holds for all commands: options before the command, errors, exit codes, JSON."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import httpx2
 import pytest
 from typer.testing import Result
 
+import thaw
 from tests.thaw.cli.conftest import Run
 from tests.thaw.conftest import FakeService, problem
 
@@ -99,9 +101,9 @@ def test_errors_from_the_service_cannot_command_the_terminal(service: FakeServic
 
 
 def test_the_version_is_printed(run: Run) -> None:
-    assert run("--version").stdout == "thaw 0.1.0\n"
-    assert run("version").stdout == "thaw 0.1.0\n"
-    assert only_json(run("version", "--json")) == {"version": "0.1.0"}
+    assert re.fullmatch(r"thaw \d+[.+]\S+\n", run("--version").stdout)
+    assert run("version").stdout == f"thaw {thaw.__version__}\n"
+    assert only_json(run("version", "--json")) == {"version": thaw.__version__}
 
 
 @pytest.mark.parametrize(
@@ -129,4 +131,4 @@ def test_every_command_explains_itself_with_an_example(run: Run, words: tuple[st
 def test_the_module_is_the_command() -> None:
     words = [sys.executable, "-m", "thaw", "--version"]
     answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    assert answer.stdout == "thaw 0.1.0\n"
+    assert answer.stdout == f"thaw {thaw.__version__}\n"

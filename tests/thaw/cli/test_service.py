@@ -65,6 +65,7 @@ def test_up_and_demo_hand_over_their_options_and_the_exit_code(run: Run, monkeyp
         seen.append(options)
         return 1
 
+    monkeypatch.setattr("thaw.cli.service.find_spec", lambda _: object())
     for name in ("app.standalone", "thaw.demo"):
         fake = ModuleType(name)
         fake.__dict__["main"] = main
