@@ -57,22 +57,21 @@ class _Upgrader:
         return {"module": allowlist.MODEL_MODULES[kind], "class_name": kind, "config": inner, "registered_name": None}
 
     def _with_input(self, layers: list[Config], node: Mapping[str, Json]) -> list[Config]:
-        """Sequential models know their input's shape by an input layer, or only by a note beside the first layer."""
-        if layers[0]["class_name"] in ("InputLayer", *allowlist.MODELS):
+        """Sequential models know their input by an input layer, by a nested model's, or by a note beside a layer."""
+        if layers[0]["class_name"] == "InputLayer":
             return layers
-        shape = _noted_shape(node)
+        inner = _innermost_input(layers[0])
+        shape = inner["batch_shape"] if inner else _noted_shape(node)
         if not isinstance(shape, list) or not shape:
-            name = layers[0]["config"].get("name")
             refuse(
                 "unsupported_model",
-                f"The Sequential model that begins with '{name}' was never built: its input shape is unknown. "
-                "Call it once on data, or begin it with keras.Input(shape=…), and save it again.",
+                f"The Sequential model that begins with '{layers[0]['name']}' was never built: its input shape is "
+                "unknown. Call it once on data, or begin it with keras.Input(shape=…), and save it again.",
             )
-        # With what the file says of the input, an explicit layer computes the same.
-        config = {"batch_shape": [None, *shape[1:]], "dtype": "float32", "name": "input"}
-        taken = {layer["config"].get("name") for layer in layers}
-        config["name"] = "input" if "input" not in taken else "input_layer_of_model"
-        return [_object("layer", "InputLayer", config), *layers]
+        names = {layer["name"] for layer in layers}
+        name = next(name for name in ("input", "model_input", "input_of_model") if name not in names)
+        config = {"batch_shape": [None, *shape[1:]], "dtype": (inner or {}).get("dtype", "float32"), "name": name}
+        return [{**_object("layer", "InputLayer", config), "name": name, "inbound_nodes": []}, *layers]
 
     # === Layers ===
 
@@ -249,6 +248,16 @@ def _object(kind: allowlist.Kind, name: str, config: Config, module: str | None 
         "config": config,
         "registered_name": None,
     }
+
+
+def _innermost_input(layer: Config) -> Config | None:
+    """The config of a nested model's own input layer, if it has one input."""
+    while layer["class_name"] == "Sequential":
+        layer = layer["config"]["layers"][0]
+    if layer["class_name"] == "Functional":
+        entry = layer["config"]["input_layers"][0]
+        layer = next((inner for inner in layer["config"]["layers"] if inner["name"] == entry), layer)
+    return layer["config"] if layer["class_name"] == "InputLayer" and "batch_shape" in layer["config"] else None
 
 
 def _noted_shape(node: Mapping[str, Json]) -> Json:

@@ -128,6 +128,15 @@ def test_an_input_shape_that_is_only_noted_becomes_an_input_layer(beside: str) -
     assert layers[0]["config"]["batch_shape"] == [None, 7]
 
 
+def test_a_nested_model_in_front_lends_its_input(build: Any) -> None:
+    entry = build.layer("InputLayer", "deep", batch_shape=[None, 5], dtype="uint8")
+    inner = build.functional(
+        build.called(entry), build.called(build.layer("Dense", "a", units=2), build.tensor("deep", 5)), output="a"
+    )
+    layers, _ = upgraded(build.sequential(build.sequential(inner | {"name": "inner"}, name="middle")))
+    assert layers[0]["config"] == {"batch_shape": [None, 5], "dtype": "uint8", "name": "input"}
+
+
 def test_a_model_that_was_never_built_is_refused_with_the_way_out() -> None:
     with pytest.raises(SourceError, match=r"never built.*keras\.Input"):
         upgraded(old_sequential(old("Dense", "d", units=2)))

@@ -1,0 +1,73 @@
+import importlib
+
+import pytest
+
+from worker.engine.intake import allowlist
+
+pytestmark = pytest.mark.tensorflow
+
+EXPORTED = [
+    ("keras.layers", allowlist.LAYERS),
+    ("keras.initializers", allowlist.INITIALIZERS),
+    ("keras.regularizers", allowlist.REGULARIZERS),
+    ("keras.constraints", allowlist.CONSTRAINTS),
+    ("keras.activations", allowlist.ACTIVATIONS),
+    *allowlist.OPERATIONS.items(),
+]
+
+
+@pytest.mark.parametrize(("module", "names"), EXPORTED, ids=[module for module, _ in EXPORTED])
+def test_every_name_on_the_list_is_one_of_keras(module: str, names: frozenset[str]) -> None:
+    there = importlib.import_module(module)
+    assert [name for name in sorted(names) if not hasattr(there, name)] == []
+
+
+def test_allowed_classes_are_written_by_keras_under_the_very_names_and_modules_of_the_list() -> None:
+    import keras
+    from keras.src.saving.serialization_lib import serialize_with_public_class
+
+    for kind in ("layer", "initializer", "regularizer", "constraint", "policy"):
+        for name in allowlist.CLASSES[kind]:
+            owner = keras if kind == "policy" else getattr(keras, f"{kind}s")
+            written = serialize_with_public_class(getattr(owner, name, None) or getattr(keras.dtype_policies, name))
+            assert allowlist.module_of(kind, written["class_name"], None) == written["module"], name
+
+
+def test_what_is_known_to_be_dangerous_is_on_no_list() -> None:
+    everything = set().union(*allowlist.CLASSES.values())
+    assert everything.isdisjoint(allowlist.REFUSED)
+    assert everything.isdisjoint({"Wrapper", "Layer", "Pipeline", "Switch", "Cond", "Map", "Scan", "WhileLoop"})
+    assert not any(module.endswith("core") for module in allowlist.OPERATIONS)
+
+
+def test_no_allowed_class_takes_a_function_a_file_or_a_model_of_the_callers_choice() -> None:
+    import inspect
+
+    import keras
+
+    suspicious = {"function", "fn", "filepath", "path", "file", "vocabulary", "module", "model", "call_endpoint"}
+    for name in allowlist.LAYERS:
+        assert suspicious.isdisjoint(inspect.signature(getattr(keras.layers, name).__init__).parameters), name
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "kind"),
+    [
+        ("keras.layers", "", "layer"),
+        ("keras.src.layers.core.dense", "", "layer"),
+        ("tf_keras.src.layers.core.dense", "", "layer"),
+        ("tensorflow.python.keras.layers.core", "", "layer"),
+        ("keras.src.ops.numpy", "", "operation"),
+        ("keras.mixed_precision", "", "policy"),
+        ("keras", "dtype", "policy"),
+        ("keras.utils", "", None),
+        ("mine.layers", "", None),
+        (None, "layer", "layer"),
+        (None, "kernel_initializer", "initializer"),
+        (None, "activity_regularizer", "regularizer"),
+        (None, "bias_constraint", "constraint"),
+        (None, "dtype", "policy"),
+    ],
+)
+def test_what_an_object_is_follows_from_its_module_or_its_place(module: str | None, key: str, kind: str | None) -> None:
+    assert allowlist.kind_of(module, key) == kind
