@@ -3,24 +3,18 @@
 from collections.abc import Sequence
 
 from app.domain.cuts import kept_rows, resolve_cut, select_unfrozen
+from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import CutError, FieldProblem, InvalidRequestError, UserError
-from app.domain.model import LayerRow, Model
+from app.domain.fitting import check_types, choose_rescale, fit_shape
+from app.domain.model import LayerRow, Model, SourceInfo
 from app.domain.spec import CutLayer, Phase, Spec, UnfreezeFrom
 
 
-def problems(spec: Spec, model: Model | None) -> list[FieldProblem]:
-    """Every field that does not fit. A model that is not known yet (`None`, or not ready) is not checked."""
-    if model is None or model.info is None:
-        return []
-    layers = model.info.layers
-    try:
-        last = resolve_cut(layers, spec.cut, model=model.name)
-    except CutError as error:
-        allowed = [row.path for row in layers if row.legal_cut] if isinstance(spec.cut, CutLayer) else None
-        return [_problem("", error, allowed)]
-    backbone = kept_rows(layers, last)
-    found = [_unfreeze_problem(index, phase, backbone) for index, phase in enumerate(spec.schedule)]
-    return [problem for problem in found if problem is not None]
+def problems(spec: Spec, model: Model | None, dataset: Dataset | None) -> list[FieldProblem]:
+    """Every field that does not fit. What is not known yet (`None`, or not ready) is not checked."""
+    source, data = model and model.info, dataset and dataset.info
+    found = _of_layers(spec, source, model.name) if model and source else []
+    return found + (_of_examples(spec, source, data) if source and data else [])
 
 
 def refuse(found: Sequence[FieldProblem]) -> None:
@@ -34,6 +28,30 @@ def refuse(found: Sequence[FieldProblem]) -> None:
         listed = " ".join(f"{problem.pointer}: {problem.message}" for problem in found)
         message = f"{len(found)} fields are wrong. {listed}"
     raise InvalidRequestError(message, param=first.pointer.removeprefix("/").replace("/", "."), problems=found)
+
+
+def _of_layers(spec: Spec, source: SourceInfo, name: str) -> list[FieldProblem]:
+    """An illegal cut; or, as they count from there, selections of phases that select nothing."""
+    try:
+        last = resolve_cut(source.layers, spec.cut, model=name)
+    except CutError as error:
+        allowed = [row.path for row in source.layers if row.legal_cut] if isinstance(spec.cut, CutLayer) else None
+        return [_problem("", error, allowed)]
+    backbone = kept_rows(source.layers, last)
+    found = [_unfreeze_problem(index, phase, backbone) for index, phase in enumerate(spec.schedule)]
+    return [problem for problem in found if problem is not None]
+
+
+def _of_examples(spec: Spec, source: SourceInfo, data: DatasetInfo) -> list[FieldProblem]:
+    """Examples that cannot become what the source takes: by the very rules of the training process."""
+    try:
+        check_types(choose_rescale(spec.preprocessing, source, data), source, data)
+        fit_shape(spec.preprocessing, source, data)
+    except UserError as error:
+        if error.param is not None:
+            return [_problem("", error, None)]
+        return [FieldProblem(pointer="/training_file", code=error.work_code, message=error.message)]
+    return []
 
 
 def _unfreeze_problem(index: int, phase: Phase, backbone: Sequence[LayerRow]) -> FieldProblem | None:

@@ -1,6 +1,7 @@
 """Jobs: submit, plan, look up, cancel."""
 
 import secrets
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
@@ -31,11 +32,11 @@ def submit(services: Services, project: str, request: JobRequest) -> Job:
     """Create a job. Files become a model and a dataset first, while it waits in `validating_files`.
 
     Raises `InvalidRequestError` with every wrong field: references to nothing or to what failed, and, as far as
-    the model is known already, illegal cuts and selections.
+    model and dataset are known already, illegal cuts and selections, and examples that the source cannot take.
     """
     with services.db.begin() as session:
         found = references.find(session, project, request)
-        checks.refuse([*found.problems, *checks.problems(request, _known(found.model))])
+        _refuse(request, found)
         model, dataset, hints = _enter_assets(session, project, found)
         job = _new_job(request, model, dataset, created_at=time_of(session))
         jobs.add(session, project, job, news=_created(job))
@@ -43,8 +44,10 @@ def submit(services: Services, project: str, request: JobRequest) -> Job:
     return job
 
 
-def _known(asset: Model | File | None) -> Model | None:
-    return asset if isinstance(asset, Model) else None
+def _refuse(request: JobRequest, found: References, more: Sequence[FieldProblem] = ()) -> None:
+    model = found.model if isinstance(found.model, Model) else None
+    dataset = found.dataset if isinstance(found.dataset, Dataset) else None
+    checks.refuse([*found.problems, *checks.problems(request, model, dataset), *more])
 
 
 def _enter_assets(session: Session, project: str, found: References) -> tuple[Model, Dataset, list[Hint]]:
@@ -111,7 +114,7 @@ def plan(services: Services, project: str, request: JobRequest) -> Plan:
     """
     with services.db.read() as session:
         found = references.find(session, project, request)
-    checks.refuse([*found.problems, *checks.problems(request, _known(found.model)), *_not_ready(request, found)])
+    _refuse(request, found, _not_ready(request, found))
     assert isinstance(found.model, Model)
     assert isinstance(found.dataset, Dataset)
     return planning.plan(resolve(request, seed=_seed(request)), found.model, found.dataset)

@@ -36,7 +36,7 @@ def decide(session: Session, project: str, job_id: str) -> list[Hint]:
     failure = _unusable("model", job.model, model) or _unusable("training_file", job.training_file, dataset)
     if failure is None and not (model and model.info and dataset and dataset.info):
         return []
-    failure = failure or _unfit(job, model)
+    failure = failure or _unfit(job, model, dataset)
     if failure is not None:
         _fail(session, project, job, failure)
         return []
@@ -72,9 +72,9 @@ def _unusable(field: str, asked_for: str, asset: Model | Dataset | None) -> Fail
     return asset.error.model_copy(update={"message": message, "param": field})
 
 
-def _unfit(job: Job, model: Model | None) -> Failure | None:
+def _unfit(job: Job, model: Model | None, dataset: Dataset | None) -> Failure | None:
     """The failure of a job whose spec does not fit its files, now that they are known."""
-    problems = checks.problems(job.spec, model)
+    problems = checks.problems(job.spec, model, dataset)
     if not problems:
         return None
     first = problems[0]

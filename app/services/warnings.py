@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from app.domain.dataset import DatasetInfo
+from app.domain.fitting import choose_rescale
 from app.domain.job import PhasePlan
 from app.domain.model import SourceInfo
 from app.domain.spec import Phase, ResolvedSpec
@@ -82,14 +83,14 @@ def _preprocessing(spec: ResolvedSpec, source: SourceInfo, data: DatasetInfo) ->
             f"preprocessing.rescale is '{wanted}', but the source was trained with '{source.rescale}': it would see "
             "values that it does not know. Leave it out to use the source's own."
         )
-    rescale = wanted or source.rescale
+    rescale = choose_rescale(spec.preprocessing, source, data)
     low, high = data.value_range
-    if rescale in {"zero_to_one", "minus_one_to_one"} and data.dtype != "uint8" and low >= -1 and high <= 1:
+    if rescale in {"zero_to_one", "minus_one_to_one"} and low >= -1 and high <= 1:
         yield (
             f"The examples lie in [{low:g}, {high:g}] already, and '{rescale}' divides them by 255 or so. "
             "Set preprocessing.rescale to 'none'."
         )
-    if rescale is None and data.dtype == "uint8":
+    if rescale == "zero_to_one" and wanted is None and source.rescale is None:
         yield (
             "Nobody has said how the source wants its inputs, so 8-bit values are scaled to [0, 1]. If it was "
             "trained otherwise, say so in preprocessing.rescale."

@@ -148,3 +148,25 @@ def _row(index: int, path: str, **changes: Any) -> LayerRow:
         "legal_cut": index > 0,
     }
     return LayerRow(**{**values, **changes})
+
+
+def test_a_rescale_that_is_not_the_sources_own(world: Any) -> None:
+    model = world.model(world.info(rescale="minus_one_to_one")).id
+    data = world.dataset(world.data_info(dtype="uint8", value_range=(0.0, 255.0))).id
+    (warning,) = _plan(world, model=model, training_file=data, preprocessing={"rescale": "zero_to_one"}).warnings
+    assert "is 'zero_to_one', but the source was trained with 'minus_one_to_one'" in warning
+    assert _plan(world, model=model, training_file=data).warnings == []
+
+
+def test_examples_that_are_scaled_already(world: Any) -> None:
+    data = world.dataset(world.data_info(value_range=(0.0, 1.0))).id
+    (warning,) = _plan(world, training_file=data, preprocessing={"rescale": "zero_to_one"}).warnings
+    assert "lie in [0, 1] already" in warning
+    assert _plan(world, training_file=data).warnings == []
+
+
+def test_a_source_of_which_nobody_knows_how_it_wants_its_inputs(world: Any) -> None:
+    data = world.dataset(world.data_info(dtype="uint8", value_range=(0.0, 255.0))).id
+    (warning,) = _plan(world, training_file=data).warnings
+    assert "Nobody has said how the source wants its inputs" in warning
+    assert _plan(world, training_file=data, preprocessing={"rescale": "none"}).warnings == []

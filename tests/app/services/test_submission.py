@@ -201,3 +201,30 @@ def test_a_dataset_made_with_options_is_not_taken_for_the_plain_one(world: Any, 
     other = datasets.create(services, "default", file_id=file_id, name="mine", options=options)
     assert other.name == "mine"
     assert world.job(training_file=file_id).dataset_id != other.id
+
+
+def test_examples_that_the_source_cannot_take_are_refused_before_anything_runs(world: Any) -> None:
+    wide = world.dataset(world.data_info(example_shape=[5]))
+    with pytest.raises(InvalidRequestError, match=r"expects examples of the shape \(4\)") as caught:
+        world.job(training_file=wide.id)
+    assert [problem.pointer for problem in caught.value.problems] == ["/training_file"]
+
+
+def test_a_size_that_must_be_chosen_is_asked_for(world: Any) -> None:
+    anything = world.model(world.info(input_shape=[None, None, None, 3]))
+    photos = world.dataset(world.data_info(kind="images", dtype="uint8", example_shape=[None, None, 3]))
+    with pytest.raises(InvalidRequestError) as caught:
+        world.job(model=anything.id, training_file=photos.id)
+    (problem,) = caught.value.problems
+    assert (problem.pointer, problem.code) == ("/preprocessing/image_size", "image_size_needed")
+    job = world.job(model=anything.id, training_file=photos.id, preprocessing={"image_size": [32, 32]})
+    assert job.status == "queued"
+
+
+def test_a_waiting_job_whose_examples_do_not_fit_fails_when_they_are_known(world: Any) -> None:
+    job = _waiting(world)
+    world.finish_model(job.model_id)
+    world.finish_dataset(job.dataset_id, world.data_info(example_shape=[5]))
+    failed = world.get(job)
+    assert failed.error is not None
+    assert (failed.status, failed.error.code, failed.error.param) == ("failed", "unusable_dataset", "training_file")

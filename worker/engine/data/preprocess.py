@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 
 from app.domain.dataset import DatasetInfo
+from app.domain.fitting import Shape, check_types, choose_rescale, fit_shape, takes_whole_numbers
 from app.domain.model import SourceInfo
 from app.domain.spec import Preprocessing, Rescale
-from worker.engine.data.fitting import Shape, check_types, choose_rescale, fit_shape, takes_whole_numbers
 from worker.engine.data.found import Array
 
 SCALES: dict[Rescale, tuple[float, float]] = {
