@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.domain.errors import (
     CapacityError,
@@ -25,7 +26,9 @@ from app.domain.errors import (
     ThawError,
     WorkError,
 )
-from app.queue import TaskName
+
+if TYPE_CHECKING:  # this runs in children too, which have no business with Celery
+    from app.queue import TaskName
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TAIL_BYTES = 64 * 1024
@@ -94,7 +97,7 @@ def _short(error: BaseException) -> str:
 class Exit:
     """A child that ended without telling its outcome."""
 
-    task: TaskName
+    task: "TaskName"
     code: int
     """Of `multiprocessing`: negative for a signal; 255 also when the forkserver itself is gone."""
     log: Path

@@ -29,6 +29,8 @@ from worker.orders import Order
 
 TIE = "worker.forkserver"
 """Ties the forkserver to this process; before everything that takes time."""
+ENTRY = "worker.child"
+"""What every child runs; imported once rather than in each of them."""
 ENGINE = "worker.engine.preload"
 
 _WARM_SECONDS = 180.0
@@ -120,7 +122,7 @@ class Launcher:
     def __init__(self, *, entry: Entry = child.main, preload: Sequence[str] = (ENGINE,)) -> None:
         """`entry`: what a child runs; `preload`: what the forkserver imports for all of them."""
         self._entry = entry
-        self._preload = (TIE, *preload)
+        self._preload = (TIE, ENTRY, *preload)
         self._lock = threading.Lock()
 
     def warm(self) -> float:
@@ -189,8 +191,12 @@ class Launcher:
 
     def close(self) -> None:
         """End the forkserver, which ends with this process in any case."""
+        forkserver: Any = python_forkserver._forkserver  # noqa: SLF001 (there is no public way; CPython's own tests do it so)
         with self._lock:
-            python_forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001 (what CPython's own tests call; there is no public way)
+            if forkserver._forkserver_pid is not None:  # noqa: SLF001
+                # It would end by itself, after TensorFlow's leisurely finalization.
+                os.kill(forkserver._forkserver_pid, signal.SIGKILL)  # noqa: SLF001
+            forkserver._stop()  # noqa: SLF001
 
 
 def _started(context: BaseContext, target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:

@@ -65,7 +65,7 @@ def launcher() -> Iterator[Launcher]:
         patch.delattr(sys.modules["__main__"], "__file__", raising=False)
         import fake_engine
 
-        launcher = Launcher(entry=fake_engine.entry, preload=["worker.child"])
+        launcher = Launcher(entry=fake_engine.entry, preload=[])
         launcher.warm()
         yield launcher
         launcher.close()
@@ -102,6 +102,7 @@ class FragileDatabase(Database):
     """A database that can be cut off."""
 
     down = False
+    refused = 0
 
     def begin(self) -> AbstractContextManager[Session]:
         self._check()
@@ -113,6 +114,7 @@ class FragileDatabase(Database):
 
     def _check(self) -> None:
         if self.down:
+            self.refused += 1
             statement, reason = "SELECT", "the server closed the connection"
             raise OperationalError(statement, {}, Exception(reason))
 

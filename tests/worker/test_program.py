@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import text
 
 from app.domain.job import JobRequest
 from app.domain.spec import Phase
@@ -201,6 +202,9 @@ def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_stops_without_it(
     yard.wait_for("succeeded", job_id)
     running = yard.shop.submit("forever")
     yard.wait_for("running", running)
+    yard.shop.submit("succeed")
+    assert yard.valkey.command("LLEN", "thaw:cpu") != b":0\r\n", "a busy worker reserves nothing"
+    assert yard.valkey.command("HLEN", "thaw:unacked") == b":0\r\n", "what it took is acknowledged"
     yard.valkey.kill()
     worker.end(signal.SIGTERM)
     assert yard.get(running).status == "queued"
@@ -278,6 +282,20 @@ def test_a_worker_stops_although_the_broker_hangs(yard: Yard) -> None:
     worker.end(signal.SIGTERM)
     yard.valkey.signal(signal.SIGCONT)
     assert yard.get(job_id).status == "queued"
+
+
+def test_a_worker_stops_in_time_although_the_database_hangs(
+    yard: Yard, eventually: Eventually, gone: Callable[..., bool]
+) -> None:
+    worker = yard.start()
+    job_id = yard.shop.submit("forever")
+    eventually(lambda: yard.get(job_id).phase)
+    family = worker.family()
+    with yard.shop.services.db.begin() as session:
+        session.execute(text("SELECT 1"))  # nobody else can write now
+        assert worker.end(signal.SIGTERM) == 1
+    eventually(lambda: gone(family), seconds=2)
+    assert yard.get(job_id).status == "running", "its lease runs out, and the sweeper takes it back"
 
 
 def _until_log_says(worker: RunningWorker, words: str, *, seconds: float = 60) -> None:

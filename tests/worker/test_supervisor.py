@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -263,8 +264,6 @@ def test_the_result_is_published_although_the_database_was_away_at_the_end(shop:
         """Cuts the database off when the process starts, for one second."""
 
         def start(self, order: Any) -> Any:
-            import threading
-
             shop.database.down = True
             threading.Timer(1, lambda: setattr(shop.database, "down", False)).start()
             return original(order)
@@ -290,6 +289,18 @@ def test_who_lost_the_lease_kills_its_process_and_writes_nothing(shop: Shop, eve
     job = shop.get(job_id)
     assert (job.status, job.attempt.number, job.attempt.worker) == ("running", 2, "worker-other")
     claims.release(shop.services, other, charge_attempt=False)
+
+
+# === Over time ===
+
+
+def test_many_jobs_leave_no_file_descriptor_and_no_thread_behind(shop: Shop, eventually: Eventually) -> None:
+    shop.train("succeed")
+    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208 (a folder of the kernel)
+    for behaviour in ("succeed", "crash", "refuse", "succeed", "leave"):
+        shop.train(behaviour)
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+    eventually(lambda: threading.active_count() <= threads)
 
 
 # === The cache ===

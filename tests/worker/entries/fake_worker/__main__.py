@@ -10,5 +10,5 @@ from worker.processes import Launcher
 
 if __name__ == "__main__":
     logs.configure()
-    launcher = Launcher(entry=fake_engine.entry, preload=["worker.child"])
+    launcher = Launcher(entry=fake_engine.entry, preload=[])
     sys.exit(program.run(Settings(), sys.argv[1].split(","), launcher=launcher))

@@ -1,0 +1,92 @@
+"""The sweeper keeps at it, and the worker's own process stays free of TensorFlow."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.domain.worker import WorkerCapabilities
+from app.queue import QUEUES
+from app.services import workers
+from worker import __main__ as command
+from worker import messages
+from worker.messages import Failed, Ready
+from worker.sweeper import Sweeper, version
+
+CAPABILITIES = WorkerCapabilities(queues=["cpu"], devices=["cpu"], keras="3", tensorflow="2")
+
+
+@pytest.mark.service
+def test_it_goes_on_after_the_database_was_away(shop: Any, eventually: Callable[..., float]) -> None:
+    shop.database.down = True
+    sweeper = Sweeper(shop.services, worker="worker-1", capabilities=CAPABILITIES)
+    sweeper.start()
+    eventually(lambda: shop.database.refused >= 2)
+    shop.database.down = False
+    eventually(lambda: [worker.id for worker in workers.live(shop.services)] == ["worker-1"])
+    sweeper.end()
+    sweeper.join(5)
+    assert not sweeper.is_alive()
+
+
+@pytest.mark.service
+def test_it_rings_again_for_what_nobody_took(shop: Any, eventually: Callable[..., float]) -> None:
+    job_id = shop.submit("succeed")
+    shop.bell.rung.clear()
+    sweeper = Sweeper(shop.services, worker="worker-1", capabilities=CAPABILITIES)
+    sweeper.start()
+    eventually(lambda: ("train", job_id, "cpu") in shop.bell.rung)
+    sweeper.end()
+    sweeper.join(5)
+
+
+def test_versions_are_known_without_an_import() -> None:
+    assert version("keras")
+    assert version("no-such-package") is None
+
+
+def test_the_process_that_supervises_imports_no_tensorflow() -> None:
+    program = (
+        "import sys, worker.__main__, worker.celery_app, worker.tasks, worker.supervisor\n"
+        "print({'tensorflow', 'keras', 'h5py', 'numpy'} & set(sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "set()"
+
+
+def test_a_child_imports_neither_celery_nor_the_database() -> None:
+    unwanted = {"celery", "kombu", "redis", "sqlalchemy", "app.settings", "app.services", "app.queue"}
+    program = f"import sys, worker.child; print({unwanted!r} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "set()"
+
+
+def test_queues_are_named_on_the_command_line() -> None:
+    assert command._parser().parse_args(["--queues", "cpu,prepare,cpu"]).queues == ["cpu", "prepare"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--queues", "gpus"], ["--queues", ""]])
+def test_a_wrong_command_line_says_what_there_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command._parser().parse_args(arguments)
+    assert ended.value.code == 2
+    words = capsys.readouterr().err
+    assert "--queues" in words
+    assert not arguments or all(queue in words for queue in QUEUES)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"type":"trained"}', b'{"type":"none"}', b"\x80\x04."])
+def test_what_is_no_message_is_refused(data: bytes) -> None:
+    from app.domain.errors import PlatformError
+
+    with pytest.raises(PlatformError):
+        messages.decode(data)
+
+
+def test_messages_survive_the_journey() -> None:
+    from app.domain.errors import CutError
+
+    for message in (Ready(), Failed(failure=CutError("No.", param="cut").failure())):
+        assert messages.decode(messages.encode(message)) == message
