@@ -13,68 +13,15 @@ running job that nobody holds.
 
 from typing import Any, ClassVar, get_args
 
-from sqlalchemy import (
-    JSON,
-    CheckConstraint,
-    Double,
-    ForeignKey,
-    Index,
-    MetaData,
-    PrimaryKeyConstraint,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-)
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain.progress import Level, Stage
 from app.domain.states import TERMINAL, AssetStatus, JobStatus
+from app.storage.columns import Base, JsonList, JsonObject, Owned, Words, newest_first, one_of
 
-JsonObject = dict[str, Any]  # what Pydantic makes of a value; it checks it again on the way back
-JsonList = list[Any]
-
-
-class Words(TypeDecorator[str]):
-    """Text from outside. What PostgreSQL cannot keep (NUL, lone surrogates) becomes a replacement character."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 (the signature is SQLAlchemy's)
-        """The text as both databases can keep it."""
-        return None if value is None else value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
-class Base(DeclarativeBase):
-    """The base of all rows."""
-
-    metadata = MetaData(
-        naming_convention={
-            "pk": "pk_%(table_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        str: Text(),
-        float: Double(),
-        JsonObject: JSON(none_as_null=True),
-        JsonList: JSON(none_as_null=True),
-    }
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
-
-
-def _newest_first(table: str, *columns: str) -> Index:
-    """Serves a list with this filter: one page is one range of the index, at any length of the table."""
-    return Index(f"ix_{'_'.join((table, *columns))}_page", "project", *columns, "created_at", "id")
-
+METADATA = Base.metadata
+"""Every table below."""
 
 # === Who ===
 
@@ -85,13 +32,6 @@ class ProjectRow(Base):
     __tablename__ = "projects"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    created_at: Mapped[float]
-
-
-class Owned:
-    """Columns of everything that belongs to a project."""
-
-    project: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     created_at: Mapped[float]
 
 
@@ -143,7 +83,7 @@ class FileRow(Owned, Base):
     purpose: Mapped[str]
     blob: Mapped[JsonObject]
 
-    __table_args__ = (_newest_first("files"), _newest_first("files", "purpose"))
+    __table_args__ = (newest_first("files"), newest_first("files", "purpose"))
 
 
 class Leased(Owned, Base):
@@ -191,12 +131,12 @@ class Asset(Leased):
 
 def _asset_rules(table: str) -> tuple[Any, ...]:
     return (
-        _one_of("status", get_args(AssetStatus)),
+        one_of("status", get_args(AssetStatus)),
         CheckConstraint("lease_expires_at IS NULL OR status = 'validating'", name="lease"),
         CheckConstraint("(status = 'ready') = (info IS NOT NULL)", name="info"),
         CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="error"),
-        _newest_first(table),
-        _newest_first(table, "status"),
+        newest_first(table),
+        newest_first(table, "status"),
         Index(f"ix_{table}_file", "project", "file_id"),
         Index(f"ix_{table}_leases", "status", "lease_expires_at"),
     )
@@ -261,15 +201,15 @@ class JobRow(Leased):
     report: Mapped[JsonObject | None]
 
     __table_args__ = (
-        _one_of("status", get_args(JobStatus)),
+        one_of("status", get_args(JobStatus)),
         CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease"),
         CheckConstraint(f"(status IN ({_DONE})) = (finished_at IS NOT NULL)", name="finished"),
         CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="error"),
         CheckConstraint("(status = 'succeeded') = (result_model_id IS NOT NULL)", name="result"),
-        _newest_first("jobs"),
-        _newest_first("jobs", "status"),
-        _newest_first("jobs", "model_id"),
-        _newest_first("jobs", "dataset_id"),
+        newest_first("jobs"),
+        newest_first("jobs", "status"),
+        newest_first("jobs", "model_id"),
+        newest_first("jobs", "dataset_id"),
         Index("ix_jobs_leases", "status", "lease_expires_at"),
         Index("ix_jobs_queue", "status", "created_at", "id"),
     )

@@ -27,7 +27,7 @@ from app.services.context import Services
 from app.settings import Settings
 from app.storage.database import Database, now, upgrade
 from app.storage.local import LocalArtifacts
-from app.storage.tables import Base, Leased
+from app.storage.tables import METADATA, Leased
 
 PROJECT = "default"
 
@@ -159,7 +159,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("SET lock_timeout = '5s'"))
-        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        tables = ", ".join(table.name for table in METADATA.sorted_tables)
         connection.execute(text(f"TRUNCATE {tables}"))
         connection.execute(text("INSERT INTO projects (id, created_at) VALUES ('default', 0)"))
     engine.dispose()

@@ -7,7 +7,8 @@ from typing import Literal
 
 from alembic import context
 
-from app.storage.tables import Base, Words
+from app.storage.columns import Words
+from app.storage.tables import METADATA
 
 
 def render(kind: str, item: object, _context: object) -> str | Literal[False]:
@@ -18,7 +19,7 @@ def render(kind: str, item: object, _context: object) -> str | Literal[False]:
 # render_as_batch: SQLite can change most things about a table only by copying it.
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=METADATA,
     render_as_batch=True,
     compare_type=True,
     render_item=render,

@@ -14,7 +14,7 @@ from sqlalchemy import CheckConstraint, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.storage.database import Database, insert_or_ignore, now, pending, time_of, upgrade
-from app.storage.tables import Base, ProjectRow, WorkerRow
+from app.storage.tables import METADATA, ProjectRow, WorkerRow
 
 # === Migrations ===
 
@@ -22,13 +22,13 @@ from app.storage.tables import Base, ProjectRow, WorkerRow
 def test_migrations_build_what_the_tables_say(db: Database) -> None:
     with db.begin() as session:
         context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, METADATA) == []
 
 
 def test_migrations_build_the_same_checks_as_the_tables(db: Database) -> None:
     """Alembic does not compare CHECK constraints."""
     found = inspect(db.engine)
-    for table in Base.metadata.sorted_tables:
+    for table in METADATA.sorted_tables:
         wanted = {check.name: str(check.sqltext) for check in table.constraints if isinstance(check, CheckConstraint)}
         there = {check["name"]: check["sqltext"] for check in found.get_check_constraints(table.name)}
         assert there.keys() == wanted.keys()

@@ -16,7 +16,7 @@ from app.services.context import Services
 from app.services.idempotency import StoredAnswer
 from app.services.sweep import sweep
 from app.storage.paging import PageQuery
-from app.storage.tables import Base
+from app.storage.tables import METADATA
 
 REPOSITORIES = {
     *("assets", "checkpoints", "datasets", "events", "files", "idempotency"),
@@ -41,7 +41,7 @@ SHARED = {"alembic_version", "projects", "workers"}
 
 
 def test_every_table_but_the_workers_has_a_project() -> None:
-    without = {table.name for table in Base.metadata.sorted_tables if "project" not in table.columns}
+    without = {table.name for table in METADATA.sorted_tables if "project" not in table.columns}
     assert without == SHARED - {"alembic_version"}
 
 
@@ -79,7 +79,7 @@ def test_every_statement_of_a_whole_life_names_the_project(
     world: Any, services: Services, statements: set[str]
 ) -> None:
     _live(world, services)
-    owned = {table.name for table in Base.metadata.sorted_tables} - SHARED
+    owned = {table.name for table in METADATA.sorted_tables} - SHARED
     touching = {each for each in statements if owned & set(re.findall(r"(?:FROM|UPDATE|JOIN) (\w+)", each))}
     assert len(touching) > 30
     assert {each for each in touching if not re.search(r"WHERE .*\bproject = ", each) and not _by_row(each)} == set()
