@@ -148,7 +148,7 @@ def _train_batches(run: Run, current: _Current, place: PhaseProgress) -> dict[st
     return totals.metrics(run.objective.metric)
 
 
-def evaluate_batches(run: Run, split: Split, outputs: list[Tensor] | None = None) -> dict[str, float]:
+def evaluate_batches(run: Run, split: Split, outputs: list[np.ndarray[Any, Any]] | None = None) -> dict[str, float]:
     """Loss and metric over a split; the model's outputs are appended to `outputs`, batch by batch."""
     totals = Totals()
     for x, y in tensors(split.batches(run.batch_size, preprocess=run.preprocess, shuffle_seed=None)):
@@ -156,7 +156,7 @@ def evaluate_batches(run: Run, split: Split, outputs: list[Tensor] | None = None
         sums, predicted = run.evaluation(x, y)
         totals.add(sums)
         if outputs is not None:
-            outputs.append(predicted)
+            outputs.append(np.asarray(predicted))
     return totals.metrics(run.objective.metric)
 
 

@@ -69,9 +69,9 @@ def prove(
 
 
 def _digest(value: np.ndarray[Any, Any]) -> str:
-    content = np.ascontiguousarray(value)
-    header = f"{value.dtype.name} {list(value.shape)}\n".encode()
-    return hashlib.sha256(header + content.tobytes()).hexdigest()
+    total = hashlib.sha256(f"{value.dtype.name} {list(value.shape)}\n".encode())
+    total.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
 
 
 def _moved(before: Fingerprint, after: Fingerprint) -> list[str]:

@@ -29,7 +29,7 @@ from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
 from app.domain.spec import ResolvedSpec
 from worker.engine import canonical, evaluate, export, failures, phases, results, runtime, schedule, sources, surgery
 from worker.engine.data import Preprocess, StoredDataset, open_dataset
-from worker.engine.objective import Objective, Tensor
+from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter
 from worker.engine.sources import Source
 from worker.engine.steps import Network
@@ -136,9 +136,9 @@ def _train_phase(job: _Job, index: int) -> PhaseReport:
 def _evaluate(job: _Job) -> tuple[Evaluation, evaluate.Array]:
     """The one look at the test split, and the model's outputs for it `(n, outputs)`."""
     split = job.dataset.split("test")
-    batches: list[Tensor] = []
+    batches: list[evaluate.Array] = []
     loss = phases.evaluate_batches(job.run, split, batches)["loss"]
-    outputs = np.concatenate([np.asarray(batch) for batch in batches])
+    outputs = np.concatenate(batches)
     if job.run.objective.task == "regression":
         return evaluate.regression(split.labels, outputs, loss=loss, seed=job.spec.seed), outputs
     predicted = np.asarray(job.run.objective.classes(outputs))
