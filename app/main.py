@@ -9,7 +9,6 @@ standard error.
 
 import argparse
 import contextlib
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -187,5 +186,4 @@ def _url(listener: socket.socket) -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     main()

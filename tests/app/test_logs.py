@@ -1,0 +1,75 @@
+"""Logs: JSON lines for machines, one shape for ours and for libraries'."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from app.logs import configure_logging
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """Where a freshly configured process would log; everything is as before afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    configure_logging(stream)
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_fixed_sentence_has_its_facts_as_fields(stream: io.StringIO) -> None:
+    structlog.get_logger("thaw.test").info("A job ended.", job_id="ftjob-1", attempt=2)
+    (line,) = lines(stream)
+    assert (line["event"], line["job_id"], line["attempt"]) == ("A job ended.", "ftjob-1", 2)
+    assert (line["level"], line["logger"]) == ("info", "thaw.test")
+    assert str(line["timestamp"]).endswith("Z")
+
+
+def test_libraries_log_in_the_same_shape(stream: io.StringIO) -> None:
+    logging.getLogger("uvicorn.error").warning("port %d is taken", 80)
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["logger"]) == ("port 80 is taken", "warning", "uvicorn.error")
+
+
+def test_an_exception_is_one_line_with_its_trace_and_without_variables(stream: io.StringIO) -> None:
+    secret = "swordfish"  # noqa: F841 (a local variable that a trace could show)
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError:
+        structlog.get_logger("thaw.test").exception("It failed.")
+    (line,) = lines(stream)
+    assert "ZeroDivisionError" in str(line["exception"])
+    assert "swordfish" not in str(line["exception"])
+
+
+def test_details_below_the_level_are_left_out(stream: io.StringIO) -> None:
+    structlog.get_logger("thaw.test").debug("Nobody wants to know.")
+    assert lines(stream) == []
+
+
+def test_a_terminal_gets_text_for_people() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    terminal = Terminal()
+    configure_logging(terminal)
+    structlog.get_logger("thaw.test").info("A job ended.", attempt=2)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+    assert "A job ended." in terminal.getvalue()
+    assert not terminal.getvalue().startswith("{")
