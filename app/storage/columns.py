@@ -11,7 +11,10 @@ JsonList = list[Any]
 
 
 class Words(TypeDecorator[str]):
-    """Text from outside. What PostgreSQL cannot keep (NUL, lone surrogates) becomes a replacement character."""
+    """Text, of every column that has no other type, as most of it comes from outside.
+
+    What PostgreSQL cannot keep (NUL, lone surrogates) is replaced, so that both databases keep and find the same.
+    """
 
     impl = Text
     cache_ok = True
@@ -34,7 +37,7 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        str: Text(),
+        str: Words(),
         float: Double(),
         JsonObject: JSON(none_as_null=True),
         JsonList: JSON(none_as_null=True),

@@ -27,12 +27,19 @@ from sqlalchemy.sql.functions import FunctionElement
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+RARE_FAULT = "; 3.51.3 and later repair a rare fault of its WAL mode"
+"""Two connections that write and reset the WAL at the same moment (https://sqlite.org/wal.html#walresetbug)."""
 
 BUSY_SECONDS = 30
 """How long SQLite waits for another process' transaction to end."""
 
-POOL: Mapping[str, Any] = {"pool_size": 10, "max_overflow": 40}
-"""A server's threads (40 in Starlette's pool) never wait for a connection."""
+SQLITE_POOL: Mapping[str, Any] = {"pool_size": 10, "max_overflow": 40}
+"""A connection is an open file: none of a server's threads (40 in Starlette's pool) need wait for one."""
+POSTGRESQL_POOL: Mapping[str, Any] = {"pool_size": 5, "max_overflow": 10, "pool_pre_ping": True}
+"""A connection is a process of the server, which has 100 by default, for all API and worker processes together.
+
+One may have died while it lay in the pool (the server restarted, a firewall forgot it): each is tried before use.
+"""
 
 _UPGRADE_LOCK = 0x7468_6177
 """Names PostgreSQL's advisory lock around an upgrade ("thaw" in ASCII)."""
@@ -112,7 +119,7 @@ def _sqlite(url: str) -> Engine:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     # isolation_level None: the driver begins nothing by itself, `_begin_sqlite` does.
     arguments: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None}
-    engine = create_engine(url, connect_args=arguments, json_serializer=_json, **POOL)
+    engine = create_engine(url, connect_args=arguments, json_serializer=_json, **SQLITE_POOL)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -131,8 +138,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _postgresql(url: str) -> Engine:
-    # A connection may have died while it lay in the pool: the server restarted, a firewall forgot it.
-    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, json_serializer=_json, **POOL)
+    return create_engine(url, connect_args={"connect_timeout": 10}, json_serializer=_json, **POSTGRESQL_POOL)
 
 
 def _json(value: object) -> str:
@@ -160,10 +166,15 @@ def pending(session: Session) -> str | None:
 
 
 def describe(session: Session) -> str:
-    """The database in a few words: `SQLite 3.46.1`, `PostgreSQL 17.2`."""
-    connection = session.connection()
-    version = ".".join(str(part) for part in connection.dialect.server_version_info or ())
-    return f"{NAMES.get(connection.dialect.name, connection.dialect.name)} {version}"
+    """The database in a few words: `SQLite 3.51.3`, `PostgreSQL 17.2`."""
+    dialect = session.connection().dialect
+    version = dialect.server_version_info or ()
+    words = f"{NAMES.get(dialect.name, dialect.name)} {'.'.join(map(str, version))}"
+    return words + (RARE_FAULT if dialect.name == "sqlite" and not _is_repaired(version) else "")
+
+
+def _is_repaired(version: tuple[Any, ...]) -> bool:
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 
 def configuration(connection: Connection | None = None) -> Config:

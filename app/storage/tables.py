@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain.progress import Level, Stage
 from app.domain.states import TERMINAL, AssetStatus, JobStatus
-from app.storage.columns import Base, JsonList, JsonObject, Owned, Words, newest_first, one_of
+from app.storage.columns import Base, JsonList, JsonObject, Owned, newest_first, one_of
 
 METADATA = Base.metadata
 """Every table below."""
@@ -51,7 +51,7 @@ class IdempotencyRow(Owned, Base):
     __tablename__ = "idempotency"
 
     project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
-    key: Mapped[str] = mapped_column(Words, primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
     status: Mapped[int | None]
     headers: Mapped[JsonObject | None]
@@ -79,7 +79,7 @@ class FileRow(Owned, Base):
     __tablename__ = "files"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    filename: Mapped[str] = mapped_column(Words)
+    filename: Mapped[str]
     purpose: Mapped[str]
     blob: Mapped[JsonObject]
 
@@ -121,7 +121,7 @@ class Asset(Leased):
     held = "validating"
 
     status: Mapped[AssetStatus] = mapped_column(Text)
-    name: Mapped[str] = mapped_column(Words)
+    name: Mapped[str]
     file_id: Mapped[str | None]
     """The upload that it came from, which may be deleted since."""
     options: Mapped[JsonObject]
@@ -229,8 +229,8 @@ class JobMetadataRow(OfJob, Base):
 
     __tablename__ = "job_metadata"
 
-    key: Mapped[str] = mapped_column(Words)
-    value: Mapped[str] = mapped_column(Words)
+    key: Mapped[str]
+    value: Mapped[str]
 
     __table_args__ = (
         PrimaryKeyConstraint("job_id", "key"),
@@ -246,7 +246,7 @@ class EventRow(OfJob, Base):
     number: Mapped[int]
     level: Mapped[Level] = mapped_column(Text)
     type: Mapped[str]
-    message: Mapped[str] = mapped_column(Words)
+    message: Mapped[str]
     data: Mapped[JsonObject]
 
     __table_args__ = (PrimaryKeyConstraint("job_id", "number"),)

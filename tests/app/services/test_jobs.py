@@ -146,6 +146,13 @@ def test_pages_of_a_list_filtered_by_metadata_go_on(world: Any, services: Servic
     assert ([job.id for job in rest.items], rest.has_more) == (made[2:], False)
 
 
+def test_filters_that_no_database_could_hold_match_nothing(world: Any, services: Services) -> None:
+    world.job(metadata={"a": "b"})
+    for odd in ("\x00", "\ud800"):
+        for filters in ({"model": odd}, {"dataset": odd}, {"metadata": {odd: odd}}):
+            assert jobs.list_page(services, "default", PageQuery(), **filters).items == []
+
+
 def test_created_after_and_the_queue_go_by_the_databases_clock(world: Any, services: Services) -> None:
     job = world.job()
     world.set(JobRow, job.id, created_at=now() + 1000)

@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from app.storage.database import Database, insert_or_ignore, now, pending, time_of, upgrade
+from app.storage.database import Database, _is_repaired, insert_or_ignore, now, pending, time_of, upgrade
 from app.storage.tables import METADATA, ProjectRow, WorkerRow
 
 # === Migrations ===
@@ -162,6 +162,21 @@ def test_time_is_unix_seconds_and_moves_within_a_transaction(db: Database) -> No
         while time_of(session) <= first:
             assert time.monotonic() < deadline
         assert session.scalars(select(ProjectRow.id).where(now() > first)).all() == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("version", "repaired"),
+    [
+        ((3, 40, 1), False),
+        ((3, 44, 6), True),
+        ((3, 45, 0), False),
+        ((3, 50, 7), True),
+        ((3, 51, 2), False),
+        ((3, 52, 0), True),
+    ],
+)
+def test_a_rare_fault_of_some_versions_of_sqlite_is_known(version: tuple[int, ...], repaired: bool) -> None:
+    assert _is_repaired(version) is repaired
 
 
 # === Constraints ===
