@@ -87,9 +87,10 @@ def test_all_three_splits_of_a_file_are_kept(make_npz: Build, check: Check) -> N
     assert {name: split.examples for name, split in info.splits.items()} == {"train": 20, "validation": 10, "test": 10}
 
 
-def test_numbers_to_predict_keep_their_values(make_npz: Build, check: Check) -> None:
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_numbers_to_predict_keep_their_values(order: Any, make_npz: Build, check: Check) -> None:
     x = np.arange(40, dtype=np.float32)
-    info, _, folder = check(make_npz(x=x, y=np.stack([x / 3, -x], axis=1)))
+    info, _, folder = check(make_npz(x=x, y=np.asarray(np.stack([x / 3, -x], axis=1), order=order)))
     train = open_dataset(folder).split("train")
     assert (info.task, info.targets, info.classes) == ("regression", 2, None)
     assert train.labels.dtype == np.float32
