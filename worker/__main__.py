@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import cast, get_args
 
+from app.domain.errors import ThawError
 from app.queue import QueueName
 from app.settings import Settings
 from worker import logs, program
@@ -13,7 +14,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the command line, work, return the exit code."""
     options = _parser().parse_args(arguments)
     logs.configure()
-    return program.run(Settings(), options.queues)
+    try:
+        return program.run(Settings(), options.queues)
+    except ThawError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,7 +24,8 @@ from app.services.context import Services
 POLL_SECONDS = 0.5
 """How often a wish to cancel is looked for, and a failed renewal tried again."""
 
-_UNREACHABLE = (DBAPIError, PoolTimeoutError, ServiceUnavailableError, OSError)
+UNREACHABLE = (DBAPIError, PoolTimeoutError, ServiceUnavailableError, OSError)
+"""What a database that cannot be reached right now looks like."""
 
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ class Lease:
             except LeaseLostError as error:
                 self.give_up(str(error))
                 raise
-            except _UNREACHABLE as error:
+            except UNREACHABLE as error:
                 self._log.warning("database not reached, trying again", error=repr(error))
                 self._lost.wait(POLL_SECONDS)
 

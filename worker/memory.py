@@ -23,8 +23,9 @@ def machine_bytes() -> int:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for lack of memory, here or in our container, so far."""
-    return _counter(Path("/proc/vmstat"), "oom_kill") + _counter(_cgroup() / "memory.events", "oom_kill")
+    """How many processes the kernel has killed for lack of memory so far, in our container or on this machine."""
+    here = _counter(_cgroup() / "memory.events", "oom_kill")
+    return here if here is not None else _counter(Path("/proc/vmstat"), "oom_kill") or 0
 
 
 def _cgroup() -> Path:
@@ -36,12 +37,12 @@ def _cgroup() -> Path:
     return Path("/sys/fs/cgroup")
 
 
-def _counter(path: Path, name: str) -> int:
+def _counter(path: Path, name: str) -> int | None:
     for line in _read(path).splitlines():
         key, _, value = line.partition(" ")
         if key == name:
             return int(value)
-    return 0
+    return None
 
 
 def _read(path: Path) -> str:

@@ -90,25 +90,21 @@ class ChildProcess:
 
     def kill(self) -> None:
         """SIGKILL to the process and everything that it started."""
-        for send in (os.killpg, os.kill):  # before it has its own group, it has started nothing
-            with contextlib.suppress(ProcessLookupError):
-                send(self.pid, signal.SIGKILL)
-                return
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            if self.exit_code() is None:  # so young that it has no group of its own, or about to be gone
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End whatever is left, and forget it."""
-        if self.exit_code() is None:
-            self.kill()
-            wait([self._process.sentinel], 5)
-        self._kill_group()
+        self.kill()
+        wait([self._process.sentinel], 5)
         self._disconnect()
         with self._lock, contextlib.suppress(ValueError):  # still running: it is beyond signals (state D)
             self._process.join(0)
             self._process.close()
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
 
     def _disconnect(self) -> None:
         if self._connection:

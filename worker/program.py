@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from app.domain.errors import PlatformError
 from app.domain.ids import new_id
 from app.domain.worker import WorkerCapabilities
 from app.queue import QueueName, TaskName
@@ -22,6 +23,7 @@ from app.settings import Settings
 from worker import celery_app, devices, environment, folders, gpus, tasks
 from worker.bundles import BundleCache
 from worker.devices import Device, DevicePool
+from worker.gpus import Gpu
 from worker.lanes import Lane
 from worker.processes import Launcher
 from worker.supervisor import Supervisor
@@ -40,12 +42,14 @@ def run(settings: Settings, queues: Sequence[QueueName], *, launcher: Launcher |
     removed = environment.scrub()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)  # until Celery takes over
+    found = gpus.find() if "gpu" in queues else []
+    queues = _served(queues, found)
+    lent = devices.choose(found, slots=settings.worker_slots)
     launcher = launcher or Launcher()
     launcher.warm()
     services = context.build(settings)
     stale = folders.remove_stale(settings.work_dir())
-    name = f"{new_id('worker')}"
-    lent = _devices(settings, queues)
+    name = new_id("worker")
     _log.info(
         "worker starts",
         worker=name,
@@ -111,9 +115,19 @@ def _exit_in_time() -> None:
     timer.start()
 
 
-def _devices(settings: Settings, queues: Sequence[QueueName]) -> list[Device]:
-    """GPUs are for those who listen for them; checking files needs none."""
-    return devices.choose(gpus.find() if "gpu" in queues else [], slots=settings.worker_slots)
+def _served(queues: Sequence[QueueName], found: Sequence[Gpu]) -> Sequence[QueueName]:
+    """Without a GPU a worker must not take what waits for one. Raises `PlatformError` if nothing is left."""
+    if found or "gpu" not in queues:
+        return queues
+    others = [queue for queue in queues if queue != "gpu"]
+    if not others:
+        message = (
+            "There is no NVIDIA GPU that this worker may use: its driver is missing, or CUDA_VISIBLE_DEVICES hides "
+            "all. Serve the queue `cpu` instead."
+        )
+        raise PlatformError(message, code="no_gpu")
+    _log.warning("no GPU found, the queue gpu is left to others", queues=others)
+    return others
 
 
 def _trains(queues: Sequence[QueueName]) -> bool:

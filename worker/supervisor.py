@@ -27,7 +27,7 @@ from worker.child import LOG, RUN
 from worker.devices import DevicePool
 from worker.duties import Duty, Registration, Training, Validation
 from worker.endings import Exit
-from worker.lease import JobCancelled, Lease
+from worker.lease import UNREACHABLE, JobCancelled, Lease
 from worker.messages import Failed, Outcome, Stopped
 from worker.orders import Order
 from worker.processes import Launcher
@@ -99,8 +99,10 @@ class Supervisor:
                 _log.debug("stale hint", id=identifier)
                 return
             Attempt(self, duty_of(claimed), claimed_at=claimed_at).run()
-        except Exception:  # noqa: BLE001 (the edge of the thread, which belongs to the next task)
+        except UNREACHABLE as error:
             # Before a claim nothing is lost; after it, the lease runs out and the sweeper takes it back.
+            _log.warning("database not reached, the sweeper will ring again", id=identifier, error=repr(error))
+        except Exception:  # noqa: BLE001 (the edge of the thread, which belongs to the next task)
             _log.exception("attempt given up", id=identifier)
 
 
@@ -194,9 +196,10 @@ class Attempt:
             return ending.outcome.failure
         if ending.outcome and not isinstance(ending.outcome, Stopped):
             return ending.outcome
-        if ending.reason == "stop" or self._supervisor.stopping.wait(_SIGNALS_ARRIVE_SECONDS):
+        failure = _limit_failure(ending, self._duty.limits)
+        if failure is None and (ending.reason == "stop" or self._supervisor.stopping.wait(_SIGNALS_ARRIVE_SECONDS)):
             raise WorkerStopping
-        return _limit_failure(ending, self._duty.limits) or endings.failure_of_exit(exit_)
+        return (failure or endings.failure_of_exit(exit_)).model_copy(update={"phase": ending.phase})
 
     def _check(self) -> None:
         self._lease.check()

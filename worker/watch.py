@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from app.domain.progress import EpochFinished, StepFinished
+from app.domain.progress import EpochFinished, StageStarted, StepFinished
 from worker import memory
 from worker.lease import Lease
 from worker.messages import Message, Outcome, Ready, Reported
@@ -25,6 +25,8 @@ STOP_GRACE_SECONDS = 2.0
 LINGER_SECONDS = 10.0
 """How long a process may take to go after its last message."""
 _MEMORY_SECONDS = 0.25
+_LAST_ROUNDS = 3
+"""Of reading after its end: far more than fits into a pipe."""
 
 Reason = Literal["lease", "relay", "cancel", "stop", "timeout", "memory"]
 _GENTLE: frozenset[Reason] = frozenset({"cancel", "stop"})
@@ -47,6 +49,8 @@ class Ending:
     exit_code: int
     reason: Reason | None
     """Why we ended it; `None`: we did not."""
+    phase: str | None
+    """The phase that it reported last."""
 
 
 class Watch:
@@ -72,6 +76,7 @@ class Watch:
         self._started_at = time.monotonic()
         self._memory_seen_at = 0.0
         self._stepped = False
+        self._phase: str | None = None
         self._outcome: Outcome | None = None
         self._reason: Reason | None = None
         self._kill_at: float | None = None
@@ -81,9 +86,10 @@ class Watch:
         while (exit_code := self._child.exit_code()) is None:
             self._take(self._child.receive(timeout=TICK_SECONDS, read=not self._relay.full))
             self._end_if_needed()
-        while last := self._child.receive(timeout=0):
-            self._take(last)
-        return Ending(outcome=self._outcome, exit_code=exit_code, reason=self._reason)
+        self._child.kill()  # what it started must not go on talking in its name
+        for _ in range(_LAST_ROUNDS):
+            self._take(self._child.receive(timeout=0))
+        return Ending(outcome=self._outcome, exit_code=exit_code, reason=self._reason, phase=self._phase)
 
     def _take(self, found: list[Message]) -> None:
         for message in found:
@@ -99,6 +105,8 @@ class Watch:
         if not self._stepped and isinstance(message.progress, StepFinished | EpochFinished):
             self._stepped = True
             self._note("first step")
+        if not isinstance(message.progress, StageStarted):
+            self._phase = message.progress.phase.name
         self._relay.add(message.progress)
 
     def _end_if_needed(self) -> None:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from worker import devices, gpus
+from app.domain.errors import PlatformError
+from worker import devices, gpus, program
 from worker.devices import CPU, Device, DevicePool
 from worker.gpus import Gpu
 
@@ -87,6 +88,14 @@ def test_the_real_library_answers_here_whatever_this_machine_has() -> None:
 )
 def test_a_worker_may_be_kept_to_some_gpus(visible: str, expected: Sequence[str]) -> None:
     assert _found(3, visible) == expected
+
+
+def test_a_worker_without_gpus_takes_nothing_that_waits_for_one() -> None:
+    gpu = Gpu(index=0, uuid="GPU-0", name="NVIDIA H200", memory_bytes=1)
+    assert list(program._served(["cpu", "gpu"], [])) == ["cpu"]
+    assert list(program._served(["cpu", "gpu"], [gpu])) == ["cpu", "gpu"]
+    with pytest.raises(PlatformError, match="no NVIDIA GPU"):
+        program._served(["gpu"], [])
 
 
 # === Devices ===

@@ -255,7 +255,7 @@ def test_a_worker_that_is_killed_while_it_starts_leaves_nothing_behind(
 # === Stopping ===
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT], [signal.SIGHUP]])
+@pytest.mark.parametrize("numbers", [[signal.SIGINT, signal.SIGINT], [signal.SIGHUP]])
 def test_a_signal_gives_the_job_back_for_free_and_leaves_nothing_behind(
     yard: Yard, eventually: Eventually, gone: Callable[..., bool], numbers: list[int]
 ) -> None:

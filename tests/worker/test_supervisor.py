@@ -1,7 +1,6 @@
 """The supervisor sees a job through, and writes exactly one ending, whatever happens to its process."""
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +25,12 @@ def _children() -> list[psutil.Process]:
     return [
         process for child in psutil.Process().children() for process in child.children() if process.status() != "zombie"
     ]
+
+
+def _leader() -> psutil.Process:
+    """The one training process."""
+    (leader,) = [process for process in _children() if os.getsid(process.pid) == process.pid]
+    return leader
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +131,15 @@ def test_a_crash_is_told_with_its_signal_and_the_last_words(shop: Shop) -> None:
     assert "Fatal Python error: Segmentation fault" in message
 
 
+def test_a_process_that_somebody_killed_is_told_with_its_phase(shop: Shop) -> None:
+    job_id, thread = shop.start("forever")
+    _leader().kill()
+    thread.join(10)
+    job = shop.get(job_id)
+    assert _error(job)[:2] == ("platform", "training_process_killed")
+    assert job.error.phase == "forever"
+
+
 def test_too_much_memory_ends_the_process_alone(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop(training_memory_bytes=400 * 1024**2)
     error_class, code, message = _error(shop.train("swallow"))
@@ -210,8 +224,7 @@ def test_a_worker_that_stops_gives_its_job_back_for_free(shop: Shop) -> None:
 
 def test_a_process_that_a_service_manager_ended_with_the_worker_costs_nothing(shop: Shop) -> None:
     job_id, thread = shop.start("deaf")
-    (child,) = [process for process in _children() if process.ppid() != 0 and os.getsid(process.pid) == process.pid]
-    child.send_signal(signal.SIGKILL)
+    _leader().kill()
     shop.supervisor.stopping.set()
     thread.join(5)
     assert shop.get(job_id).status == "queued"
