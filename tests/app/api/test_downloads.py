@@ -28,6 +28,7 @@ def url(thaw: "Thaw") -> str:
         ("bytes=-10", CONTENT[-10:], "bytes 383990-383999/384000"),
         ("bytes=1000-300000", CONTENT[1000:300001], "bytes 1000-300000/384000"),
     ],
+    ids=["start", "end", "suffix", "middle"],
 )
 def test_a_range_is_206_with_exactly_those_bytes(
     client: TestClient, url: str, wanted: str, part: bytes, content_range: str

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import socket
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
@@ -32,11 +34,6 @@ def _bytes(text: str | bytes) -> bytes:
 
 def stored_blobs(thaw: "Thaw") -> list[str]:
     return [path.name for path in thaw.services.settings.artifacts_dir().rglob("*") if path.is_file()]
-
-
-@pytest.fixture
-def roomy(thaw: "Thaw") -> "Thaw":
-    return thaw
 
 
 def test_an_upload_is_stored_hashed_and_described(client: TestClient) -> None:
@@ -169,3 +166,23 @@ def test_a_content_digest_is_the_contents_sha256(client: TestClient, thaw: "Thaw
     digest = base64.b64encode(hashlib.sha256(b"content").digest()).decode()
     headers = client.get(f"/v1/files/{thaw.upload(b'content')}/content").headers
     assert headers["Content-Digest"] == headers["Repr-Digest"] == f"sha-256=:{digest}:"
+
+
+@pytest.mark.service
+def test_an_upload_whose_client_leaves_in_the_middle_leaves_nothing(live: "Thaw") -> None:
+    body = form('name="file"; filename="big"', b"x" * 900_000)
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer thaw_test-key\r\n"
+        f"Content-Type: {FORM['Content-Type']}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    address = (live.client.base_url.host, live.client.base_url.port or 0)
+    with socket.create_connection(address) as connection:
+        connection.sendall(head.encode() + body[:800_000])
+        deadline = time.monotonic() + 20
+        while not stored_blobs(live) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert stored_blobs(live) != []  # it is being written
+    while stored_blobs(live) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert stored_blobs(live) == []
+    assert live.client.get("/v1/files").json()["data"] == []
