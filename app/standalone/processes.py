@@ -113,14 +113,17 @@ class KeptProcess:
         return _in_words(code)
 
 
+def tethered(command: Sequence[str]) -> list[str]:
+    """The same command, sent SIGTERM when the thread that starts it ends; elsewhere than on Linux as it is."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(signal.SIGTERM)), *command]
+
+
 async def _spawn(program: Program, *, output: int) -> asyncio.subprocess.Process:
     """Start a program in a session of its own, so that Ctrl-C reaches `thaw up` alone."""
-    command = list(program.command)
-    if sys.platform == "linux":
-        tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(signal.SIGTERM))]
-        command = [*tether, *command]
     return await asyncio.create_subprocess_exec(
-        *command,
+        *tethered(program.command),
         env=dict(program.environment),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,

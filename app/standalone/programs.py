@@ -3,13 +3,14 @@
 import os
 import socket
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from app.domain.errors import ServiceUnavailableError
 from app.standalone.folder import MARK
 from app.standalone.processes import Program
 
+QUEUES = frozenset({"cpu", "prepare"})
+"""What these workers serve in any case; a worker that finds no GPU it may use leaves `gpu` to others."""
 BACKLOG = 2048
 """Connections that may wait for the API."""
 
@@ -45,11 +46,6 @@ def workers(variables: dict[str, str]) -> list[Program]:
         Program("worker", python_module("worker", "--queues", training), variables),
         Program("preparer", python_module("worker", "--queues", "prepare"), variables),
     ]
-
-
-def queues(programs: Sequence[Program]) -> set[str]:
-    """The queues that these workers serve."""
-    return {queue for program in programs for queue in program.command[-1].split(",")}
 
 
 def count_gpus() -> int:

@@ -64,7 +64,7 @@ def _does_not_start(program: KeptProcess) -> str:
 class ApiProbe:
     """Questions to the API of this machine."""
 
-    def __init__(self, url: str, *, key_file: Path, queues: set[str]) -> None:
+    def __init__(self, url: str, *, key_file: Path, queues: frozenset[str]) -> None:
         # Proxies of the environment are for the internet, not for loopback.
         self._client = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=_ANSWER_SECONDS)
         self._key_file = key_file

@@ -42,8 +42,7 @@ class Service:
         """Start everything; returns when it is ready. `ServiceUnavailableError` if a part does not start."""
         if self._broker and self._socket:
             await self._start_broker(self._broker, self._socket)
-        queues = programs.queues([worker.program for worker in self._workers])
-        probe = ApiProbe(self.url, key_file=self._settings.api_key_file(), queues=queues)
+        probe = ApiProbe(self.url, key_file=self._settings.api_key_file(), queues=programs.QUEUES)
         try:
             self._api.start()
             await until_ready(probe.alive, self._all())

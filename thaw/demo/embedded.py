@@ -9,7 +9,6 @@ from pathlib import Path
 
 from app.standalone.folder import read_note
 from app.standalone.processes import tethered
-
 from thaw.client import Client
 from thaw.demo.problems import DemoError
 

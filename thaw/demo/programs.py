@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.standalone.processes import tethered
-
 from thaw.demo.problems import DemoError
 
 _SCRIPTS = Path(__file__).with_name("scripts")

@@ -71,19 +71,19 @@ def fake_nvml(count: int, *, driver: bool = True) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("nvml", "queues"),
     [
-        (fake_nvml(2), {"cpu", "gpu", "prepare"}),
-        (fake_nvml(0), {"cpu", "prepare"}),
-        (fake_nvml(2, driver=False), {"cpu", "prepare"}),
-        (None, {"cpu", "prepare"}),
+        (fake_nvml(2), "cpu,gpu"),
+        (fake_nvml(0), "cpu"),
+        (fake_nvml(2, driver=False), "cpu"),
+        (None, "cpu"),
     ],
     ids=["gpus", "driver-without-gpu", "no-driver", "no-package"],
 )
-def test_the_gpu_queue_is_served_where_the_driver_finds_gpus(
-    monkeypatch: pytest.MonkeyPatch, nvml: SimpleNamespace | None, queues: set[str]
+def test_the_gpu_queue_is_asked_for_where_the_driver_finds_gpus(
+    monkeypatch: pytest.MonkeyPatch, nvml: SimpleNamespace | None, queues: str
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    assert programs.queues(programs.workers({})) == queues
+    assert [worker.command[-1] for worker in programs.workers({})] == [queues, "prepare"]
 
 
 def test_hidden_gpus_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """What somebody does with a downloaded model: open it with plain Keras, and predict raw examples.
 
-    python check_result.py MODEL.keras LABELS.json DATA.npz
+    python check_result.py MODEL.keras LABELS.json DATA.npz …
 
-Prints one line of JSON: how many examples of the test split it gets right, and which modules of Thaw were
-imported for that (there must be none).
+Prints a line of JSON for each model: how many examples of the test split it gets right, and which packages of Thaw
+were imported for that (there must be none).
 """
 
 import json
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 
-def main(model_path: Path, labels_path: Path, data_path: Path) -> None:
+def check(model_path: Path, labels_path: Path, data_path: Path) -> None:
     """Open, predict, count."""
     model = keras.saving.load_model(model_path)
     labels = np.array(json.loads(labels_path.read_text(encoding="utf-8"))["labels"])
@@ -28,4 +28,6 @@ def main(model_path: Path, labels_path: Path, data_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    paths = [Path(argument) for argument in sys.argv[1:]]
+    for start in range(0, len(paths), 3):
+        check(*paths[start : start + 3])
