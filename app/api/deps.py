@@ -20,6 +20,7 @@ from app.storage.paging import PageQuery
 
 METADATA_FILTER: Final = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
 ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+NUL_REFUSED: Final = "The request holds a NUL character, which no text here may have. Send it without."
 SANE_ID: Final = re.compile(r"[A-Za-z0-9._\-]{1,100}")
 
 
@@ -120,6 +121,8 @@ def only_known_parameters(request: Request) -> None:
         for name in request.query_params
         if name not in known and not (takes_metadata and METADATA_FILTER.fullmatch(name))
     ]
+    if any("\x00" in text for pair in request.query_params.items() for text in pair):
+        raise InvalidRequestError(NUL_REFUSED)
     if unknown:
         raise _unknown_parameters(unknown, sorted(known | ({"metadata[key]"} if takes_metadata else set())))
 
@@ -139,8 +142,7 @@ def _unknown_parameters(names: Sequence[str], allowed: list[str]) -> InvalidRequ
 async def without_nul(request: Request) -> None:
     """Refuse JSON with NUL characters: PostgreSQL cannot keep them, and nobody means them."""
     if ESCAPED_NUL.search(await request.body()):
-        message = r"The body holds a NUL character (\u0000), which no text here may have. Send it without."
-        raise InvalidRequestError(message)
+        raise InvalidRequestError(NUL_REFUSED)
 
 
 def thaw_router(prefix: str, *, tag: str, json: bool = True) -> APIRouter:

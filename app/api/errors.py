@@ -20,6 +20,7 @@ from app.domain.errors import FieldProblem, ThawError
 
 log = structlog.get_logger("thaw.api")
 
+DATABASE_AWAY = (OperationalError, PoolTimeoutError)
 RETRY_SECONDS = "5"
 MAX_PROBLEMS = 100
 """A body may hold thousands of wrong fields; so many are listed."""
@@ -64,8 +65,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ThawError, _on_thaw_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    for away in (OperationalError, PoolTimeoutError):
-        app.add_exception_handler(away, _on_database_error)
+    for away in DATABASE_AWAY:
+        app.add_exception_handler(away, on_database_error)
 
 
 def answer_for(error: ThawError) -> Answer:
@@ -115,9 +116,20 @@ def too_large(request: Request, limit: int) -> ProblemResponse:
 # === Handlers ===
 
 
+def on_database_error(request: Request, error: Exception) -> ProblemResponse:
+    """The answer when the database is away."""
+    # The text of such an error holds the statement and its parameters: neither for the client nor for the log.
+    log.error("The database did not answer.", request_id=request.state.request_id, error=type(error).__name__)
+    message = "The database does not answer at the moment. Try again in a few seconds."
+    return response_for(request, errors.ServiceUnavailableError(message))
+
+
 def _on_thaw_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, ThawError)
-    return response_for(request, error)
+    response = response_for(request, error)
+    if response.status_code >= 500:
+        log.error("Thaw could not do what was asked.", request_id=request.state.request_id, error=error.message)
+    return response
 
 
 def _on_validation_error(request: Request, error: Exception) -> ProblemResponse:
@@ -162,13 +174,6 @@ def _methods_at(request: Request) -> list[str]:
         for method in methods
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     ]
-
-
-def _on_database_error(request: Request, error: Exception) -> ProblemResponse:
-    # The text of such an error holds the statement and its parameters: it is for the log alone.
-    log.error("The database did not answer.", request_id=request.state.request_id, error=type(error).__name__)
-    message = "The database does not answer at the moment. Try again in a few seconds."
-    return response_for(request, errors.ServiceUnavailableError(message))
 
 
 # === Wrong fields ===

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.errors import response_for
+from app.api.errors import DATABASE_AWAY, on_database_error, response_for
 from app.api.problems import ProblemResponse, printable, problem_for
 from app.domain.errors import AuthenticationError, ThawError
 from app.services import keys
@@ -46,8 +46,10 @@ class RequireKey:
             request.state.principal = await run_in_threadpool(keys.authenticate, request.app.state.services, token)
         except ThawError as error:
             await response_for(request, error)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+        except DATABASE_AWAY as error:
+            await on_database_error(request, error)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 class RequireLoopbackName:

@@ -12,7 +12,7 @@ from app.api.errors import TABLE, answer_for
 from app.api.problems import Problem
 from app.domain import errors
 from app.domain.errors import ThawError
-from app.services import files
+from app.services import files, keys
 
 if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
@@ -120,6 +120,19 @@ def test_a_database_that_is_away_is_503_and_worth_trying_again(
     assert problem_of(response)["code"] == "service_unavailable"
     assert int(response.headers["Retry-After"]) > 0
     assert "SELECT" not in response.text
+
+
+def test_a_database_that_is_away_when_the_key_is_looked_up_is_503_too(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        statement, parameters, cause = "SELECT secret", {}, ConnectionError("refused")
+        raise OperationalError(statement, parameters, cause)
+
+    monkeypatch.setattr(keys, "authenticate", away)
+    response = client.get("/v1/files")
+    assert response.status_code == 503
+    assert problem_of(response)["code"] == "service_unavailable"
 
 
 def test_content_that_is_gone_from_the_store_is_500_not_an_empty_file(client: TestClient, thaw: "Thaw") -> None:

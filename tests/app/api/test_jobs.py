@@ -183,6 +183,11 @@ def test_an_unknown_job_is_404_everywhere(client: TestClient, identifier: str) -
         assert response.headers["Content-Type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("query", ["metadata[a]=%00", "metadata[%00]=a", "model=%00", "status=%00", "after=%00"])
+def test_a_query_with_nul_is_refused_before_a_database_sees_it(client: TestClient, query: str) -> None:
+    assert client.get(f"{JOBS}?{query}").status_code == 422
+
+
 def test_text_with_nul_is_refused_before_a_database_sees_it(client: TestClient) -> None:
     body = r'{"model": "a\u0000b", "training_file": "c"}'
     response = client.post(JOBS, content=body, headers={"Content-Type": "application/json"})
