@@ -97,7 +97,7 @@ class Job(Value):
     updated_at: float
     """Changes with every change of this record."""
     queue_position: int | None = None
-    """From 1, among the project's queued jobs; set only where one job is asked for."""
+    """From 1, among the project's queued jobs, up to 10,000; set only where one job is asked for."""
 
 
 class Event(Value):

@@ -18,6 +18,8 @@ from app.storage.paging import Page, PageQuery, page_of
 from app.storage.rows import bundle_of, dumped, failure_of
 from app.storage.tables import DatasetRow, JobMetadataRow, JobRow, ModelRow
 
+COUNTED = 10_000
+"""Places in the queue are counted so far; behind that, looking at a job would become slow."""
 UNFINISHED = tuple(status for status in TRANSITIONS if status not in TERMINAL)
 
 
@@ -200,12 +202,13 @@ def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
 def _queue_position(session: Session, project: str, row: JobRow) -> int | None:
     if row.status != "queued":
         return None
-    statement = select(func.count()).where(
+    ahead = select(JobRow.id).where(
         JobRow.project == project,
         JobRow.status == "queued",
         tuple_(JobRow.created_at, JobRow.id) <= tuple_(row.created_at, row.id),
     )
-    return session.scalars(statement).one()
+    count = session.scalars(select(func.count()).select_from(ahead.limit(COUNTED + 1).subquery())).one()
+    return count if count <= COUNTED else None
 
 
 def job_of(row: JobRow, *, queue_position: int | None = None) -> Job:

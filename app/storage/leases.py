@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from app.storage.database import now
@@ -119,14 +119,14 @@ def expired(session: Session, row: AnyLeased, *, limit: int) -> list[Overdue]:
 
 
 def unrung(session: Session, row: AnyLeased, *, older_than_seconds: float, limit: int) -> list[Overdue]:
-    """Rows of all projects that wait and whose hint is old or was not sent, the oldest first.
+    """Rows of all projects that wait and whose hint is old or got nowhere; the longest neglected first.
 
     They count as rung from now on, so that of several sweepers one rings.
     """
     due = (
         select(row.id)
-        .where(*unclaimed(row), or_(row.rung_at.is_(None), row.rung_at <= now() - older_than_seconds))
-        .order_by(row.created_at, row.id)
+        .where(*unclaimed(row), row.rung_at <= now() - older_than_seconds)
+        .order_by(row.rung_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
@@ -143,5 +143,5 @@ def unrung(session: Session, row: AnyLeased, *, older_than_seconds: float, limit
 
 def mark_unrung(session: Session, row: AnyLeased, project: str, identifier: str) -> None:
     """Its hint did not get through: ring again at the next sweep."""
-    statement = update(row).where(row.id == identifier, row.project == project).values(rung_at=None)
+    statement = update(row).where(row.id == identifier, row.project == project).values(rung_at=0.0)
     session.execute(statement.execution_options(synchronize_session=False))

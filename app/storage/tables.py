@@ -108,9 +108,14 @@ class Leased(Owned, Base):
     worker: Mapped[str | None]
     """Who holds it, or held it last."""
     lease_expires_at: Mapped[float | None]
-    rung_at: Mapped[float | None]
-    """When its hint was sent last; `None`: at once, please."""
+    rung_at: Mapped[float]
+    """When its hint was sent last; 0: it got nowhere, so ring as soon as possible."""
     error: Mapped[JsonObject | None]
+
+
+def _for_the_sweeper(table: str) -> tuple[Index, Index]:
+    """Indexes that find what is overdue, however many rows there are."""
+    return Index(f"ix_{table}_leases", "status", "lease_expires_at"), Index(f"ix_{table}_hints", "status", "rung_at")
 
 
 class Asset(Leased):
@@ -138,7 +143,7 @@ def _asset_rules(table: str) -> tuple[Any, ...]:
         newest_first(table),
         newest_first(table, "status"),
         Index(f"ix_{table}_file", "project", "file_id"),
-        Index(f"ix_{table}_leases", "status", "lease_expires_at"),
+        *_for_the_sweeper(table),
     )
 
 
@@ -210,8 +215,7 @@ class JobRow(Leased):
         newest_first("jobs", "status"),
         newest_first("jobs", "model_id"),
         newest_first("jobs", "dataset_id"),
-        Index("ix_jobs_leases", "status", "lease_expires_at"),
-        Index("ix_jobs_queue", "status", "created_at", "id"),
+        *_for_the_sweeper("jobs"),
     )
 
 

@@ -153,7 +153,7 @@ def test_of_many_sweepers_one_rings(world: Any, services: Services, bell: Any) -
     request = world.request()
     waiting = [jobs.submit(services, "default", request).id for _ in range(10)]
     for identifier in waiting:
-        world.set(JobRow, identifier, rung_at=None)
+        world.set(JobRow, identifier, rung_at=0.0)
     bell.rings.clear()
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: sweep(services), range(4)))

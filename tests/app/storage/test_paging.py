@@ -13,6 +13,7 @@ from app.domain.ids import event_id
 from app.domain.job import Job
 from app.services import datasets, files, history, jobs, models
 from app.services.context import Services
+from app.services.sweep import sweep
 from app.storage.paging import Page, PageQuery
 from app.storage.tables import METADATA
 
@@ -87,6 +88,13 @@ def test_the_other_lists_are_served_by_their_indexes_too(world: Any, services: S
             assert "TEMP B-TREE" not in plan
 
 
+def test_a_sweep_reads_only_what_is_overdue(services: Services, many_jobs: Job) -> None:
+    assert many_jobs.status == "queued"
+    plans = _plans(services, partial(sweep, services), analyze=False)
+    assert len([plan for plan in plans if "jobs" in plan]) >= 3
+    assert [plan for plan in plans if re.search(r"SCAN jobs|Seq Scan on jobs", plan)] == []
+
+
 def _rows_read(services: Services, call: Callable[[], Page[Any]]) -> float:
     """Of PostgreSQL: rows that all steps have read. SQLite counts none: all of them if it scans a table or sorts."""
     assert len(call().items) == 5
@@ -98,22 +106,22 @@ def _rows_read(services: Services, call: Callable[[], Page[Any]]) -> float:
     return sum(float(rows) * int(loops) for rows, loops in kept) + sum(map(int, removed))
 
 
-def _plans(services: Services, call: Any) -> list[str]:
-    """How the database carries out what `call` asks."""
+def _plans(services: Services, call: Callable[[], Any], *, analyze: bool = True) -> list[str]:
+    """How the database carries out what `call` asks; to analyze is to carry it out once more."""
     asked: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith("SELECT"):
-            asked.append((statement, parameters))
+        asked.append((statement, parameters))
 
     events.listen(services.db.engine, "before_cursor_execute", note)
     call()
     events.remove(services.db.engine, "before_cursor_execute", note)
-    sqlite = services.db.engine.dialect.name == "sqlite"
-    explain = "EXPLAIN QUERY PLAN" if sqlite else "EXPLAIN (ANALYZE, TIMING OFF)"
+    known = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN (ANALYZE, TIMING OFF)" if analyze else "EXPLAIN"}
+    explain = known[services.db.engine.dialect.name]
     with services.db.read() as session:
         connection = session.connection()
         return [
             "\n".join(str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {statement}", parameters))
             for statement, parameters in asked
+            if statement.startswith(("SELECT", "UPDATE", "DELETE"))
         ]

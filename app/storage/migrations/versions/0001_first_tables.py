@@ -52,7 +52,7 @@ def upgrade() -> None:
         sa.Column("lost_attempts", sa.Integer(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=True),
         sa.Column("lease_expires_at", sa.Double(), nullable=True),
-        sa.Column("rung_at", sa.Double(), nullable=True),
+        sa.Column("rung_at", sa.Double(), nullable=False),
         sa.Column("error", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("project", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
@@ -65,6 +65,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("datasets", schema=None) as batch_op:
         batch_op.create_index("ix_datasets_file", ["project", "file_id"], unique=False)
+        batch_op.create_index("ix_datasets_hints", ["status", "rung_at"], unique=False)
         batch_op.create_index("ix_datasets_leases", ["status", "lease_expires_at"], unique=False)
         batch_op.create_index("ix_datasets_page", ["project", "created_at", "id"], unique=False)
         batch_op.create_index("ix_datasets_status_page", ["project", "status", "created_at", "id"], unique=False)
@@ -129,7 +130,7 @@ def upgrade() -> None:
         sa.Column("lost_attempts", sa.Integer(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=True),
         sa.Column("lease_expires_at", sa.Double(), nullable=True),
-        sa.Column("rung_at", sa.Double(), nullable=True),
+        sa.Column("rung_at", sa.Double(), nullable=False),
         sa.Column("error", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("project", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
@@ -149,10 +150,10 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.create_index("ix_jobs_dataset_id_page", ["project", "dataset_id", "created_at", "id"], unique=False)
+        batch_op.create_index("ix_jobs_hints", ["status", "rung_at"], unique=False)
         batch_op.create_index("ix_jobs_leases", ["status", "lease_expires_at"], unique=False)
         batch_op.create_index("ix_jobs_model_id_page", ["project", "model_id", "created_at", "id"], unique=False)
         batch_op.create_index("ix_jobs_page", ["project", "created_at", "id"], unique=False)
-        batch_op.create_index("ix_jobs_queue", ["status", "created_at", "id"], unique=False)
         batch_op.create_index("ix_jobs_status_page", ["project", "status", "created_at", "id"], unique=False)
 
     op.create_table(
@@ -171,7 +172,7 @@ def upgrade() -> None:
         sa.Column("lost_attempts", sa.Integer(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=True),
         sa.Column("lease_expires_at", sa.Double(), nullable=True),
-        sa.Column("rung_at", sa.Double(), nullable=True),
+        sa.Column("rung_at", sa.Double(), nullable=False),
         sa.Column("error", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("project", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
@@ -184,6 +185,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("models", schema=None) as batch_op:
         batch_op.create_index("ix_models_file", ["project", "file_id"], unique=False)
+        batch_op.create_index("ix_models_hints", ["status", "rung_at"], unique=False)
         batch_op.create_index("ix_models_leases", ["status", "lease_expires_at"], unique=False)
         batch_op.create_index("ix_models_page", ["project", "created_at", "id"], unique=False)
         batch_op.create_index("ix_models_status_page", ["project", "status", "created_at", "id"], unique=False)
@@ -267,15 +269,16 @@ def downgrade() -> None:
         batch_op.drop_index("ix_models_status_page")
         batch_op.drop_index("ix_models_page")
         batch_op.drop_index("ix_models_leases")
+        batch_op.drop_index("ix_models_hints")
         batch_op.drop_index("ix_models_file")
 
     op.drop_table("models")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index("ix_jobs_status_page")
-        batch_op.drop_index("ix_jobs_queue")
         batch_op.drop_index("ix_jobs_page")
         batch_op.drop_index("ix_jobs_model_id_page")
         batch_op.drop_index("ix_jobs_leases")
+        batch_op.drop_index("ix_jobs_hints")
         batch_op.drop_index("ix_jobs_dataset_id_page")
 
     op.drop_table("jobs")
@@ -292,6 +295,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_datasets_status_page")
         batch_op.drop_index("ix_datasets_page")
         batch_op.drop_index("ix_datasets_leases")
+        batch_op.drop_index("ix_datasets_hints")
         batch_op.drop_index("ix_datasets_file")
 
     op.drop_table("datasets")
