@@ -169,10 +169,14 @@ class Shop:
     def start(self, behaviour: str) -> tuple[str, threading.Thread]:
         """Submit and train in a thread; comes back when it trains."""
         job_id = self.submit(behaviour)
+        return job_id, self.resume(job_id)
+
+    def resume(self, job_id: str) -> threading.Thread:
+        """Train in a thread; comes back when it trains."""
         thread = threading.Thread(target=self.supervisor.train, args=(job_id,))
         thread.start()
-        eventually(lambda: self.get(job_id).stage or self.get(job_id).phase)
-        return job_id, thread
+        eventually(lambda: self.get(job_id).status == "running" and (self.get(job_id).stage or self.get(job_id).phase))
+        return thread
 
 
 def quick_settings(folder: Path, **changed: object) -> Settings:

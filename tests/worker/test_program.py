@@ -217,7 +217,7 @@ def test_a_killed_worker_takes_its_children_along_and_another_finishes_its_job_o
     yard: Yard, eventually: Eventually, gone: Callable[..., bool]
 ) -> None:
     first = yard.start()
-    job_id, others = yard.shop.submit("forever"), [yard.shop.submit("slow") for _ in range(3)]
+    job_id, others = yard.shop.submit("hang"), [yard.shop.submit("slow") for _ in range(3)]
     eventually(lambda: yard.get(job_id).phase)
     family = first.family()
     work = yard.shop.services.settings.work_dir()

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import text
 
 from app.services import claims, history, jobs, models, sweep
 from app.services.context import DEFAULT_PROJECT
@@ -212,14 +213,18 @@ def test_cancel_of_a_running_job_stops_it_within_one_step_and_two_seconds(
 
 def test_a_worker_that_stops_gives_its_job_back_for_free(shop: Shop) -> None:
     job_id, thread = shop.start("forever")
-    started = time.monotonic()
-    shop.supervisor.stopping.set()
+    for attempt in (1, 2, 3, 4):  # more often than a worker may be lost
+        started = time.monotonic()
+        shop.supervisor.stopping.set()
+        thread.join(5)
+        assert time.monotonic() - started < 1.5
+        job = shop.get(job_id)
+        assert (job.status, job.attempt.number, job.attempt.lease_expires_at) == ("queued", attempt, None)
+        assert shop.bell.rung[-1] == ("train", job_id, "cpu")
+        shop.supervisor.stopping.clear()
+        thread = shop.resume(job_id)
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
     thread.join(5)
-    assert time.monotonic() - started < 1.5
-    job = shop.get(job_id)
-    assert (job.status, job.attempt.lease_expires_at) == ("queued", None)
-    shop.supervisor.stopping.clear()
-    assert ("train", job_id, "cpu") in shop.bell.rung[-1:]
 
 
 def test_a_process_that_a_service_manager_ended_with_the_worker_costs_nothing(shop: Shop) -> None:
@@ -288,10 +293,8 @@ def test_the_result_is_published_although_the_database_was_away_at_the_end(shop:
 
 
 def test_who_lost_the_lease_kills_its_process_and_writes_nothing(shop: Shop, eventually: Eventually) -> None:
-    job_id, thread = shop.start("forever")
+    job_id, thread = shop.start("hang")
     with shop.services.db.begin() as session:
-        from sqlalchemy import text
-
         session.execute(text("UPDATE jobs SET lease_expires_at = 1"))
     assert sweep.sweep(shop.services).taken_back == 1
     other = claims.claim_job(shop.services, job_id, worker="worker-other")

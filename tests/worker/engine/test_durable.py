@@ -44,7 +44,7 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
 
 def test_too_little_room_is_the_platforms_fault_and_said_in_megabytes(tmp_path: Path) -> None:
     durable.require_room(tmp_path, 1)
-    with pytest.raises(PlatformError, match=r"1000000000000 MB are needed and \d+ MB are free") as caught:
+    with pytest.raises(PlatformError, match=r"1000000000000\.0 MB are needed and \d+\.\d MB are free") as caught:
         durable.require_room(tmp_path, 10**18)
     assert caught.value.failure().code == "storage_full"
     assert caught.value.failure().retryable

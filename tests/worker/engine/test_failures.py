@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+from safetensors import SafetensorError
 
 from app.domain.errors import CapacityError, PlatformError, UserError
 
@@ -23,9 +24,17 @@ def test_a_full_disk_is_the_platforms_fault(code: int) -> None:
     assert caught.value.failure().code == "storage_full"
 
 
-def test_a_full_disk_is_recognized_in_what_hdf5_says() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("Can't write data (errno = 28, error message = 'No space left on device')"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["hdf5", "safetensors"],
+)
+def test_a_full_disk_is_recognized_in_what_libraries_say(error: Exception) -> None:
     with pytest.raises(PlatformError) as caught:
-        raised(OSError("Can't write data (errno = 28, error message = 'No space left on device')"))
+        raised(error)
     assert caught.value.failure().code == "storage_full"
 
 

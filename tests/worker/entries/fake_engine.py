@@ -142,6 +142,14 @@ def train_for_ever(_order: Order, reporter: Reporter) -> Outcome:
             reporter.report(StepFinished(phase=phase, step=step, steps=10**9))
 
 
+def hang(_order: Order, reporter: Reporter) -> Outcome:
+    """One step that never ends, and says nothing."""
+    phase = PhaseProgress(index=1, name="hang", epoch=1, epochs=1)
+    reporter.report(StepFinished(phase=phase, step=1, steps=2))
+    while True:
+        time.sleep(1)
+
+
 def ignore_everything(order: Order, reporter: Reporter) -> Outcome:
     """One step that never ends, deaf to SIGTERM, with a process of its own beside it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -259,6 +267,7 @@ BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
     "succeed": succeed,
     "slow": succeed_slowly,
     "forever": train_for_ever,
+    "hang": hang,
     "deaf": ignore_everything,
     "refuse": refuse,
     "error": raise_error,

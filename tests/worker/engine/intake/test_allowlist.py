@@ -1,7 +1,10 @@
 import importlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from app.domain.model import ModelOptions
 from worker.engine.intake import allowlist
 
 pytestmark = pytest.mark.tensorflow
@@ -27,10 +30,26 @@ def test_allowed_classes_are_written_by_keras_under_the_very_names_and_modules_o
     from keras.src.saving.serialization_lib import serialize_with_public_class
 
     for kind in ("layer", "initializer", "regularizer", "constraint", "policy"):
-        for name in allowlist.CLASSES[kind]:
+        for name in allowlist.CLASSES[kind] - set(allowlist.BUILDING_BLOCKS):
             owner = keras if kind == "policy" else getattr(keras, f"{kind}s")
             written = serialize_with_public_class(getattr(owner, name, None) or getattr(keras.dtype_policies, name))
             assert allowlist.module_of(kind, written["class_name"], None) == written["module"], name
+
+
+def test_building_blocks_of_keras_applications_are_registered(tmp_path: Path) -> None:
+    import keras
+
+    from worker.engine import sources
+
+    layers = {
+        name: getattr(importlib.import_module(module), name) for name, module in allowlist.BUILDING_BLOCKS.items()
+    }
+    entry = keras.Input((3,), name="entry")
+    scaled = layers["LayerScale"](init_values=0.5, projection_dim=3, name="scale")(entry)
+    keras.Model(entry, layers["CustomScaleLayer"](scale=0.1, name="sum")([entry, scaled])).save(tmp_path / "m.keras")
+    sources.register(tmp_path / "m.keras", tmp_path / "c", options=ModelOptions(), max_parameters=100)
+    x = np.array([[1.0, 2.0, 3.0]], "float32")
+    np.testing.assert_allclose(sources.load(tmp_path / "c").model(x).numpy(), x + 0.1 * 0.5 * x, rtol=1e-6)
 
 
 def test_what_is_known_to_be_dangerous_is_on_no_list() -> None:

@@ -1,5 +1,4 @@
 import copy
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import SourceError
 from worker.engine.intake.upgrades import upgrade
-from worker.engine.intake.vet_config import check_model, parse_json
+from worker.engine.intake.vet_config import check_model
 
 
 def accept(config: Any) -> Any:
@@ -24,34 +23,6 @@ def refusal(config: Any) -> SourceError:
     with pytest.raises(SourceError) as caught:
         accept(config)
     return caught.value
-
-
-# === JSON ===
-
-
-@pytest.mark.parametrize(
-    ("text", "code", "said"),
-    [
-        (b'{"a": 1, "a": 2}', "unsafe_file", "twice"),
-        (b'{"a": {"b": 1, "b": 1}}', "unsafe_file", "twice"),
-        (b'{"a": NaN}', "unsafe_file", "NaN"),
-        (b"[-Infinity]", "unsafe_file", "Infinity"),
-        (b"[1e999]", "unsafe_file", "too large"),
-        (b"[99999999999999999999]", "unsafe_file", "integer"),
-        (b"[" * 100 + b"]" * 100, "unsafe_file", "levels"),
-        (b"[" * 100_000, "unsafe_file", "deeply"),
-        (b"[" + b"0," * 600_000 + b"0]", "unsafe_file", "values"),
-        (json.dumps(["x" * 10_000]).encode(), "unsafe_file", "text of 10000"),
-        (b" " * (9 * 1024**2), "unsafe_file", "bytes"),
-        (b"{", "corrupt_file", "not JSON"),
-        (b"\xff\xfe\xff", "corrupt_file", "not JSON"),
-    ],
-    ids=range(13),
-)
-def test_json_that_no_keras_writes_is_refused(text: bytes, code: str, said: str) -> None:
-    with pytest.raises(SourceError, match=said) as caught:
-        parse_json(text, name="config.json")
-    assert caught.value.work_code == code
 
 
 # === Honest configs ===
