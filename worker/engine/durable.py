@@ -43,7 +43,7 @@ def require_room(folder: Path, needed_bytes: int) -> None:
     """Raise `PlatformError` with code `storage_full` unless so many bytes are free where `folder` is."""
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
-        detail = f"{needed_bytes / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free"
+        detail = f"{needed_bytes / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
         raise storage_full(detail)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import tensorflow as tf
+from safetensors import SafetensorError
 
 from app.domain.errors import CapacityError
 from worker.engine.durable import NO_ROOM, storage_full
@@ -16,7 +17,7 @@ def translated() -> Iterator[None]:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise _out_of_memory(error) from error
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if _no_room(error):
             raise storage_full(str(error)) from error
         raise
@@ -31,6 +32,6 @@ def _out_of_memory(error: BaseException) -> CapacityError:
     return CapacityError(message)
 
 
-def _no_room(error: OSError) -> bool:
-    """HDF5 reports a full disk in its text alone, without an errno."""
-    return error.errno in NO_ROOM or "No space left on device" in str(error)
+def _no_room(error: Exception) -> bool:
+    """HDF5 and safetensors report a full disk in their text alone, without an errno."""
+    return getattr(error, "errno", None) in NO_ROOM or "No space left on device" in str(error)
