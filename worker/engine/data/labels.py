@@ -128,18 +128,18 @@ def _class_name(value: object) -> str:
 
 def _named_classes(y: Array, names: list[str], options: DatasetOptions) -> Labels:
     if y.dtype.kind in "US":
-        given = np.array([_class_name(value) for value in y.tolist()])
         allowed = {name: index for index, name in enumerate(names)}
-        values = np.array([allowed.get(name, -1) for name in given.tolist()])
+        values = np.array([allowed.get(_class_name(value), -1) for value in y.tolist()])
+        outside = values < 0
         described = f"class_names are {', '.join(names[:20])}"
     else:
-        values = np.where((y >= 0) & (y < len(names)), y, -1)
+        values, outside = y, (y < 0) | (y >= len(names))
         described = f"class_names has {len(names)} names, so labels are 0 to {len(names) - 1}"
-    wrong = np.flatnonzero(values < 0)
-    if len(wrong):
+    if outside.any():
+        first = int(outside.argmax())
         message = (
-            f"Label {_class_name(y[wrong[0]].item())} (example {wrong[0]}) is none of the classes: {described}. "
-            f"{len(wrong)} examples have such labels."
+            f"Label {_class_name(y[first].item())} (example {first}) is none of the classes: {described}. "
+            f"{int(outside.sum())} examples have such labels."
         )
         raise DataError(message, param="class_names")
     values = values.astype(np.int32)

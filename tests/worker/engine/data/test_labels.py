@@ -60,6 +60,8 @@ def test_class_names_say_what_the_numbers_mean() -> None:
     labels = read([1, 0, 1, 0], class_names=["sandal", "shirt"])
     assert (labels.classes, labels.values.tolist()) == (["sandal", "shirt"], [1, 0, 1, 0])
     assert read(["b", "a"], class_names=["b", "a"]).values.tolist() == [0, 1]
+    assert read(np.array([1, 0], np.uint8), class_names=["b", "a"]).values.tolist() == [1, 0]
+    assert read([1.0, 0.0], class_names=["b", "a"]).values.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
