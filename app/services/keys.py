@@ -30,18 +30,23 @@ class Principal:
 
 def ensure_admin_key(services: Services) -> Path:
     """Make sure that there is an admin key, in its file and in the database; the file's path."""
-    given = services.settings.api_key
-    path = services.settings.api_key_file()
+    path, given = services.settings.api_key_file(), _given(services)
     if given is None:
         token = keyfile.read_or_create(path, PREFIX + secrets.token_urlsafe(32))
     else:
-        token = given.get_secret_value()
+        token = given
         keyfile.replace(path, token)
     with services.db.begin() as session:
         keys.add(session, DEFAULT_PROJECT, identifier=new_id("key"), name=ADMIN, sha256=_digest(token))
         if given is not None:
             keys.remove_others(session, DEFAULT_PROJECT, name=ADMIN, sha256=_digest(token))
     return path
+
+
+def _given(services: Services) -> str | None:
+    """The key that is set. An empty one is none: it would let in whoever sends none."""
+    key = services.settings.api_key
+    return (key.get_secret_value().strip() or None) if key else None
 
 
 def authenticate(services: Services, token: str) -> Principal:

@@ -73,6 +73,13 @@ def test_a_key_that_is_set_is_the_only_admin_key(services: Services, tmp_path: P
     assert stat.S_IMODE(given.api_key_file().stat().st_mode) == 0o600
 
 
+def test_an_empty_key_counts_as_none(services: Services, tmp_path: Path) -> None:
+    empty = Settings(data_dir=tmp_path, database_url=services.settings.database_url, api_key=" ")
+    assert _token(replace(services, settings=empty)).startswith("thaw_")
+    with pytest.raises(AuthenticationError):
+        keys.authenticate(services, "")
+
+
 def test_a_lost_database_takes_the_key_of_the_file(services: Services) -> None:
     token = _token(services)
     with services.db.begin() as session:
