@@ -11,6 +11,7 @@ memory, and both must agree: that is how a training process knows what it has lo
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,16 @@ def config_of(model: keras.Model) -> Config:
 def weights_of(model: keras.Model) -> Weights:
     """Every weight, batch-norm statistics included; states of random generators are no weights."""
     return {
-        f"{path}/{number}.{variable.name}": np.asarray(keras.ops.convert_to_numpy(variable), order="C")
+        key_of(path, number, variable): np.asarray(keras.ops.convert_to_numpy(variable), order="C")
         for path, layer in graph.leaves(model)
         for number, variable in enumerate(layer.weights)
     }
+
+
+def key_of(path: str, number: int, variable: Any) -> str:  # noqa: ANN401 (a Keras variable)
+    """The name of a layer's weight: `conv1/0.kernel`."""
+    # A variable without a name is numbered by Keras in the order of its making in this process.
+    return f"{path}/{number}.{re.sub(r'^variable_[0-9]+$', 'variable', variable.name)}"
 
 
 def digest_of(config: Config, weights: Mapping[str, np.ndarray[Any, Any]]) -> str:
@@ -95,7 +102,7 @@ def assign_weights(model: keras.Model, weights: Mapping[str, np.ndarray[Any, Any
     keys = set()
     for path, layer in graph.leaves(model):
         for number, variable in enumerate(layer.weights):
-            key = f"{path}/{number}.{variable.name}"
+            key = key_of(path, number, variable)
             keys.add(key)
             _assign(variable, weights.get(key), key)
         settle(layer)

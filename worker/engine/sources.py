@@ -43,7 +43,7 @@ def register(path: Path, destination: Path, *, options: ModelOptions, max_parame
             rescale=options.rescale,
             labels=options.labels,
             model_format=vetted.format,
-            keras_version=vetted.keras_version or "unknown",
+            keras_version=vetted.keras_version,
             upgrades=vetted.upgrades,
         )
         _check_same(model, load(scratch / "canonical"))
@@ -70,18 +70,18 @@ def write_canonical(
     rescale: Rescale | None = None,
     labels: Sequence[str] | None = None,
     model_format: ModelFormat = "keras",
-    keras_version: str | None = None,
+    keras_version: str | None = keras.__version__,
     upgrades: Sequence[str] = (),
 ) -> SourceInfo:
     """Write a built model with one input and one output as a canonical folder, all of it or nothing.
 
-    `keras_version`: of the file that the model was read from; `None`: the Keras that runs here.
+    `keras_version`: what wrote the file that the model was read from; `None`: the file does not say.
     A folder that is there already is replaced.
     """
     config, weights = canonical.config_of(model), canonical.weights_of(model)
     info = SourceInfo(
         format=model_format,
-        keras_version=keras_version or keras.__version__,
+        keras_version=keras_version,
         class_name=config["class_name"],
         name=model.name,
         input_shape=list(model.inputs[0].shape),

@@ -40,6 +40,12 @@ LAYERS = frozenset({
     "RandomTranslation", "RandomZoom", "Rescaling", "Resizing",
 })  # fmt: skip
 
+BUILDING_BLOCKS = {
+    "LayerScale": "keras.src.applications.convnext",
+    "CustomScaleLayer": "keras.src.applications.inception_resnet_v2",
+}
+"""Layers of `keras.applications` that Keras does not export, and their modules."""
+
 OPERATIONS: dict[str, frozenset[str]] = {
     # Of functions on tensors (`x + y` in a functional model) those that cannot make an output much larger than their
     # inputs. Never keras.src.ops.core: it holds Switch, Cond, Map and Scan, which call what they are given.
@@ -89,7 +95,7 @@ MODEL_MODULES = {"Sequential": "keras", "Functional": "keras.src.models.function
 
 CLASSES: dict[Kind, frozenset[str]] = {
     "model": MODELS,
-    "layer": LAYERS,
+    "layer": LAYERS | frozenset(BUILDING_BLOCKS),
     "operation": frozenset().union(*OPERATIONS.values()),
     "initializer": INITIALIZERS,
     "regularizer": REGULARIZERS,
@@ -133,7 +139,7 @@ def module_of(kind: Kind, name: str, given: str | None) -> str | None:
         return given if name in OPERATIONS.get(given or "", ()) else None
     if name not in CLASSES[kind]:
         return None
-    return MODEL_MODULES[name] if kind == "model" else MODULES[kind]
+    return MODEL_MODULES[name] if kind == "model" else BUILDING_BLOCKS.get(name, MODULES[kind])
 
 
 def module_in_hdf5(name: str, config: object) -> str | None:
@@ -164,6 +170,7 @@ def is_nickname(kind: Literal["initializer", "regularizer", "constraint"], name:
 _KIND_BY_MODULE: dict[str, Kind] = {
     "": "policy",
     "layers": "layer",
+    "applications": "layer",
     "ops": "operation",
     "initializers": "initializer",
     "regularizers": "regularizer",

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker.engine.intake.refusals import refuse
+from worker.engine.intake.vet_json import Json
 
-Json = Any
 Config = dict[str, Any]
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from worker.engine.intake import allowlist, calls
 from worker.engine.intake.refusals import refuse
 from worker.engine.intake.vet_config import CLASS_NAMES_BEFORE, SPECIAL, class_name, with_module
+from worker.engine.intake.vet_json import Json
 
-Json = Any
 Config = dict[str, Any]
 
 

@@ -15,8 +15,9 @@ import h5py
 from app.domain.model import ModelFormat
 from worker.engine.intake import layouts, signatures, upgrades, vet_zip
 from worker.engine.intake.refusals import refuse
-from worker.engine.intake.vet_config import check_model, parse_json
+from worker.engine.intake.vet_config import check_model
 from worker.engine.intake.vet_hdf5 import check_hdf5
+from worker.engine.intake.vet_json import parse_json
 
 
 @dataclass(frozen=True)

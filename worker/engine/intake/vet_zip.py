@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from worker.engine.intake.refusals import refuse
-from worker.engine.intake.vet_config import MAX_BYTES
+from worker.engine.intake.vet_json import MAX_BYTES
 
 CONFIG = "config.json"
 METADATA = "metadata.json"

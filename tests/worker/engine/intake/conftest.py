@@ -92,7 +92,7 @@ def keras_file(tmp_path: Path) -> Callable[..., Path]:
         config: Config | bytes | None = None,
         *,
         weights: Mapping[str, Any] | bytes = MLP_WEIGHTS,
-        version: str = "3.15.1",
+        version: str | None = "3.15.1",
         more: Mapping[str, bytes] | None = None,
         name: str = "upload.keras",
     ) -> Path:

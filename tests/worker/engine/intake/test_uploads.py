@@ -150,6 +150,10 @@ def test_a_keras_file_of_2_13_from_windows(keras_file: Write, tmp_path: Path) ->
     assert info.keras_version == "2.13.1"
 
 
+def test_a_file_that_does_not_say_its_version_has_none(build: Any, keras_file: Write, tmp_path: Path) -> None:
+    assert register(keras_file(build.mlp(), version=None), tmp_path)[0].keras_version is None
+
+
 def test_what_keras_cannot_build_is_refused_with_its_reason(h5_file: Write, tmp_path: Path) -> None:
     model = {"class_name": "Sequential", "config": {"name": "m", "layers": [entry("i"), dense("a", surprise=1)]}}
     with pytest.raises(SourceError, match=r"cannot build this model.*surprise") as caught:
