@@ -12,15 +12,15 @@ pytestmark = pytest.mark.tensorflow
 REPOSITORY = Path(__file__).parents[3]
 
 PROGRAM = """
-import os
+import gc, os
 import worker.engine.preload
 from tensorflow.python.eager import context
 threads = os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ["one"]
-print(len(threads), context.context()._initialized)
+print(len(threads), context.context()._initialized, gc.get_freeze_count() > len(gc.get_objects()))
 """
 
 
-def test_preloading_starts_no_thread_and_runs_nothing_in_tensorflow() -> None:
+def test_preloading_starts_no_thread_runs_nothing_and_spares_children_the_garbage_collection() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -30,4 +30,4 @@ def test_preloading_starts_no_thread_and_runs_nothing_in_tensorflow() -> None:
         timeout=200,
         check=False,
     )
-    assert done.stdout == "1 False\n", done.stderr
+    assert done.stdout == "1 False True\n", done.stderr
