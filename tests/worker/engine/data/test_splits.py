@@ -30,7 +30,7 @@ enough = [(1000 + 10 * index + number, name) for index, name in enumerate(CLASSE
 
 
 @given(examples, st.integers(0, 1000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_exact_duplicates_land_in_the_same_split(drawn: list[tuple[int, str]], seed: int) -> None:
     drawn = drawn + enough
     chosen = splits([number for number, _ in drawn], [name for _, name in drawn], seed)
@@ -41,7 +41,7 @@ def test_exact_duplicates_land_in_the_same_split(drawn: list[tuple[int, str]], s
 
 
 @given(examples, st.integers(0, 1000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_class_has_every_split_and_at_least_half_its_share(drawn: list[tuple[int, str]], seed: int) -> None:
     drawn = drawn + enough
     chosen = splits([number for number, _ in drawn], [name for _, name in drawn], seed)
@@ -59,7 +59,7 @@ def test_every_class_has_every_split_and_at_least_half_its_share(drawn: list[tup
 
 
 @given(examples, st.integers(0, 1000), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_order_of_the_examples_does_not_matter(
     drawn: list[tuple[int, str]], seed: int, shuffler: random.Random
 ) -> None:
@@ -72,7 +72,7 @@ def test_the_order_of_the_examples_does_not_matter(
 
 
 @given(st.integers(0, 1000), st.integers(100, 300), st.integers(1, 300))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_examples_keep_their_split_when_the_dataset_grows(seed: int, before: int, more: int) -> None:
     """Only examples next to a border that had to be moved, before or after, may change splits."""
     numbers = list(range(before + more))
