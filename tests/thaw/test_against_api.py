@@ -226,7 +226,10 @@ def test_ctrl_c_leaves_the_watching_with_130_and_the_job_alone(api: Api, file: P
         assert watching.stdout is not None
         assert watching.stdout.readline()
         watching.send_signal(signal.SIGINT)
-        _, notes = watching.communicate(timeout=20)
+        try:
+            _, notes = watching.communicate(timeout=60)
+        finally:
+            watching.kill()
         assert watching.returncode == 130
         assert "the job goes on" in notes
         found = client.jobs.get(job.id)
