@@ -85,6 +85,21 @@ def test_of_many_sweepers_one_takes_a_job_back(world: Any, services: Services, b
         assert [event.data["status"] for event in _events(services, claim.job)] == ["queued", "running", "queued"]
 
 
+def test_of_many_sweepers_one_counts_a_lost_check(world: Any, services: Services) -> None:
+    made = [
+        models.register(services, "default", file_id=world.file().id, name=None, options=ModelOptions()).id
+        for _ in range(4)
+    ]
+    for identifier in made:
+        assert claims.claim_model(services, identifier, worker="w")
+        world.expire(ModelRow, identifier)
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda _: sweep(services), range(4)))
+    assert sum(result.taken_back for result in results) == 4
+    with services.db.read() as session:
+        assert session.scalars(select(ModelRow.lost_attempts)).all() == [1] * 4
+
+
 @pytest.mark.parametrize("lost", [1, 3])
 def test_a_check_whose_worker_died_waits_again_and_in_the_end_fails(
     world: Any, services: Services, bell: Any, lost: int

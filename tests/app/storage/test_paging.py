@@ -22,10 +22,12 @@ MANY = 6_000
 
 @pytest.fixture
 def many_jobs(world: Any, services: Services) -> Job:
-    """A job, and very many like it that are made in the database itself; one in 300 is of team rare."""
+    """A job, and very many like it that are made in the database itself; one in 300 is of a rare kind."""
     job: Job = world.job(metadata={"team": "common"})
     names = [column.name for column in METADATA.tables["jobs"].columns]
-    made = {"id": "ID", "created_at": "1000.0 + n / 10.0"}
+    rare = {"model_id": "model-rare", "dataset_id": "ds-rare", "status": "validating_files"}
+    made = {name: f"CASE WHEN n % 300 = 0 THEN '{value}' ELSE jobs.{name} END" for name, value in rare.items()}
+    made |= {"id": "ID", "created_at": "1000.0 + n / 10.0"}
     words = {
         "COLUMNS": ", ".join(names),
         "VALUES": ", ".join(made.get(name, f"jobs.{name}") for name in names),
@@ -61,6 +63,9 @@ def test_a_page_in_the_middle_reads_only_itself(services: Services, many_jobs: J
         "status": {"status": "queued"},
         "model": {"model": many_jobs.model_id},
         "dataset": {"dataset": many_jobs.dataset_id},
+        "rare status": {"status": "validating_files"},
+        "rare model": {"model": "model-rare"},
+        "rare dataset": {"dataset": "ds-rare"},
         "team": {"metadata": {"team": "common"}},
         "rare team": {"metadata": {"team": "rare"}},
         "created after": {"created_after": 1100.0},
