@@ -92,7 +92,7 @@ def test_a_duplicate_hint_is_harmless(shop: Shop) -> None:
     job_id, thread = shop.start("forever")
     started = time.monotonic()
     shop.supervisor.train(job_id)
-    assert time.monotonic() - started < 1, "it is somebody else's"
+    assert time.monotonic() - started < 5, "it is somebody else's"
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
     thread.join(10)
     shop.supervisor.train(job_id)
@@ -218,7 +218,7 @@ def test_a_worker_that_stops_gives_its_job_back_for_free(shop: Shop) -> None:
         started = time.monotonic()
         shop.supervisor.stopping.set()
         thread.join(5)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 6
         job = shop.get(job_id)
         assert (job.status, job.attempt.number, job.attempt.lease_expires_at) == ("queued", attempt, None)
         assert shop.bell.rung[-1] == ("train", job_id, "cpu")
@@ -256,7 +256,7 @@ def test_a_supervisor_that_cannot_renew_ends_its_process_before_anybody_else_may
     shop.database.down = True
     seconds = eventually(lambda: not _children(), seconds=5)
     thread.join(5)
-    assert 1.5 < seconds < 2.6, "the fence is 2 s, the lease 3 s"
+    assert 1.5 < seconds < 3, "the fence is 2 s, the lease 3 s"
     shop.database.down = False
     assert shop.get(job_id).status == "running", "it writes nothing: the sweeper takes it back"
     eventually(lambda: sweep.sweep(shop.services).taken_back == 1, seconds=4)
