@@ -21,7 +21,7 @@ from app.domain.errors import UserError
 from app.domain.progress import EpochFinished, PhaseFinished, PhaseProgress, PhaseStarted
 from app.domain.report import PhaseReport
 from app.domain.spec import Phase
-from worker.engine import durable, proof, schedule
+from worker.engine import canonical, durable, proof, schedule
 from worker.engine.data import Preprocess, Split
 from worker.engine.objective import Objective, Tensor
 from worker.engine.optimizers import build_optimizer
@@ -172,8 +172,7 @@ def _movable(network: Network, selection: Selection) -> schedule.Variables:
 
 def _save_checkpoint(run: Run, index: int) -> str:
     """All weights of the model, as safetensors; the path is relative to the working folder."""
-    weights = schedule.weights_of(run.network.model)
-    arrays = {name: np.ascontiguousarray(variable) for name, variable in weights.items()}
+    arrays = canonical.weights_of(run.network.model)
     path = Path(CHECKPOINTS) / f"phase-{index:02d}.safetensors"
     (run.workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     durable.require_room(run.workdir, sum(array.nbytes for array in arrays.values()))

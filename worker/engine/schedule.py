@@ -22,6 +22,7 @@ from app.domain.cuts import select_unfrozen
 from app.domain.errors import UserError
 from app.domain.spec import Phase
 from worker.engine import surgery
+from worker.engine.canonical import key_of
 from worker.engine.steps import Network
 
 Variables = dict[str, Any]
@@ -114,7 +115,7 @@ def _batch_norms(layer: keras.Layer) -> list[keras.Layer]:
 
 def _named(path: str, layer: keras.Layer) -> Iterator[tuple[str, Any]]:
     for number, variable in enumerate(layer.weights):
-        yield f"{path}/{number}.{variable.name}", variable
+        yield key_of(path, number, variable), variable
 
 
 def _numbers(variables: Variables) -> int:
