@@ -8,8 +8,10 @@ same digits, evaluate and save a model.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -27,14 +29,25 @@ def thaw_once(service: Service, model: str, data: str, seed: int) -> dict[str, f
     posted = time.time()
     job = service.client.jobs.create(model=model, training_file=data, seed=seed)
     done = service.client.jobs.wait(job.id)
-    if done.status != "succeeded" or done.started_at is None or done.finished_at is None:
+    if done.status != "succeeded":
         sys.exit(f"the job ended {done.status}: {done.error}")
     # All clocks are this machine's: SQLite's, Python's, and the worker's count of seconds since its claim.
+    claimed_at, finished_at = moments(service, job.id)
+    to_first_step = attempt_log(service, job.id)["first_step_seconds"]
     return {
-        "first_step": done.started_at - posted + attempt_log(service, job.id)["first_step_seconds"],
-        "claim_to_first_step": attempt_log(service, job.id)["first_step_seconds"],
-        "done": done.finished_at - posted,
+        "first_step": claimed_at - posted + to_first_step,
+        "claim_to_first_step": to_first_step,
+        "done": finished_at - posted,
     }
+
+
+def moments(service: Service, job: str) -> tuple[float, float]:
+    """When the job was claimed and when it ended, from the database: on the wire, times are whole seconds."""
+    with contextlib.closing(sqlite3.connect(service.data_dir / "thaw.db")) as database:
+        claimed_at, finished_at = database.execute(
+            "SELECT started_at, finished_at FROM jobs WHERE id = ?", (job,)
+        ).fetchone()
+    return float(claimed_at), float(finished_at)
 
 
 def attempt_log(service: Service, job: str) -> dict[str, float]:

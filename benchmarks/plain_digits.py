@@ -38,7 +38,7 @@ def build(source: keras.Model) -> tuple[keras.Model, keras.Model]:
     copy = keras.models.clone_model(source)
     copy.set_weights(source.get_weights())
     backbone = keras.Model(copy.inputs, copy.layers[-2].output)
-    output = keras.layers.Dense(1, activation="sigmoid")(backbone.output)
+    output = keras.layers.Dense(1, activation="sigmoid", name="output")(backbone.output)
     return backbone, keras.Model(backbone.inputs, output)
 
 
