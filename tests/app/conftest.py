@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -27,7 +28,7 @@ from app.services.context import Services
 from app.settings import Settings
 from app.storage.database import Database, now, upgrade
 from app.storage.local import LocalArtifacts
-from app.storage.tables import METADATA, Leased
+from app.storage.tables import METADATA, Leased, ProjectRow
 
 PROJECT = "default"
 
@@ -75,7 +76,7 @@ class Postgres:
 
     def stop(self) -> None:
         if self._process:
-            self._process.terminate()
+            self._process.send_signal(signal.SIGINT)  # "fast": SIGTERM would wait for clients to leave
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(10)
             self._process.kill()
@@ -130,46 +131,34 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "thaw.db"
-    db = Database(f"sqlite:///{path}")
-    upgrade(db)
-    db.close()
-    return path
+def sqlite_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    yield from _upgraded(f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'thaw.db'}")
 
 
 @pytest.fixture(scope="session")
-def postgres_url(postgres: Postgres) -> str:
-    url = postgres.create_database("thaw")
-    db = Database(url)
-    upgrade(db)
-    db.close()
-    return url
+def postgresql_database(postgres: Postgres) -> Iterator[Database]:
+    yield from _upgraded(postgres.create_database("thaw"))
+
+
+def _upgraded(url: str) -> Iterator[Database]:
+    database = Database(url)
+    upgrade(database)
+    yield database
+    database.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database with the schema of this version; each test runs on both kinds."""
-    if request.param == "sqlite":
-        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "thaw.db")
-        yield f"sqlite:///{tmp_path / 'thaw.db'}"
-        return
-    url = request.getfixturevalue("postgres_url")
-    yield url
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text("SET lock_timeout = '5s'"))
-        tables = ", ".join(table.name for table in METADATA.sorted_tables)
-        connection.execute(text(f"TRUNCATE {tables}"))
-        connection.execute(text("INSERT INTO projects (id, created_at) VALUES ('default', 0)"))
-    engine.dispose()
+def db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty database with the schema of this version; each test runs on both kinds.
 
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
+    All tests share its connections, and the statements that were compiled for them once.
+    """
+    database: Database = request.getfixturevalue(f"{request.param}_database")
     yield database
-    database.close()
+    with database.begin() as session:
+        for table in reversed(METADATA.sorted_tables):
+            session.execute(table.delete())
+        session.add(ProjectRow(id=PROJECT, created_at=0))
 
 
 # === Services ===
@@ -197,8 +186,8 @@ def bell() -> Bell:
 
 
 @pytest.fixture
-def services(db: Database, database_url: str, bell: Bell, tmp_path: Path) -> Services:
-    settings = Settings(data_dir=tmp_path, database_url=database_url)
+def services(db: Database, bell: Bell, tmp_path: Path) -> Services:
+    settings = Settings(data_dir=tmp_path, database_url=db.engine.url.render_as_string(hide_password=False))
     return Services(settings=settings, db=db, store=LocalArtifacts(settings.artifacts_dir()), doorbell=bell)
 
 

@@ -215,7 +215,7 @@ def test_a_life_told_by_chance_is_what_the_model_says(world: Any) -> None:
     run_state_machine_as_test(
         lambda: Life(world),
         settings=settings(
-            max_examples=12,
+            max_examples=10,
             stateful_step_count=15,
             deadline=None,
             derandomize=True,

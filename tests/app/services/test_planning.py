@@ -12,6 +12,8 @@ from app.services import jobs, models
 from app.services.context import Services
 from app.storage.paging import PageQuery
 
+pytestmark = pytest.mark.parametrize("db", ["sqlite"], indirect=True)  # no statement here is another one's
+
 HEAD = {"name": "head", "unfreeze": "none", "epochs": 4, "optimizer": {"type": "sgd", "learning_rate": 0.01}}
 ALL = {"name": "all", "unfreeze": "all", "epochs": 16, "optimizer": {"type": "sgd", "learning_rate": 0.0001}}
 

@@ -82,7 +82,7 @@ def test_a_page_in_the_middle_reads_only_itself(services: Services, many_jobs: J
     assert {name: cost for name, cost in costs.items() if cost > 50} == {}
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
 def test_the_other_lists_are_served_by_their_indexes_too(world: Any, services: Services) -> None:
     """On SQLite, as with three rows PostgreSQL rightly reads the table; the statements are the same."""
     world.job()
