@@ -40,7 +40,7 @@ def configure_logging(stream: TextIO | None = None, *, level: int = logging.INFO
 
 
 def _rendering(stream: TextIO) -> list[Processor]:
+    # Plain traces: structlog's own for terminals show local variables, which may be keys and people's data.
     if stream.isatty():
-        return [structlog.dev.ConsoleRenderer()]
-    # Stack traces as text in one field; their local variables could hold keys.
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -44,9 +44,9 @@ def reference(pointer: str) -> Iterator[None]:
 
 
 class Creation:
-    """One request that creates something; a dependency of its route."""
+    """One request that creates something."""
 
-    def __init__(self, request: Request, idempotency_key: IdempotencyKey = None) -> None:
+    def __init__(self, request: Request, idempotency_key: str | None) -> None:
         self.services: Services = request.app.state.services
         self.project: str = request.state.principal.project
         self._where = f"{request.method} {request.url.path}"

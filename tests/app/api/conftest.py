@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -24,6 +25,7 @@ from app.services import claims, reports
 from app.services.claims import JobClaim
 from app.services.context import Services
 from app.settings import Settings
+from app.storage.database import Database, upgrade
 
 KEY = "thaw_test-key"
 WORKER = "worker-1"
@@ -222,10 +224,33 @@ def report(claim: JobClaim) -> Report:
     )
 
 
+@pytest.fixture(autouse=True)
+def _plain_traces() -> Iterator[None]:
+    """Unconfigured, structlog draws every local variable of a trace, which takes seconds."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the schema of today: copying it is quicker than migrating each test's own."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("fresh"))
+    database = Database(settings.resolved_database_url())
+    upgrade(database)
+    database.close()
+    return settings.data_dir / "thaw.db"
+
+
 @pytest.fixture
-def settings(tmp_path: Path, sqlite_template: Path) -> Settings:
+def settings(tmp_path: Path, fresh_database: Path) -> Settings:
     (tmp_path / "data").mkdir()
-    shutil.copy(sqlite_template, tmp_path / "data" / "thaw.db")
+    shutil.copy(fresh_database, tmp_path / "data" / "thaw.db")
     return Settings(
         data_dir=tmp_path / "data", api_key=KEY, event_poll_seconds=0.05, min_free_disk_bytes=0, max_upload_bytes=10**6
     )

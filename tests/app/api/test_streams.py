@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SSE = {"Accept": "text/event-stream"}
 Event = dict[str, Any]
-LISTENERS = 300
+LISTENERS = 200
 
 
 def parsed(text: str) -> Iterator[Event]:
