@@ -9,9 +9,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from app.standalone.broker import answers, broker_command, broker_url, find_broker_binary
+
+# No test measures time.
+hypothesis.settings.register_profile("thaw", deadline=None)
+hypothesis.settings.load_profile("thaw")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

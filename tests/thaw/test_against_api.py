@@ -216,6 +216,15 @@ def test_a_wrong_job_file_is_refused_with_every_field_and_exit_code_1(api: Api, 
     assert "/schedule/0/epochs: " in answer.stderr
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Tests started in the background of a shell have SIGINT ignored, and what they start would inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_leaves_the_watching_with_130_and_the_job_alone(api: Api, file: Path) -> None:
     with api.client() as client:
         job = submitted(client, file)
