@@ -50,6 +50,7 @@ class ChildProcess:
         self.pid: int = process.pid
         self._process = process
         self._connection: Connection | None = connection
+        self._exit_code: int | None = None
         self._lock = lock
 
     def receive(self, *, timeout: float, read: bool = True) -> list[Message]:
@@ -77,11 +78,12 @@ class ChildProcess:
 
     def exit_code(self) -> int | None:
         """As in `multiprocessing`: negative for a signal; `None` while it runs."""
-        if not wait([self._process.sentinel], 0):
-            return None
-        # Starting another process reads the exit codes of all that ended, and the forkserver tells each only once.
-        with self._lock:
-            return self._process.exitcode
+        # The forkserver tells it once: then the sentinel is silent again until it closes its end.
+        if self._exit_code is None and wait([self._process.sentinel], 0):
+            # Starting another process reads the exit codes of all that ended.
+            with self._lock:
+                self._exit_code = self._process.exitcode
+        return self._exit_code
 
     def ask_to_stop(self) -> None:
         """SIGTERM to the process: it ends at the next step."""

@@ -99,7 +99,8 @@ class Watch:
                 self._report(message)
             else:
                 self._outcome = message
-                self._kill_at = self._kill_at or time.monotonic() + LINGER_SECONDS
+                if self._kill_at is None:
+                    self._kill_at = time.monotonic() + LINGER_SECONDS
 
     def _report(self, message: Reported) -> None:
         if not self._stepped and isinstance(message.progress, StepFinished | EpochFinished):

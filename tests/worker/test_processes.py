@@ -102,6 +102,15 @@ def test_exit_codes_survive_other_starts(start: Start, eventually: Callable[...,
     assert [child.exit_code() for child in children] == [3] * 10
 
 
+def test_an_exit_code_stays_known(start: Start, eventually: Callable[..., float]) -> None:
+    # The forkserver writes it, and closes the pipe a moment later.
+    for _ in range(30):
+        child = start("leave")
+        eventually(lambda child=child: child.exit_code() is not None)
+        assert [child.exit_code() for _ in range(50)] == [3] * 50
+        child.close()
+
+
 def test_a_child_that_cannot_end_by_itself_ends_all_the_same(start: Start) -> None:
     child = start("linger")
     assert isinstance(follow(child)[-1], Trained)
@@ -132,7 +141,7 @@ def test_a_child_has_its_own_session_folder_and_device(start: Start, tmp_path: P
 
 
 def test_the_kernel_refuses_memory_beyond_the_limit(start: Start) -> None:
-    outcome = follow(start("greedy", memory_bytes=8 * 1024**3))[-1]
+    outcome = follow(start("greedy", memory_bytes=4 * 1024**3))[-1]
     assert isinstance(outcome, Failed)
     assert (outcome.failure.error_class, outcome.failure.code) == ("capacity", "out_of_memory")
 
