@@ -23,9 +23,8 @@ Eventually = Callable[..., float]
 
 def _children() -> list[psutil.Process]:
     """Children that work: descendants of the forkserver."""
-    forkservers = [
-        child for child in psutil.Process().children() if "multiprocessing.forkserver" in str(child.cmdline())
-    ]
+    alive = [child for child in psutil.Process().children() if child.status() != "zombie"]
+    forkservers = [child for child in alive if "multiprocessing.forkserver" in str(child.cmdline())]
     return [process for child in forkservers for process in child.children() if process.status() != "zombie"]
 
 
