@@ -37,6 +37,10 @@ _WARM_SECONDS = 180.0
 """Longest wait for a forkserver; importing TensorFlow takes 5 to 20 s, more from a cold disk."""
 _MAX_MESSAGES_AT_ONCE = 1000
 
+_RESTART_SECONDS = 2.0
+"""How long starting a process is tried again."""
+_RETRY_SECONDS = 0.1
+
 _log = structlog.get_logger(__name__)
 
 Entry = Callable[[Connection, Order], None]
@@ -175,17 +179,18 @@ class Launcher:
         return ChildProcess(process, receiver, self._lock)
 
     def _start_process(self, context: BaseContext, target: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
-        """Start it; a forkserver that has died is started again by Python, which the second try finds."""
+        """Start it. A forkserver that has died is started again by Python, once the kernel says that it is dead."""
+        deadline = time.monotonic() + _RESTART_SECONDS
         with self._lock:
-            try:
-                return _started(context, target, args)
-            except (EOFError, OSError) as error:
-                _log.warning("process not started, trying again", error=repr(error))
-            try:
-                return _started(context, target, args)
-            except (EOFError, OSError) as error:
-                message = f"The machine cannot start another process: {error!r}"
-                raise PlatformError(message, code="process_not_started") from error
+            while True:
+                try:
+                    return _started(context, target, args)
+                except (EOFError, OSError) as error:
+                    if time.monotonic() > deadline:
+                        message = f"The machine cannot start another process: {error!r}"
+                        raise PlatformError(message, code="process_not_started") from error
+                    _log.warning("process not started, trying again", error=repr(error))
+                    time.sleep(_RETRY_SECONDS)
 
     def close(self) -> None:
         """End the forkserver, which ends with this process in any case."""

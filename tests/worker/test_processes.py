@@ -166,7 +166,7 @@ def test_a_forkserver_that_died_is_replaced(start: Start) -> None:
     started = time.monotonic()
     follow(child)
     assert child.exit_code() is not None, "its children end with it"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     again = start("succeed")
     assert isinstance(follow(again)[-1], Trained)
 
