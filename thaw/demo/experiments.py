@@ -1,33 +1,38 @@
 """The experiments: which data, which jobs.
 
-Both jobs of an experiment have the same architecture, training images, batch size, number of epochs and kind of
-optimizer. The learning rates are the best for each on validation images, averaged over ten draws or more that are
-not those of the seeds used here: three for each phase of the transfer, seven for the baseline.
+Both jobs of an experiment have the same architecture, examples, batch size and number of epochs. The optimizer and
+the learning rates of each are those that did best on validation images, averaged over ten draws or more, none of
+which is a draw of the seeds used here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from thaw.requests import Rescale
 
 DEFAULT_SEEDS = (42,)
+_NAMES = {"sgd": "SGD", "adam": "Adam"}
 FROZEN_EPOCHS, UNFROZEN_EPOCHS = 4, 16
 
 
 @dataclass(frozen=True)
-class Sgd:
-    """Stochastic gradient descent, as jobs take it."""
+class Optimizer:
+    """As a phase takes it."""
 
+    type: Literal["sgd", "adam"]
     learning_rate: float
     momentum: float = 0.0
+    """Of SGD."""
 
     def __str__(self) -> str:
-        return f"SGD {self.learning_rate:g}" + (f" with momentum {self.momentum:g}" if self.momentum else "")
+        momentum = f" with momentum {self.momentum:g}" if self.momentum else ""
+        return f"{_NAMES[self.type]} {self.learning_rate:g}{momentum}"
 
     def spec(self) -> Mapping[str, Any]:
         """The `optimizer` of a phase."""
-        return {"type": "sgd", "learning_rate": self.learning_rate, "momentum": self.momentum}
+        momentum = {"momentum": self.momentum} if self.type == "sgd" else {}
+        return {"type": self.type, "learning_rate": self.learning_rate, **momentum}
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Experiment:
     """What the source is, in words."""
     target: str
     batch_size: int
-    frozen: Sgd
+    frozen: Optimizer
     """Of the first phase, in which the head alone trains."""
-    unfrozen: Sgd
-    scratch: Sgd
+    unfrozen: Optimizer
+    scratch: Optimizer
     """Of the baseline."""
-    rescale: Rescale = field(default="none")
+    scratch_tries: int
+    """Of how many optimizers and rates that is the best one."""
+    rescale: Rescale = "none"
 
     def transferred(self) -> Mapping[str, Any]:
         """The job that starts from the source."""
@@ -78,9 +85,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         source="a small convolutional network, trained on the digits 0 to 7",
         target="the digits 8 and 9",
         batch_size=10,
-        frozen=Sgd(0.03, 0.9),
-        unfrozen=Sgd(0.01, 0.9),
-        scratch=Sgd(0.05, 0.9),
+        # On 80 validation images, mean of 24 draws: 0.965; the best of six. Next: Adam 0.03 and 0.003, 0.959.
+        frozen=Optimizer("sgd", 0.1, momentum=0.9),
+        unfrozen=Optimizer("sgd", 0.03, momentum=0.9),
+        # 0.935 (12 draws). The best SGD, 0.03 with momentum: 0.749 (24 draws); it often learns nothing.
+        scratch=Optimizer("adam", 0.001),
+        scratch_tries=10,
     ),
     "fashion_mnist": Experiment(
         title="Fashion-MNIST: sandals and shirts",
@@ -88,9 +98,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         source="an MLP 300-100-50-50-50, trained on the eight other classes",
         target="sandals and shirts",
         batch_size=32,
-        frozen=Sgd(0.1),
-        unfrozen=Sgd(0.01),
-        scratch=Sgd(0.03),
+        # On 986 validation images, mean of 10 draws with two sources: 0.9921; the best of nine.
+        frozen=Optimizer("sgd", 0.03),
+        unfrozen=Optimizer("sgd", 0.01),
+        # 0.9898. Rates from 0.01 to 0.05 hardly differ; the book's 0.001: 0.9824.
+        scratch=Optimizer("sgd", 0.05),
+        scratch_tries=7,
         rescale="zero_to_one",
     ),
 }

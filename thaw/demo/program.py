@@ -101,7 +101,7 @@ def _tell(experiment: Experiment, outcomes: Sequence[findings.Outcome], opened: 
     )
     console.print(
         f"from scratch: the same architecture with new weights, {FROZEN_EPOCHS + UNFROZEN_EPOCHS} epochs with all "
-        f"unfrozen ({experiment.scratch}, the best of seven rates for it), the same examples."
+        f"unfrozen ({experiment.scratch}, the best of {experiment.scratch_tries} settings for it), the same examples."
     )
     console.print("What was frozen stayed bit for bit, and the source is unchanged: every job proved both.")
     console.print(opened)

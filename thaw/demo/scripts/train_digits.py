@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
-EPOCHS = 30
+EPOCHS = 20
 TRAINING, VALIDATION = 10, 42
 """Of each new digit; what is left is for the test."""
 HELD_OUT = 150
