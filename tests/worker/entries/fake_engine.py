@@ -206,7 +206,13 @@ def swallow_memory(_order: Order, reporter: Reporter) -> Outcome:
 
 
 def ask_for_much_memory(_order: Order, _reporter: Reporter) -> Outcome:
-    return bytearray(8 * 1024**3)  # nothing of it is touched
+    """Asks for 8 GiB and touches nothing of it, so that only a limit of the kernel's can notice."""
+    library = ctypes.CDLL(None)
+    library.malloc.restype = ctypes.c_void_p
+    if not library.malloc(ctypes.c_size_t(8 * 1024**3)):
+        raise MemoryError
+    message = "it was given"
+    raise ValueError(message)
 
 
 def finish_and_linger(order: Order, reporter: Reporter) -> Outcome:
