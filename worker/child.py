@@ -7,6 +7,7 @@ process too, so TensorFlow and the engine are imported where they are used.
 """
 
 import faulthandler
+import gc
 import io
 import multiprocessing
 import os
@@ -136,6 +137,8 @@ def _validate(task: ValidateOrder, folder: Path) -> Validated:
 
 def _settle(order: Order) -> None:
     """Leave the parent's world: session, signals, files, environment."""
+    # The collector writes into every object that it visits, and each page of TensorFlow's would be copied for it.
+    gc.freeze()
     os.setsid()
     _hold_on_to_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -86,12 +86,16 @@ def _of_several(outcomes: Sequence[Outcome]) -> str:
         return f"Transfer helped {over}: {measured}."
     if gain.high < 0:
         return f"Transfer hurt {over}: {measured}."
-    return f"No evidence that transfer helped or hurt {over}: {measured}."
+    higher = sum(outcome.gain > 0 for outcome in outcomes)
+    return (
+        f"Transferred is higher for {higher} of {len(outcomes)}, but that is no evidence yet that transfer helps or "
+        f"hurts {over}: {measured}."
+    )
 
 
 def percent(value: float) -> str:
-    """`97.2 %`; a tenth more where the hundreds would all look the same."""
-    return f"{100 * value:.1f} %" if value < 0.98 else f"{100 * value:.2f} %"
+    """`97.2 %`."""
+    return f"{100 * value:.1f} %"
 
 
 def points(difference: float) -> str:
@@ -100,7 +104,7 @@ def points(difference: float) -> str:
 
 
 def _range(accuracy: Interval) -> str:
-    return f"{percent(accuracy.low)} to {percent(accuracy.high)}"
+    return f"{100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} %"
 
 
 def _with_range(accuracy: Interval) -> str:
