@@ -2,8 +2,8 @@
 
 from typing import Final, get_args
 
+from app.domain.head import HeadLayer
 from app.domain.optimizers import Optimizer
-from app.domain.spec import HeadLayer
 
 
 def _type_names(union: object) -> list[str]:

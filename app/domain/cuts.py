@@ -18,18 +18,8 @@ from collections.abc import Iterable, Sequence
 from app.domain import patterns
 from app.domain.errors import CutError, UserError
 from app.domain.model import LayerRow
-from app.domain.spec import (
-    Cut,
-    CutFraction,
-    CutLayer,
-    DropLast,
-    KeepFirst,
-    Unfreeze,
-    UnfreezeFraction,
-    UnfreezeFrom,
-    UnfreezeLast,
-    UnfreezeMatch,
-)
+from app.domain.phases import Unfreeze, UnfreezeFraction, UnfreezeFrom, UnfreezeLast, UnfreezeMatch
+from app.domain.spec import Cut, CutFraction, CutLayer, DropLast, KeepFirst
 
 MAX_SUGGESTIONS = 3
 

@@ -7,7 +7,8 @@ from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import CutError, FieldProblem, InvalidRequestError, UserError
 from app.domain.fitting import check_types, choose_rescale, fit_shape
 from app.domain.model import LayerRow, Model, SourceInfo
-from app.domain.spec import CutLayer, Phase, Spec, UnfreezeFrom
+from app.domain.phases import Phase, UnfreezeFrom
+from app.domain.spec import CutLayer, Spec
 
 
 def problems(spec: Spec, model: Model | None, dataset: Dataset | None) -> list[FieldProblem]:

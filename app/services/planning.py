@@ -7,7 +7,8 @@ from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import PlatformError
 from app.domain.job import PhasePlan, Plan
 from app.domain.model import LayerRow, Model
-from app.domain.spec import Phase, ResolvedSpec
+from app.domain.phases import Phase
+from app.domain.spec import ResolvedSpec
 from app.services import warnings
 
 

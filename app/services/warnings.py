@@ -7,7 +7,8 @@ from app.domain.dataset import DatasetInfo
 from app.domain.fitting import choose_rescale
 from app.domain.job import PhasePlan
 from app.domain.model import SourceInfo
-from app.domain.spec import Phase, ResolvedSpec
+from app.domain.phases import Phase
+from app.domain.spec import ResolvedSpec
 
 MANY_WEIGHTS_PER_EXAMPLE = 1000
 """Of the backbone, unfrozen. The textbook's 0.27 million weights on 200 images are at this border."""

@@ -10,8 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.domain.job import EpochMetrics
+from app.domain.phases import MAX_EPOCHS
 from app.domain.progress import PhaseProgress
-from app.domain.spec import MAX_EPOCHS, MAX_PHASES
+from app.domain.spec import MAX_PHASES
 from app.storage.paging import Page, PageQuery, cut_to, in_order, unknown_after
 from app.storage.rows import dumped
 from app.storage.tables import MetricRow

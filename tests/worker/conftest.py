@@ -18,7 +18,8 @@ from app.domain.dataset import Dataset, DatasetOptions
 from app.domain.file import File
 from app.domain.job import Job, JobRequest
 from app.domain.model import Model, ModelOptions
-from app.domain.spec import Phase, ResolvedSpec
+from app.domain.phases import Phase
+from app.domain.spec import ResolvedSpec
 from app.services import context, datasets, files, jobs, models
 from app.services.context import DEFAULT_PROJECT, Services
 from app.settings import Settings

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.job import JobRequest
-from app.domain.spec import Phase
+from app.domain.phases import Phase
 from app.queue import CeleryDoorbell
 from app.services import jobs, models, workers
 from app.services.context import DEFAULT_PROJECT

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from app.domain.job import Job, JobRequest
-from app.domain.spec import Phase
+from app.domain.phases import Phase
 from app.queue import CeleryDoorbell
 from app.services import context, files, jobs, models
 from app.services.context import DEFAULT_PROJECT, Services

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from app.domain.errors import UserError
-from app.domain.spec import (
+from app.domain.head import (
     HeadActivation,
     HeadBatchNormalization,
     HeadDense,
@@ -14,8 +14,8 @@ from app.domain.spec import (
     HeadLayer,
     HeadLayerNormalization,
     HeadPooling,
-    Task,
 )
+from app.domain.spec import Task
 from worker.engine.seeds import derive
 
 _AVERAGE = {

@@ -7,55 +7,27 @@ keep the best weights if asked to; prove; checkpoint
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import tensorflow as tf
 from safetensors.numpy import save_file
 
 from app.domain.errors import UserError
+from app.domain.phases import Phase
 from app.domain.progress import EpochFinished, PhaseFinished, PhaseProgress, PhaseStarted
 from app.domain.report import PhaseReport
-from app.domain.spec import Phase
-from worker.engine import canonical, durable, proof, schedule
-from worker.engine.data import Preprocess, Split
-from worker.engine.objective import Objective, Tensor
+from worker.engine import canonical, durable, execution, proof, schedule
+from worker.engine.execution import Execution
 from worker.engine.optimizers import build_optimizer
-from worker.engine.reporter import Reporter, StepReports
+from worker.engine.run import Run
 from worker.engine.schedule import Selection
-from worker.engine.steps import EvaluationStep, Network, TrainStep
+from worker.engine.steps import Network, TrainStep
 from worker.engine.stopping import EarlyStop
 from worker.engine.totals import NotFiniteError, Totals
 
 CHECKPOINTS = "checkpoints"
-
-
-@dataclass
-class Run:
-    """What the phases of a job share."""
-
-    network: Network
-    objective: Objective
-    train: Split
-    validation: Split
-    preprocess: Preprocess
-    batch_size: int
-    seed: int
-    workdir: Path
-    reporter: Reporter
-    steps: int = 0
-    """Optimizer steps since the start of the job."""
-    first_step_at: float | None = None
-    """`time.perf_counter()` at the end of the first of them."""
-    history: list[EpochFinished] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.step_reports = StepReports(self.reporter)
-        self.evaluation = EvaluationStep(self.network, self.objective)
 
 
 @dataclass(frozen=True)
@@ -65,6 +37,7 @@ class _Current:
     phase: Phase
     index: int
     step: TrainStep
+    execution: Execution
 
     def progress(self, epoch: int) -> PhaseProgress:
         return PhaseProgress(index=self.index, name=str(self.phase.name), epoch=epoch, epochs=self.phase.epochs)
@@ -78,7 +51,8 @@ def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> Ph
     """
     started = time.perf_counter()
     schedule.freeze(run.network, selection)
-    current = _Current(phase, index, TrainStep(run.network, run.objective, build_optimizer(phase.optimizer)))
+    step = TrainStep(run.network, run.objective, build_optimizer(phase.optimizer))
+    current = _Current(phase, index, step, execution.on_batches(run, step))
     before = proof.fingerprint(selection.frozen), proof.fingerprint(selection.trained)
     trainable, frozen = selection.sizes()
     run.reporter.report(
@@ -120,9 +94,9 @@ def _train_epoch(run: Run, current: _Current, place: PhaseProgress) -> dict[str,
     """Train and validate one epoch, report it, and return its metrics."""
     started = time.perf_counter()
     with _divergence(run, place, "step"):
-        trained = _train_batches(run, current, place)
+        trained = _train_steps(run, current, place)
     with _divergence(run, place, "validation batch"):
-        validated = evaluate_batches(run, run.validation)
+        validated = current.execution.validate()
     metrics = {
         **trained,
         **{f"val_{name}": value for name, value in validated.items()},
@@ -134,35 +108,18 @@ def _train_epoch(run: Run, current: _Current, place: PhaseProgress) -> dict[str,
     return metrics
 
 
-def _train_batches(run: Run, current: _Current, place: PhaseProgress) -> dict[str, float]:
+def _train_steps(run: Run, current: _Current, place: PhaseProgress) -> dict[str, float]:
     # The epoch's number since the start of the job, so that no two phases see the same order.
     order = (run.seed, len(run.history))
-    batches = run.train.batches(run.batch_size, preprocess=run.preprocess, shuffle_seed=order)
     totals = Totals()
-    for number, (x, y) in enumerate(tensors(batches), start=1):
-        run.reporter.check()
-        totals.add(current.step(x, y))
-        run.steps += 1
-        run.first_step_at = run.first_step_at or time.perf_counter()
-        run.step_reports.finished(place, step=number, steps=len(batches))
-    return totals.metrics(run.objective.metric)
-
-
-def evaluate_batches(run: Run, split: Split, outputs: list[np.ndarray[Any, Any]] | None = None) -> dict[str, float]:
-    """Loss and metric over a split; the model's outputs are appended to `outputs`, batch by batch."""
-    totals = Totals()
-    for x, y in tensors(split.batches(run.batch_size, preprocess=run.preprocess, shuffle_seed=None)):
-        run.reporter.check()
-        sums, predicted = run.evaluation(x, y)
+    before = run.steps
+    for done, sums in current.execution.train(order):
         totals.add(sums)
-        if outputs is not None:
-            outputs.append(np.asarray(predicted))
+        run.steps = before + done
+        run.first_step_at = run.first_step_at or time.perf_counter()
+        run.step_reports.finished(place, step=done, steps=current.execution.steps)
+        run.reporter.check()
     return totals.metrics(run.objective.metric)
-
-
-def tensors(batches: Iterable[tuple[Any, Any]]) -> Iterable[tuple[Tensor, Tensor]]:
-    """The batches as TensorFlow's."""
-    return ((tf.convert_to_tensor(x), tf.convert_to_tensor(y)) for x, y in batches)
 
 
 def _movable(network: Network, selection: Selection) -> schedule.Variables:

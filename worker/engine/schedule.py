@@ -20,7 +20,7 @@ import keras
 
 from app.domain.cuts import select_unfrozen
 from app.domain.errors import UserError
-from app.domain.spec import Phase
+from app.domain.phases import Phase
 from worker.engine import surgery
 from worker.engine.canonical import key_of
 from worker.engine.steps import Network

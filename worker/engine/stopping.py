@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.spec import EarlyStopping
+from app.domain.phases import EarlyStopping
 
 
 class EarlyStop:

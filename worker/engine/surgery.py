@@ -14,8 +14,9 @@ import keras
 
 from app.domain.cuts import one_tensor_wide, resolve_cut
 from app.domain.errors import UserError
+from app.domain.head import Head, HeadFlatten, HeadLayer, HeadPooling
 from app.domain.model import LayerRow
-from app.domain.spec import Cut, Head, HeadFlatten, HeadLayer, HeadPooling, Task
+from app.domain.spec import Cut, Task
 from worker.engine import graph, heads, seeds
 from worker.engine.canonical import Source, copy_weights
 

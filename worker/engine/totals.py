@@ -25,7 +25,7 @@ class Totals:
         self._steps = 0
 
     def add(self, sums: Sums) -> None:
-        """Note a step. Raises `NotFiniteError` if the step before it diverged."""
+        """Note a step `(3,)` or several `(n, 3)`. Raises `NotFiniteError` if one before them diverged."""
         self._settle()
         self._pending = sums
 
@@ -38,9 +38,10 @@ class Totals:
     def _settle(self) -> None:
         if self._pending is None:
             return
-        self._steps += 1
-        values = np.asarray(self._pending, "float64")
+        steps = np.asarray(self._pending, "float64").reshape(-1, 3)
         self._pending = None
-        if not np.isfinite(values).all():
-            raise NotFiniteError(self._steps, float(values[0] / values[2]))
-        self._total += values
+        for values in steps:  # one by one: sums must not depend on how many steps went at once
+            self._steps += 1
+            if not np.isfinite(values).all():
+                raise NotFiniteError(self._steps, float(values[0] / values[2]))
+            self._total += values

@@ -27,10 +27,23 @@ from app.domain.model import SourceInfo
 from app.domain.progress import Stage, StageStarted
 from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
 from app.domain.spec import ResolvedSpec
-from worker.engine import canonical, evaluate, export, failures, phases, results, runtime, schedule, sources, surgery
+from worker.engine import (
+    canonical,
+    evaluate,
+    execution,
+    export,
+    failures,
+    phases,
+    results,
+    runtime,
+    schedule,
+    sources,
+    surgery,
+)
 from worker.engine.data import Preprocess, StoredDataset, open_dataset
 from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter
+from worker.engine.run import Run
 from worker.engine.sources import Source
 from worker.engine.steps import Network
 
@@ -82,7 +95,7 @@ class _Job:
     spec: ResolvedSpec
     origin: Source
     dataset: StoredDataset
-    run: phases.Run
+    run: Run
     selections: list[schedule.Selection]
     cut_layer: str
 
@@ -97,7 +110,7 @@ def _load(spec: ResolvedSpec, source: Path, data: Path, workdir: Path, reporter:
         spec=spec,
         origin=origin,
         dataset=dataset,
-        run=phases.Run(
+        run=Run(
             network=network,
             objective=Objective(dataset.info.task),
             train=dataset.split("train"),
@@ -137,7 +150,7 @@ def _evaluate(job: _Job) -> tuple[Evaluation, evaluate.Array]:
     """The one look at the test split, and the model's outputs for it `(n, outputs)`."""
     split = job.dataset.split("test")
     batches: list[evaluate.Array] = []
-    loss = phases.evaluate_batches(job.run, split, batches)["loss"]
+    loss = execution.evaluate_batches(job.run, split, batches)["loss"]
     outputs = np.concatenate(batches)
     if job.run.objective.task == "regression":
         return evaluate.regression(split.labels, outputs, loss=loss, seed=job.spec.seed), outputs

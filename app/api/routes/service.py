@@ -10,7 +10,9 @@ from app.api.deps import ServicesDep, thaw_router
 from app.api.schemas.service import Capabilities, Health, Limits, PartObject, Readiness, WorkerObject
 from app.api.vocabulary import HEAD_LAYERS, OPTIMIZERS
 from app.domain.dataset import DatasetKind
-from app.domain.spec import MAX_EPOCHS, MAX_HEAD_LAYERS, MAX_PHASES, Task
+from app.domain.head import MAX_HEAD_LAYERS
+from app.domain.phases import MAX_EPOCHS
+from app.domain.spec import MAX_PHASES, Task
 from app.services import health, workers
 from app.settings import Settings
 

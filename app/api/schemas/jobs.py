@@ -7,10 +7,12 @@ from pydantic import Field
 from app.api.schemas.base import ListOf, Wire, seconds
 from app.domain.artifacts import Artifact
 from app.domain.errors import Failure
+from app.domain.head import Head
 from app.domain.job import Attempt, Job, Plan, StageRecord
+from app.domain.phases import Phase
 from app.domain.progress import PhaseProgress, Stage
 from app.domain.report import Report
-from app.domain.spec import Cut, Head, Phase, Preprocessing, total_epochs
+from app.domain.spec import Cut, Preprocessing, total_epochs
 from app.domain.states import JobStatus, allowed_actions
 
 PATH = "/v1/fine_tuning/jobs"

@@ -7,18 +7,8 @@ from hypothesis import strategies as st
 from app.domain.cuts import find_layer, kept_rows, one_tensor_wide, resolve_cut, select_unfrozen
 from app.domain.errors import CutError, UserError
 from app.domain.model import LayerRow
-from app.domain.spec import (
-    Cut,
-    CutFraction,
-    CutLayer,
-    DropLast,
-    KeepFirst,
-    Unfreeze,
-    UnfreezeFraction,
-    UnfreezeFrom,
-    UnfreezeLast,
-    UnfreezeMatch,
-)
+from app.domain.phases import Unfreeze, UnfreezeFraction, UnfreezeFrom, UnfreezeLast, UnfreezeMatch
+from app.domain.spec import Cut, CutFraction, CutLayer, DropLast, KeepFirst
 
 
 def row(index: int, path: str, inputs: Sequence[int] | None, *, parameters: int = 10, legal: bool = True) -> LayerRow:

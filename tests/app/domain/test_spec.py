@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from app.domain.job import JobRequest
 from app.domain.optimizers import AdamW, Sgd
-from app.domain.spec import DropLast, Phase, Spec, UnfreezeLast, resolve, total_epochs
+from app.domain.phases import Phase, UnfreezeLast
+from app.domain.spec import DropLast, Spec, resolve, total_epochs
 
 SGD = {"type": "sgd", "learning_rate": 0.01}
 

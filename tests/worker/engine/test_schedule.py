@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.domain.errors import UserError
-from app.domain.spec import Phase
+from app.domain.phases import Phase
 from worker.engine import schedule
 
 pytestmark = pytest.mark.tensorflow

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.spec import EarlyStopping
+from app.domain.phases import EarlyStopping
 from worker.engine.stopping import EarlyStop
 
 pytestmark = pytest.mark.tensorflow

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from app.domain.cuts import kept_rows, resolve_cut
 from app.domain.errors import CutError, UserError
-from app.domain.spec import CutFraction, CutLayer, DropLast, Head, HeadLayer, KeepFirst, Task
+from app.domain.head import Head, HeadLayer
+from app.domain.spec import CutFraction, CutLayer, DropLast, KeepFirst, Task
 
 pytestmark = pytest.mark.tensorflow
 

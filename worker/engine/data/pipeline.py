@@ -33,15 +33,17 @@ class Batches:
         batch_size: int,
         preprocess: Preprocess,
         shuffle_seed: tuple[int, int] | None,
+        skip: int = 0,
     ) -> None:
         self._read = read
         self._labels = labels
         self._batch_size = batch_size
         self._preprocess = preprocess
         self._shuffle_seed = shuffle_seed
+        self._skip = skip
 
     def __len__(self) -> int:
-        return math.ceil(len(self._labels) / self._batch_size)
+        return math.ceil(len(self._labels) / self._batch_size) - self._skip
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         return self._in_threads() if self._heavy() else map(self._make, self._blocks())
@@ -57,7 +59,7 @@ class Batches:
 
     def _blocks(self) -> Iterator[Array]:
         order = epoch_order(len(self._labels), self._shuffle_seed)
-        for start in range(0, len(order), self._batch_size):
+        for start in range(self._skip * self._batch_size, len(order), self._batch_size):
             yield order[start : start + self._batch_size]
 
     def _make(self, positions: Array) -> tuple[Array, Array]:

@@ -83,15 +83,20 @@ class Split:
         return self._storage.take(self._indices[positions])
 
     def batches(
-        self, batch_size: int, *, preprocess: Preprocess, shuffle_seed: tuple[int, int] | None = None
+        self, batch_size: int, *, preprocess: Preprocess, shuffle_seed: tuple[int, int] | None = None, skip: int = 0
     ) -> Batches:
         """One epoch, to be iterated over as often as wanted: `(x, y)` with x float32 `(batch, …)` ready for the source.
 
         `shuffle_seed` is `(seed, epoch)`: the order is a pure function of it; `None` keeps the stored order. The last
-        batch may be smaller.
+        batch may be smaller. `skip` batches at the beginning are left out.
         """
         return Batches(
-            self.examples, self.labels, batch_size=batch_size, preprocess=preprocess, shuffle_seed=shuffle_seed
+            self.examples,
+            self.labels,
+            batch_size=batch_size,
+            preprocess=preprocess,
+            shuffle_seed=shuffle_seed,
+            skip=skip,
         )
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from app.domain.model import ModelOptions
 from app.domain.optimizers import Sgd
-from app.domain.spec import Phase, Preprocessing, Spec, resolve
+from app.domain.phases import Phase
+from app.domain.spec import Preprocessing, Spec, resolve
 from worker.engine import sources
 from worker.engine.reporter import SilentReporter
 from worker.engine.train import train

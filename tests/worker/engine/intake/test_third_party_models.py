@@ -13,8 +13,9 @@ import pytest
 
 from app.domain.cuts import one_tensor_wide, resolve_cut
 from app.domain.errors import CutError, SourceError
+from app.domain.head import Head
 from app.domain.model import ModelOptions, SourceInfo
-from app.domain.spec import CutLayer, DropLast, Head
+from app.domain.spec import CutLayer, DropLast
 
 pytestmark = pytest.mark.tensorflow
 

@@ -1,0 +1,92 @@
+"""Phases: what is unfrozen, for how long, with which optimizer."""
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from app.domain.base import Value
+from app.domain.optimizers import Optimizer, Sgd
+
+MAX_EPOCHS = 10_000
+
+
+class UnfreezeLast(Value):
+    """The last `n` layers of the backbone that have weights."""
+
+    last: int = Field(ge=1, examples=[5])
+    """How many, counted from the cut down."""
+
+
+class UnfreezeFrom(Value):
+    """The named layer of the backbone and all that come after it."""
+
+    from_layer: str = Field(min_length=1, max_length=500, examples=["block_12_expand"])
+    """The lowest layer that trains: a `path` of the layer table."""
+
+
+class UnfreezeMatch(Value):
+    """Every layer of the backbone whose path matches this regular expression (`re.search`)."""
+
+    match: str = Field(min_length=1, max_length=200, examples=["^block_1[2-6]_"])
+    """The regular expression."""
+
+
+class UnfreezeFraction(Value):
+    """The last part of the backbone: of its layers that have weights this fraction, rounded up."""
+
+    fraction: float = Field(gt=0, le=1, examples=[0.2])
+    """How much of the backbone trains."""
+
+
+Unfreeze = Annotated[
+    Annotated[Literal["none", "all"], Tag("word")]
+    | Annotated[UnfreezeLast, Tag("last")]
+    | Annotated[UnfreezeFrom, Tag("from_layer")]
+    | Annotated[UnfreezeMatch, Tag("match")]
+    | Annotated[UnfreezeFraction, Tag("fraction")],
+    Discriminator(
+        lambda value: (
+            "word"
+            if isinstance(value, str)
+            else next(
+                (
+                    key
+                    for key in ("last", "from_layer", "match", "fraction")
+                    if (key in value if isinstance(value, dict) else hasattr(value, key))
+                ),
+                None,
+            )
+        ),
+        custom_error_type="one_of",
+        custom_error_message='Give "none", "all", or exactly one of last, from_layer, match, fraction',
+        custom_error_context={"allowed": "none, all, last, from_layer, match, fraction"},
+    ),
+]
+
+
+class EarlyStopping(Value):
+    """Ends a phase when the validation loss has not fallen for `patience` epochs."""
+
+    monitor: Literal["val_loss"] = "val_loss"
+    """What is watched."""
+    patience: int = Field(default=3, ge=1, le=1000)
+    """Epochs without improvement before the phase ends."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """A smaller fall is no improvement."""
+    restore_best: bool = True
+    """Whether the phase ends with the weights of its best epoch rather than of its last."""
+
+
+class Phase(Value):
+    """What is unfrozen, for how long, with which optimizer. The head always trains."""
+
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]{0,63}$", examples=["head"])
+    """Shown in events and reports; `phase-1`, `phase-2`, … if left out."""
+    unfreeze: Unfreeze = "none"
+    """Which layers of the backbone train: `none`, `all`, the last ones, from one on, or those that match."""
+    epochs: int = Field(ge=1, le=MAX_EPOCHS, examples=[4])
+    """How often all training examples are seen, at most."""
+    optimizer: Optimizer = Field(default=Sgd(type="sgd", learning_rate=0.01))
+    """What changes the weights, and how fast. Each phase starts with a fresh one."""
+    early_stopping: EarlyStopping | None = None
+    """Whether the phase may end before its epochs are over; `null`: it does not."""

@@ -1,0 +1,34 @@
+"""What the phases of a job share while it runs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.domain.progress import EpochFinished
+from worker.engine.data import Preprocess, Split
+from worker.engine.objective import Objective
+from worker.engine.reporter import Reporter, StepReports
+from worker.engine.steps import EvaluationStep, Network
+
+
+@dataclass
+class Run:
+    """A run between its loading and its report."""
+
+    network: Network
+    objective: Objective
+    train: Split
+    validation: Split
+    preprocess: Preprocess
+    batch_size: int
+    seed: int
+    workdir: Path
+    reporter: Reporter
+    steps: int = 0
+    """Optimizer steps since the start of the job."""
+    first_step_at: float | None = None
+    """`time.perf_counter()` at the end of the first of them."""
+    history: list[EpochFinished] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.step_reports = StepReports(self.reporter)
+        self.evaluation = EvaluationStep(self.network, self.objective)
