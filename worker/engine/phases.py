@@ -113,6 +113,7 @@ def _train_steps(run: Run, current: _Current, place: PhaseProgress) -> dict[str,
     order = (run.seed, len(run.history))
     totals = Totals()
     before = run.steps
+    run.reporter.check()
     for done, sums in current.execution.train(order):
         totals.add(sums)
         run.steps = before + done
