@@ -1,20 +1,12 @@
 """Bundles: files of the artifact store as folders on this machine, and back.
 
 Canonical models and datasets are kept in a cache that all workers of the machine share, one folder for each content:
-a job on the same source or data fetches nothing. The least recently used go when there are too many; one that a
-job uses never goes.
-
-    cache/<sha256 of names and contents>/…      complete and never changed
-    cache/<sha256>.lock                         shared by those who use it, alone for who deletes it
+a job on the same source or data fetches nothing.
 """
 
 import contextlib
-import errno
 import hashlib
-import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +15,7 @@ import structlog
 from app.domain.artifacts import Artifact, Bundle
 from app.domain.errors import PlatformError
 from app.storage.artifacts import ArtifactStore
-from worker import locks
+from worker.engine.foldercache import FolderCache
 
 _log = structlog.get_logger(__name__)
 
@@ -32,9 +24,8 @@ class BundleCache:
     """Folders with the content of bundles."""
 
     def __init__(self, folder: Path, store: ArtifactStore, *, max_bytes: int) -> None:
-        self._folder = folder
+        self._folders = FolderCache(folder, max_bytes=max_bytes, deleted=_tell_of_deletion)
         self._store = store
-        self._max_bytes = max_bytes
 
     @contextlib.contextmanager
     def folder(self, bundle: Bundle, *, scratch: Path) -> Iterator[Path]:
@@ -42,55 +33,16 @@ class BundleCache:
 
         `scratch`: a folder of the caller's, on the same file system, in which it is put together.
         """
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = self._folder / _key(bundle)
-        try:
-            with locks.held(folder.with_suffix(".lock"), shared=True):
-                if not folder.is_dir():
-                    self._fill(folder, bundle, scratch)
-                os.utime(folder)
-                yield folder
-        finally:
-            self._shrink()
+        with self._folders.folder(_key(bundle), lambda empty: self._fetch(bundle, empty), scratch=scratch) as folder:
+            yield folder
 
-    def _fill(self, folder: Path, bundle: Bundle, scratch: Path) -> None:
-        temporary = Path(tempfile.mkdtemp(dir=scratch))
+    def _fetch(self, bundle: Bundle, empty: Path) -> None:
         for artifact in bundle:
-            self._store.fetch(artifact.sha256, temporary / artifact.name)
-        try:
-            temporary.rename(folder)
-        except OSError as error:
-            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
-                raise
-            shutil.rmtree(temporary)  # somebody else was faster, with the very same files
+            self._store.fetch(artifact.sha256, empty / artifact.name)
 
-    def _shrink(self) -> None:
-        """Delete the least recently used folders beyond the limit, unless somebody uses them."""
-        folders = sorted(self._entries(), key=lambda entry: entry[0])
-        excess = sum(size for _, size, _ in folders) - self._max_bytes
-        for _, size, folder in folders:
-            if excess <= 0:
-                return
-            if self._delete(folder):
-                excess -= size
 
-    def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        for folder in self._folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if folder.is_dir():
-                    yield folder.stat().st_mtime, sum(path.stat().st_size for path in folder.iterdir()), folder
-
-    def _delete(self, folder: Path) -> bool:
-        lock = locks.take(folder.with_suffix(".lock"), wait=False)
-        if lock is None:
-            return False
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.remove()
-        finally:
-            lock.release()
-        _log.info("cache entry deleted", key=folder.name)
-        return True
+def _tell_of_deletion(key: str) -> None:
+    _log.info("cache entry deleted", key=key)
 
 
 def _key(bundle: Bundle) -> str:

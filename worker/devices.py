@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker import locks
+from worker.engine import locks
 from worker.gpus import Gpu
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from worker import locks
+from worker.engine import locks
 
 _log = structlog.get_logger(__name__)
 

@@ -6,7 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
-from worker import folders, locks
+from worker import folders
+from worker.engine import locks
 
 
 def test_a_folder_is_gone_with_its_attempt(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ cannot be used for it: a Sequential model calls its layers anew each time one is
 lives in a nested model has one output there and none outside.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional  # not exported, and `keras.Model` is also what subclasses are
+from keras.src.models.functional import (  # not exported, and `keras.Model` is also what subclasses are
+    Functional,
+    operation_fn,
+)
 
 Operation = Any
 """A Keras layer, or one of the nameless functions (`x + y`) that Keras calls operations."""
@@ -49,6 +52,18 @@ def nodes_of(model: keras.Model, operation: Operation) -> list[Any]:
     by_depth = graph_of(model)._nodes_by_depth  # noqa: SLF001 (no public way)
     own = {id(node) for nodes in by_depth.values() for node in nodes}
     return [node for node in operation._inbound_nodes if id(node) in own]  # noqa: SLF001 (no public way)
+
+
+def ordered_nodes(model: keras.Model) -> list[Any]:
+    """The model's own calls in the order in which Keras runs them, inputs left out."""
+    by_depth = graph_of(model)._nodes_by_depth  # noqa: SLF001 (no public way)
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+
+
+def called(operation: Operation, *, training: bool) -> Callable[..., Any]:
+    """The operation, to be called as a Functional model calls it."""
+    function: Callable[..., Any] = operation_fn(operation, training=training)
+    return function
 
 
 def steps(model: keras.Model) -> list[Step]:

@@ -5,9 +5,9 @@ batch axis open, and the optimizer's variables exist before, so that one trace s
 Steps are not compiled by XLA: on CPUs it made an epoch of MobileNetV2 seven times slower.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -28,44 +28,82 @@ class Network:
     head: keras.Model
 
 
-class TrainStep:
-    """One optimizer step on a batch; returns its `Sums` from before the update.
+class Forward(Protocol):
+    """The way from what an execution brings to the model's outputs."""
+
+    @property
+    def inputs(self) -> Sequence[tf.TensorSpec]:
+        """What is brought: the source's inputs, or cached features. The batch axis is open."""
+
+    def prepare(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The part that no gradient passes through, in inference mode."""
+
+    def train(self, prepared: Sequence[Tensor]) -> Tensor:
+        """The outputs `(batch, outputs)`, in training mode."""
+
+    def infer(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The outputs without training, from what is brought."""
+
+
+class WholeModel:
+    """From the source's inputs.
 
     A backbone of which nothing trains runs as it will after the training: dropout and noise inside it are off,
     and no gradient is computed through it. As soon as some of it trains, all of it runs in training mode, as in
     Keras. BatchNormalization is held still by its own `trainable = False` in both cases.
     """
 
-    def __init__(self, network: Network, objective: Objective, optimizer: keras.optimizers.Optimizer) -> None:
+    def __init__(self, network: Network) -> None:
+        """The trainable flags must be set already."""
+        self._network = network
+        self._rests = not network.backbone.trainable_variables
+        self.inputs = [tf.TensorSpec((None, *each.shape[1:]), "float32") for each in network.model.inputs]
+
+    def prepare(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The frozen backbone's features, or the inputs as they are."""
+        return [self._network.backbone(inputs[0], training=False)] if self._rests else inputs
+
+    def train(self, prepared: Sequence[Tensor]) -> Tensor:
+        """The head on the features, or all of the model."""
+        return (self._network.head if self._rests else self._network.model)(prepared[0], training=True)
+
+    def infer(self, inputs: Sequence[Tensor]) -> Tensor:
+        """All of the model."""
+        return self._network.model(inputs[0], training=False)
+
+
+class TrainStep:
+    """One optimizer step on a batch; returns its `Sums` from before the update."""
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        optimizer: keras.optimizers.Optimizer,
+        forward: Forward | None = None,
+    ) -> None:
+        """`forward`: `None` is `WholeModel`."""
         self.optimizer = optimizer
+        self.forward = forward or WholeModel(network)
         self._network = network
         self._objective = objective
         self._variables = network.model.trainable_variables
+        self._traced: Callable[..., Sums] | None = None
         optimizer.build(self._variables)
-        step = self._whole_step if network.backbone.trainable_variables else self._head_step
-        self._traced = _traced(step, network, objective)
 
     def __call__(self, x: Tensor, y: Tensor) -> Sums:
-        """Train on one batch: `x` float32 `(batch, …)`, `y` as the objective's labels."""
-        return self._traced(x, y)
+        """Train on one batch: `x` float32 `(batch, …)`, or a list of what `forward` takes; `y` the labels."""
+        if self._traced is None:
+            self._traced = traced(self.body, [*self.forward.inputs, label_spec(self._network, self._objective)])
+        return self._traced(*(x if isinstance(x, list) else [x]), y)
 
-    def _head_step(self, x: Tensor, y: Tensor) -> Sums:
-        features = self._network.backbone(x, training=False)
+    def body(self, *batch: Tensor) -> Sums:
+        """The step itself, to be traced: inputs, then labels."""
+        *inputs, y = batch
+        prepared = self.forward.prepare(inputs)
         with tf.GradientTape() as tape:
-            outputs = self._network.head(features, training=True)
-            loss = self._total_loss(y, outputs)
-        return self._update(tape, loss, y, outputs)
-
-    def _whole_step(self, x: Tensor, y: Tensor) -> Sums:
-        with tf.GradientTape() as tape:
-            outputs = self._network.model(x, training=True)
-            loss = self._total_loss(y, outputs)
-        return self._update(tape, loss, y, outputs)
-
-    def _total_loss(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return sum(self._network.model.losses, start=self._objective.loss(y, outputs))
-
-    def _update(self, tape: Any, loss: Tensor, y: Tensor, outputs: Tensor) -> Sums:  # noqa: ANN401 (TensorFlow has no types)
+            outputs = self.forward.train(prepared)
+            loss = sum(self._network.model.losses, start=self._objective.loss(y, outputs))
         gradients = tape.gradient(loss, self._variables)
         self.optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
         return _sums(loss, self._objective.score(y, outputs))
@@ -74,19 +112,23 @@ class TrainStep:
 class EvaluationStep:
     """Runs the model on a batch without training it; traced at its first use."""
 
-    def __init__(self, network: Network, objective: Objective) -> None:
+    def __init__(self, network: Network, objective: Objective, forward: Forward | None = None) -> None:
+        """`forward`: `None` is `WholeModel`."""
+        self.forward = forward or WholeModel(network)
         self._network = network
         self._objective = objective
-        self._function: Callable[[Tensor, Tensor], tuple[Sums, Tensor]] | None = None
+        self._traced: Callable[..., tuple[Sums, Tensor]] | None = None
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Sums, Tensor]:
-        """The batch's sums and the model's outputs `(batch, outputs)`."""
-        if self._function is None:
-            self._function = _traced(self._step, self._network, self._objective)
-        return self._function(x, y)
+        """The batch's sums and the model's outputs `(batch, outputs)`; `x` as `TrainStep` takes it."""
+        if self._traced is None:
+            self._traced = traced(self.body, [*self.forward.inputs, label_spec(self._network, self._objective)])
+        return self._traced(*(x if isinstance(x, list) else [x]), y)
 
-    def _step(self, x: Tensor, y: Tensor) -> tuple[Sums, Tensor]:
-        outputs = self._network.model(x, training=False)
+    def body(self, *batch: Tensor) -> tuple[Sums, Tensor]:
+        """The step itself, to be traced: inputs, then labels."""
+        *inputs, y = batch
+        outputs = self.forward.infer(inputs)
         loss = sum(self._network.model.losses, start=self._objective.loss(y, outputs))
         return _sums(loss, self._objective.score(y, outputs)), outputs
 
@@ -96,10 +138,12 @@ def _sums(loss: Tensor, scores: Tensor) -> Sums:
     return ops.stack([loss * examples, ops.sum(scores), examples])
 
 
-def _traced(step: Callable[..., Any], network: Network, objective: Objective) -> Callable[..., Any]:
-    model = network.model
-    x = tf.TensorSpec((None, *model.inputs[0].shape[1:]), "float32")
-    y = tf.TensorSpec(
-        (None, *model.outputs[0].shape[1:]) if objective.task == "regression" else (None,), objective.label_dtype
-    )
-    return tf.function(step, input_signature=(x, y), autograph=False, jit_compile=False).get_concrete_function()
+def label_spec(network: Network, objective: Objective) -> tf.TensorSpec:
+    """Of a batch's labels."""
+    shape = (None, *network.model.outputs[0].shape[1:]) if objective.task == "regression" else (None,)
+    return tf.TensorSpec(shape, objective.label_dtype)
+
+
+def traced(function: Callable[..., Any], signature: Sequence[tf.TensorSpec]) -> Callable[..., Any]:
+    """The function as one graph."""
+    return tf.function(function, input_signature=signature, autograph=False, jit_compile=False).get_concrete_function()
