@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.domain.base import Value
+from app.domain.caching import CacheUse
 
-Stage = Literal["loading_source", "training", "evaluating", "exporting"]
+Stage = Literal["loading_source", "caching_features", "training", "evaluating", "exporting"]
 """An open set on the wire: more may be added, and clients must not fail on an unknown one."""
 
 Level = Literal["info", "warn", "error"]
@@ -30,6 +31,8 @@ class StageStarted(Value):
 
     type: Literal["stage"] = "stage"
     stage: Stage
+    number: int = 1
+    """Of the attempt's stages, from 1: one may come more than once, and may be told twice."""
 
 
 class PhaseStarted(Value):
@@ -39,6 +42,8 @@ class PhaseStarted(Value):
     phase: PhaseProgress
     trainable_parameters: int
     frozen_parameters: int
+    cache: CacheUse | None = None
+    """Whether frozen layers run once instead of once for each epoch."""
 
 
 class StepFinished(Value):

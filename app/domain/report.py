@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from app.domain.base import Value
+from app.domain.caching import CacheUse
 from app.domain.progress import FreezeProof
 from app.domain.spec import ResolvedSpec, Task
 
@@ -65,6 +66,8 @@ class PhaseReport(Value):
     """Wall time."""
     proof: FreezeProof
     """That what was frozen did not move."""
+    cache: CacheUse | None = None
+    """Whether frozen layers ran once instead of once for each epoch; `null` in reports of older jobs."""
 
 
 class Report(Value):

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from app.domain.base import Value
+from app.domain.caching import CacheWish
 from app.domain.head import Head
 from app.domain.optimizers import Sgd
 from app.domain.phases import Phase
@@ -114,6 +115,13 @@ class Spec(Value):
     head: Head = Field(default=Head(), description="The new layers on top; the output layer is added by the task.")
     schedule: list[Phase] = Field(
         default=list(TEXTBOOK_SCHEDULE), min_length=1, max_length=MAX_PHASES, description="The phases, in order."
+    )
+    cache: CacheWish = Field(
+        default="auto",
+        description=(
+            "Frozen layers give the same values in every epoch: `auto` runs them once where that is right and pays, "
+            "`off` never does, `require` fails the job where it cannot."
+        ),
     )
     batch_size: int = Field(default=32, ge=1, le=65_536)
     """Examples in each step."""

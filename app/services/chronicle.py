@@ -34,6 +34,7 @@ ALMOST_DONE = 0.99
 
 STAGES: Mapping[Stage, str] = {
     "loading_source": "Loading the source and the dataset.",
+    "caching_features": "Running the frozen layers once.",
     "training": "Training.",
     "evaluating": "Evaluating on the test split.",
     "exporting": "Exporting the result.",
@@ -58,7 +59,7 @@ def enter(session: Session, job: JobRow, told: Sequence[Progress], artifacts: Ma
 
 
 def _stage_started(session: Session, job: JobRow, told: StageStarted) -> None:
-    if any(each["attempt"] == job.attempt and each["stage"] == told.stage for each in job.stage_history):
+    if sum(each["attempt"] == job.attempt for each in job.stage_history) >= told.number:
         return
     jobs.close_stage(job)
     record = {"stage": told.stage, "attempt": job.attempt, "started_at": job.updated_at, "finished_at": None}
@@ -73,10 +74,16 @@ def _phase_started(session: Session, job: JobRow, told: PhaseStarted) -> None:
     job.phase = dumped(told.phase)
     message = (
         f"Phase '{told.phase.name}' started: {told.trainable_parameters:,} weights train, "
-        f"{told.frozen_parameters:,} are frozen."
+        f"{told.frozen_parameters:,} are frozen.{_cached(told)}"
     )
     data = {**told.model_dump(mode="json", exclude={"type"}), "started": True}
     events.append(session, job, [News("phase", message, data=data)])
+
+
+def _cached(told: PhaseStarted) -> str:
+    if told.cache is None or not told.cache.used:
+        return ""
+    return f" Features of {', '.join(told.cache.boundary)} are cached."
 
 
 def _step_finished(job: JobRow, spec: ResolvedSpec, told: StepFinished) -> None:

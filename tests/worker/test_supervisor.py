@@ -336,9 +336,9 @@ def test_the_cache_keeps_its_bound_but_never_drops_what_is_in_use(open_shop: Cal
     cache: Path = shop.services.settings.cache_dir()
     in_use = {path for path in cache.iterdir() if path.is_dir()}
     assert len(in_use) == 2
-    from worker.bundles import BundleCache
+    from worker.engine.foldercache import FolderCache
 
-    BundleCache(cache, shop.services.store, max_bytes=0)._shrink()
+    FolderCache(cache, max_bytes=0).shrink()
     assert all(path.is_dir() for path in in_use)
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
     thread.join(5)

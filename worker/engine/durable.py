@@ -47,6 +47,11 @@ def require_room(folder: Path, needed_bytes: int) -> None:
         raise storage_full(detail)
 
 
+def has_room(folder: Path, needed_bytes: int) -> bool:
+    """Whether so many bytes are free where `folder` is."""
+    return shutil.disk_usage(folder).free >= needed_bytes
+
+
 def storage_full(detail: str) -> PlatformError:
     """The error for a disk without room."""
     message = f"There is no room left for the job's files: {detail}. Free some space on the worker and submit again."

@@ -48,7 +48,7 @@ class FolderCache:
                 os.utime(folder)
                 yield folder
         finally:
-            self._shrink()
+            self.shrink()
 
     def _fill(self, folder: Path, fill: Callable[[Path], None], scratch: Path) -> None:
         temporary = Path(tempfile.mkdtemp(dir=scratch))
@@ -64,7 +64,7 @@ class FolderCache:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
-    def _shrink(self) -> None:
+    def shrink(self) -> None:
         """Delete the least recently used folders beyond the limit, unless somebody uses them."""
         folders = sorted(self._entries(), key=lambda entry: entry[0])
         excess = sum(size for _, size, _ in folders) - self._max_bytes

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+from keras.src.backend import get_keras_mask  # not exported
 from keras.src.models.functional import (  # not exported, and `keras.Model` is also what subclasses are
     Functional,
     operation_fn,
@@ -64,6 +65,11 @@ def called(operation: Operation, *, training: bool) -> Callable[..., Any]:
     """The operation, to be called as a Functional model calls it."""
     function: Callable[..., Any] = operation_fn(operation, training=training)
     return function
+
+
+def mask_of(value: Tensor) -> Any:  # noqa: ANN401 (Keras has no types)
+    """The mask that a computed tensor carries, or `None`."""
+    return get_keras_mask(value)
 
 
 def steps(model: keras.Model) -> list[Step]:

@@ -1,6 +1,6 @@
 """One phase of the schedule: freeze, train its epochs, prove.
 
-freeze; optimizer and step anew; fingerprint
+freeze; fingerprint; cached features, if that is right and pays; optimizer and step anew
 for epoch:  for batch: check, step        # cancelled or diverged: out, between two steps
             validate, report, early stopping?
 keep the best weights if asked to; prove; checkpoint
@@ -8,17 +8,18 @@ keep the best weights if asked to; prove; checkpoint
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.numpy import save_file
 
+from app.domain.caching import CacheUse
 from app.domain.errors import UserError
 from app.domain.phases import Phase
 from app.domain.progress import EpochFinished, PhaseFinished, PhaseProgress, PhaseStarted
 from app.domain.report import PhaseReport
-from worker.engine import canonical, durable, execution, proof, schedule
+from worker.engine import caching, canonical, durable, execution, proof, schedule
 from worker.engine.execution import Execution
 from worker.engine.optimizers import build_optimizer
 from worker.engine.run import Run
@@ -49,14 +50,18 @@ def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> Ph
     Raises `ProofError` if a frozen weight moved, `UserError` with code `diverged` or `nothing_moved`, and
     whatever the reporter's `check` raises.
     """
+    with ExitStack() as stack:
+        return _run_phase(run, phase, index, selection, stack)
+
+
+def _run_phase(run: Run, phase: Phase, index: int, selection: Selection, stack: ExitStack) -> PhaseReport:
     started = time.perf_counter()
     schedule.freeze(run.network, selection)
-    step = TrainStep(run.network, run.objective, build_optimizer(phase.optimizer))
-    current = _Current(phase, index, step, execution.on_batches(run, step))
     before = proof.fingerprint(selection.frozen), proof.fingerprint(selection.trained)
+    current, cache = _prepare(run, phase, index, selection=selection, frozen=before[0], stack=stack)
     trainable, frozen = selection.sizes()
     run.reporter.report(
-        PhaseStarted(phase=current.progress(1), trainable_parameters=trainable, frozen_parameters=frozen)
+        PhaseStarted(phase=current.progress(1), trainable_parameters=trainable, frozen_parameters=frozen, cache=cache)
     )
     epochs, stopped_early = _train_epochs(run, current, selection)
     after = proof.fingerprint(selection.frozen), proof.fingerprint(selection.trained)
@@ -72,7 +77,22 @@ def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> Ph
         frozen_parameters=frozen,
         seconds=time.perf_counter() - started,
         proof=held,
+        cache=cache,
     )
+
+
+def _prepare(
+    run: Run, phase: Phase, index: int, *, selection: Selection, frozen: proof.Fingerprint, stack: ExitStack
+) -> tuple[_Current, CacheUse]:
+    """The step and its execution: on cached features where that is right and pays."""
+    prints = {id(variable): frozen[name] for name, variable in selection.frozen.items()}
+    boundary, cached, use = caching.attempt(run, phase, selection, prints=prints, stack=stack)
+    optimizer = build_optimizer(phase.optimizer)
+    if boundary is None or cached is None:
+        step = TrainStep(run.network, run.objective, optimizer)
+        return _Current(phase, index, step, execution.on_batches(run, step)), use
+    step = TrainStep(run.network, run.objective, optimizer, caching.FromFeatures(boundary))
+    return _Current(phase, index, step, caching.on_features(run, step, boundary, cached)), use
 
 
 def _train_epochs(run: Run, current: _Current, selection: Selection) -> tuple[int, bool]:

@@ -1,13 +1,18 @@
 """What the phases of a job share while it runs."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from app.domain.caching import CacheWish
 from app.domain.progress import EpochFinished
 from worker.engine.data import Preprocess, Split
+from worker.engine.foldercache import FolderCache
 from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter, StepReports
+from worker.engine.stages import Stages
 from worker.engine.steps import EvaluationStep, Network
+from worker.engine.wiring import Wiring
 
 
 @dataclass
@@ -23,6 +28,13 @@ class Run:
     seed: int
     workdir: Path
     reporter: Reporter
+    stages: Stages
+    dataset_digest: str
+    features: FolderCache
+    """Where cached features are kept."""
+    cache: CacheWish = "auto"
+    augmented: bool = False
+    """Whether examples differ from epoch to epoch."""
     steps: int = 0
     """Optimizer steps since the start of the job."""
     first_step_at: float | None = None
@@ -32,3 +44,8 @@ class Run:
     def __post_init__(self) -> None:
         self.step_reports = StepReports(self.reporter)
         self.evaluation = EvaluationStep(self.network, self.objective)
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        """The model as a list of calls."""
+        return Wiring(self.network.model)

@@ -11,9 +11,6 @@ evaluate once on the test split, with intervals
 export, read back, compare; source digest again
 """
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +21,6 @@ from app.domain.cuts import resolve_cut
 from app.domain.dataset import DatasetInfo
 from app.domain.errors import ProofError, SourceError, WorkError
 from app.domain.model import SourceInfo
-from app.domain.progress import Stage, StageStarted
 from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
 from app.domain.spec import ResolvedSpec
 from worker.engine import (
@@ -41,14 +37,19 @@ from worker.engine import (
     surgery,
 )
 from worker.engine.data import Preprocess, StoredDataset, open_dataset
+from worker.engine.foldercache import FolderCache
 from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter
 from worker.engine.run import Run
 from worker.engine.sources import Source
+from worker.engine.stages import Stages
 from worker.engine.steps import Network
 
 RESULTS = "results"
 CANONICAL = "canonical"
+FEATURES = "features"
+FEATURES_BYTES = 20 * 1024**3
+"""Of one job's cached features, where nobody sets a limit."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +65,35 @@ class TrainedModel:
     report: Report
 
 
-def train(spec: ResolvedSpec, source: Path, data: Path, workdir: Path, reporter: Reporter) -> TrainedModel:
+def train(
+    spec: ResolvedSpec,
+    source: Path,
+    data: Path,
+    workdir: Path,
+    reporter: Reporter,
+    *,
+    features: FolderCache | None = None,
+) -> TrainedModel:
     """Train `source` (canonical model folder) on `data` (canonical dataset folder); files go to `workdir`.
+
+    `features`: where cached features are kept for other jobs too; `None`: in `workdir`, for this job alone.
 
     Raises `WorkError`, which says whose fault it was, and whatever `reporter.check` raises.
     """
     with failures.translated():
         runtime.prepare(spec.seed)
-        clock = _Clock(reporter)
-        with clock.stage("loading_source"):
-            job = _load(spec, source, data, workdir, reporter)
-        with clock.stage("training"):
+        stages = Stages(reporter)
+        with stages.stage("loading_source"):
+            job = _load(spec, source, data, workdir, stages=stages, features=features)
+        with stages.stage("training"):
             reports = [_train_phase(job, index) for index in range(1, len(spec.schedule) + 1)]
-        with clock.stage("evaluating"):
+        with stages.stage("evaluating"):
             test, outputs = _evaluate(job)
-        with clock.stage("exporting"):
+        with stages.stage("exporting"):
             receipt = _source_receipt(job.origin, source)
             model, difference = _export(job, outputs)
             info = _write_canonical(job, model)
-        report = _report(job, reports, test=test, receipt=receipt, difference=difference, clock=clock)
+        report = _report(job, reports, test=test, receipt=receipt, difference=difference, stages=stages)
         _write_results(job, report, info)
         return TrainedModel(workdir / RESULTS, workdir / CANONICAL, info, report)
 
@@ -100,7 +111,15 @@ class _Job:
     cut_layer: str
 
 
-def _load(spec: ResolvedSpec, source: Path, data: Path, workdir: Path, reporter: Reporter) -> _Job:
+def _load(
+    spec: ResolvedSpec,
+    source: Path,
+    data: Path,
+    workdir: Path,
+    *,
+    stages: Stages,
+    features: FolderCache | None,
+) -> _Job:
     origin = sources.load(source)
     dataset = open_dataset(data)
     preprocess = Preprocess.resolve(spec.preprocessing, origin.info, dataset.info)
@@ -119,7 +138,11 @@ def _load(spec: ResolvedSpec, source: Path, data: Path, workdir: Path, reporter:
             batch_size=spec.batch_size,
             seed=spec.seed,
             workdir=workdir,
-            reporter=reporter,
+            reporter=stages.reporter,
+            stages=stages,
+            dataset_digest=dataset.info.digest,
+            features=features or FolderCache(workdir / FEATURES, max_bytes=FEATURES_BYTES),
+            cache=spec.cache,
         ),
         selections=[schedule.select(network, phase, hold_batch_norm=hold) for phase in spec.schedule],
         cut_layer=resolve_cut(origin.info.layers, spec.cut).path,
@@ -199,7 +222,7 @@ def _report(
     test: Evaluation,
     receipt: SourceReceipt,
     difference: float,
-    clock: "_Clock",
+    stages: Stages,
 ) -> Report:
     data = job.dataset.info
     best = min(job.run.history, key=lambda epoch: epoch.metrics["val_loss"])
@@ -214,7 +237,7 @@ def _report(
         test=test,
         best_validation=best.metrics,
         export_difference=difference,
-        seconds=clock.seconds(first_step_at=job.run.first_step_at),
+        seconds=stages.seconds(first_step_at=job.run.first_step_at),
         versions=runtime.versions(),
         device=runtime.device_name(),
         parameters=job.run.network.model.count_params(),
@@ -229,25 +252,3 @@ def _write_results(job: _Job, report: Report, info: SourceInfo) -> None:
         report=report,
         result_digest=info.digest,
     )
-
-
-class _Clock:
-    """Announces stages and keeps their wall times."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-        self._started = time.perf_counter()
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, stage: Stage) -> Iterator[None]:
-        self._reporter.check()
-        self._reporter.report(StageStarted(stage=stage))
-        started = time.perf_counter()
-        yield
-        self._seconds[stage] = time.perf_counter() - started
-
-    def seconds(self, *, first_step_at: float | None) -> dict[str, float]:
-        """By stage, and from the start to the end of the first optimizer step."""
-        to_first = {"until_first_step": first_step_at - self._started} if first_step_at is not None else {}
-        return {**self._seconds, **to_first, "total": time.perf_counter() - self._started}

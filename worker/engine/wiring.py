@@ -40,10 +40,10 @@ class Wiring:
         self.calls: list[Call] = []
         self._same: dict[int, Key] = {}
         self._open(model)
-        self.inputs = [self._key(tensor) for tensor in model.inputs]
-        self.outputs = [self._key(tensor) for tensor in model.outputs]
+        self.inputs = [self.key(tensor) for tensor in model.inputs]
+        self.outputs = [self.key(tensor) for tensor in model.outputs]
         tensors = [*model.inputs, *(tensor for call in self.calls for tensor in call.node.output_tensors)]
-        self.symbolic: dict[Key, Tensor] = {self._key(tensor): tensor for tensor in tensors}
+        self.symbolic: dict[Key, Tensor] = {self.key(tensor): tensor for tensor in tensors}
         """The symbolic tensor of each key: its shape and dtype."""
 
     def run(self, known: Mapping[Key, Tensor], wanted: Sequence[Key], *, training: bool) -> list[Tensor]:
@@ -53,7 +53,7 @@ class Wiring:
         """
         values = dict(known)
         for call in self._needed(known, wanted):
-            arguments = {id(tensor): values[self._key(tensor)] for tensor in call.node.input_tensors}
+            arguments = {id(tensor): values[self.key(tensor)] for tensor in call.node.input_tensors}
             args, kwargs = call.node.arguments.fill_in(arguments)
             outputs = graph.called(call.operation, training=training)(*args, **kwargs)
             values.update(zip(call.outputs, keras.tree.flatten(outputs), strict=True))
@@ -76,17 +76,18 @@ class Wiring:
             operation = node.operation
             if graph.is_model(operation) and self._alone(model, operation):
                 for outer, inner in zip(node.input_tensors, operation.inputs, strict=True):
-                    self._same[id(inner)] = self._key(outer)
+                    self._same[id(inner)] = self.key(outer)
                 self._open(operation)
                 for outer, inner in zip(node.output_tensors, operation.outputs, strict=True):
-                    self._same[id(outer)] = self._key(inner)
+                    self._same[id(outer)] = self.key(inner)
             else:
-                inputs = tuple(dict.fromkeys(self._key(tensor) for tensor in node.input_tensors))
-                outputs = tuple(self._key(tensor) for tensor in node.output_tensors)
+                inputs = tuple(dict.fromkeys(self.key(tensor) for tensor in node.input_tensors))
+                outputs = tuple(self.key(tensor) for tensor in node.output_tensors)
                 self.calls.append(Call(operation, node, inputs, outputs))
 
     def _alone(self, model: keras.Model, nested: keras.Model) -> bool:
         return len(graph.nodes_of(model, nested)) == len(nested.inputs) == len(nested.outputs) == 1
 
-    def _key(self, tensor: Tensor) -> Key:
+    def key(self, tensor: Tensor) -> Key:
+        """The name of a symbolic tensor of the model."""
         return self._same.get(id(tensor), id(tensor))

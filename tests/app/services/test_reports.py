@@ -15,7 +15,7 @@ EVERYTHING = PageQuery(limit=100, order="asc")
 
 def test_a_stage_is_an_event_and_part_of_the_history(world: Any, services: Services) -> None:
     claim = world.claim()
-    _tell(services, claim, StageStarted(stage="loading_source"), StageStarted(stage="training"))
+    _tell(services, claim, StageStarted(stage="loading_source"), StageStarted(stage="training", number=2))
     job = world.get(claim)
     assert job.stage == "training"
     assert [(record.stage, record.attempt) for record in job.stage_history] == [("loading_source", 1), ("training", 1)]
@@ -99,6 +99,8 @@ def test_a_batch_that_is_told_again_changes_nothing(world: Any, services: Servic
     claim = world.claim()
     told = [
         StageStarted(stage="training"),
+        StageStarted(stage="caching_features", number=2),
+        StageStarted(stage="training", number=3),
         PhaseStarted(phase=world.place(1), trainable_parameters=5, frozen_parameters=60),
         StepFinished(phase=world.place(1), step=1, steps=2),
         *(world.epoch(number) for number in (1, 2, 3, 4)),
@@ -113,6 +115,7 @@ def test_a_batch_that_is_told_again_changes_nothing(world: Any, services: Servic
     reports.progress(services, claim, told, checkpoints={"c/1.weights": world.artifact()})
     assert _events(services, claim) == first_events
     assert world.get(claim).model_copy(update={"updated_at": 0}) == first_job
+    assert [record.stage for record in first_job.stage_history] == ["training", "caching_features", "training"]
     numbers = [row.number for row in history.metrics(services, "default", claim.identifier, EVERYTHING).items]
     assert numbers == [1, 2, 3, 4, 5]
     assert len([event for event in first_events if event.type == "metrics"]) == 5
