@@ -12,7 +12,7 @@ class DatasetOptions(TypedDict, total=False):
 
     name: str | None
     """What people will call it; left out, the file's name."""
-    kind: Literal["images", "arrays"] | None
+    kind: Literal["images", "arrays", "table"] | None
     task: Literal["binary", "single_label", "regression"] | None
     validation_fraction: float | None
     """Of the examples, where the file does not bring that split itself; 0.15 if left out."""
@@ -20,7 +20,17 @@ class DatasetOptions(TypedDict, total=False):
     """As `validation_fraction`."""
     split_seed: int | None
     class_names: Sequence[str] | None
-    """Arrays: what the labels 0, 1, 2, … mean."""
+    """Arrays and tables: what the labels 0, 1, 2, … mean."""
+    target: str | Sequence[str] | None
+    """Tables: the column to predict, or several of numbers."""
+    columns: Sequence[str] | None
+    """Tables: the columns to predict from; all others if left out."""
+    drop: Sequence[str] | None
+    """Tables: columns to leave out."""
+    categorical: Sequence[str] | None
+    """Tables: columns whose numbers are names, not amounts."""
+    standardize: bool | None
+    """Tables: whether numbers are brought to mean 0 and deviation 1 (yes, if left out)."""
 
 
 class JobRequest(TypedDict, total=False):

@@ -10,8 +10,9 @@ from app.domain.errors import Failure
 from app.domain.spec import Task
 from app.domain.states import AssetStatus
 
-DatasetKind = Literal["images", "arrays"]
-"""`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …)."""
+DatasetKind = Literal["images", "arrays", "table"]
+"""`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …); `table`: CSV or
+Parquet with a target column."""
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -34,7 +35,22 @@ class DatasetOptions(Value):
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Another seed, another split."""
     class_names: list[str] | None = Field(default=None, min_length=2, max_length=10_000)
-    """Arrays: what the labels 0, 1, 2, … mean. Left out: the labels themselves are the names."""
+    """Arrays and tables: what the labels 0, 1, 2, … mean. Left out: the labels themselves are the names."""
+    target: str | list[str] | None = Field(default=None, examples=["quality"])
+    """Tables: the column to predict, or several of numbers. Left out: one named `target`, `label`, `class` or `y`."""
+    columns: list[str] | None = Field(default=None, min_length=1, examples=[["alcohol", "pH", "colour"]])
+    """Tables: the columns to predict from. Left out: all but the target."""
+    drop: list[str] | None = Field(default=None, min_length=1, examples=[["id"]])
+    """Tables: columns to leave out."""
+    categorical: list[str] | None = Field(default=None, min_length=1, examples=[["zip_code"]])
+    """Tables: columns whose numbers are names, not amounts. Columns of texts and bools are categories anyway."""
+    standardize: bool = True
+    """Tables: bring each column of numbers to mean 0 and deviation 1, as measured on the training split. `false` leaves
+    them as they are, for sources that scale by themselves."""
+
+    def targets(self) -> list[str]:
+        """The columns to predict, if any are named."""
+        return [self.target] if isinstance(self.target, str) else list(self.target or ())
 
     @model_validator(mode="after")
     def _some_left_to_train(self) -> "DatasetOptions":
@@ -65,6 +81,19 @@ class CorruptExample(Value):
     """Why it could not be read."""
 
 
+class TableColumn(Value):
+    """A column that a table's examples are made of: an input of the model that a job gives back."""
+
+    name: str
+    """As in the file; the model's input is called so too (with `_` for `/`)."""
+    type: Literal["number", "category"]
+    """`number`: float32, NaN where it is missing; `category`: string, empty where it is missing."""
+    missing: int
+    """Rows of the file without a value here."""
+    categories: int | None = None
+    """Different values that the training split has; `null` for numbers."""
+
+
 class DatasetInfo(Value):
     """What validation found out about a dataset; stored with it."""
 
@@ -81,6 +110,10 @@ class DatasetInfo(Value):
     targets: int = 1
     """Numbers to predict for each example in regression; 1 otherwise."""
     splits: dict[SplitName, SplitInfo]
+    columns: list[TableColumn] | None = None
+    """Tables: the columns that examples are made of, in the file's order."""
+    features: list[str] | None = None
+    """Tables: what the numbers of an example mean, in their order: numbers, which of them are missing, categories."""
     corrupt: list[CorruptExample] = Field(default_factory=list)
     corrupt_count: int = 0
     duplicates_across_splits: int = 0
@@ -106,6 +139,8 @@ class PreviewExample(Value):
     """The picture, at most 128 pixels wide, as base64 of a PNG file; `None` for arrays that are no pictures."""
     values: list[float] | None = None
     """The first 32 numbers of an array that is no picture."""
+    row: dict[str, str | float | None] | None = None
+    """Tables: the values of its columns as they stand in the file; `null` where one is missing."""
 
 
 class Dataset(Value):

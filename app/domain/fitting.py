@@ -39,6 +39,8 @@ class ShapeFit:
 
 def choose_rescale(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> Rescale:
     """What the job says, else what the source was registered with, else what the data suggests."""
+    if data.kind == "table":
+        return "none"
     if wanted.rescale is not None:
         return wanted.rescale
     if takes_whole_numbers(source.input_dtype):
@@ -56,7 +58,7 @@ def takes_whole_numbers(dtype: str) -> bool:
 
 
 def check_types(rescale: Rescale, source: SourceInfo, data: DatasetInfo) -> None:
-    """DataError or UserError where a source of whole numbers would get fractions."""
+    """DataError or UserError where a source of whole numbers would get fractions, or a table would be scaled."""
     if not takes_whole_numbers(source.input_dtype):
         return
     if not takes_whole_numbers(data.dtype):
@@ -87,6 +89,8 @@ def _prepared_until(source: SourceInfo) -> int:
 def fit_shape(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> ShapeFit:
     """The steps that make raw examples fit; DataError or UserError if there are none without guessing."""
     given, expected = tuple(data.example_shape), tuple(source.input_shape[1:])
+    if data.kind == "table":
+        return ShapeFit(given, _same_features(wanted, source, data))
     may_be_picture = len(given) in (PICTURE_RANK - 1, PICTURE_RANK)
     if wanted.image_size and not may_be_picture:
         message = f"image_size is for pictures; the dataset's examples have the shape {_text(given)}."
@@ -175,6 +179,36 @@ def _same_numbers(given: Shape, expected: Shape) -> tuple[int, ...]:
         )
         raise DataError(message)
     return _known(expected)
+
+
+def _same_features(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> tuple[int, ...]:
+    """The source's shape, if it takes as many numbers as the table has features, and the same ones if it names them."""
+    if wanted.image_size or wanted.rescale not in (None, "none"):
+        option = "image_size" if wanted.image_size else "rescale"
+        message = f"{option} is for pictures; a table's columns are standardized by the dataset. Leave it out."
+        raise UserError(message, param=f"preprocessing.{option}")
+    features, expected = data.features or [], tuple(source.input_shape[1:])
+    free = expected == (None,)
+    if not free and (None in expected or math.prod(_known(expected)) != len(features)):
+        message = (
+            f"The source expects examples of the shape {_text(expected)}; the table's rows become {len(features):,} "
+            f"numbers: {_listed(features)}. Choose the columns with the dataset's columns or drop, or another source."
+        )
+        raise DataError(message)
+    if source.features is not None and source.features != features:
+        place = next(i for i, pair in enumerate(zip(source.features, features, strict=True)) if pair[0] != pair[1])
+        message = (
+            f"The source has learned from other features: its number {place + 1} means '{source.features[place]}', the "
+            f"table's '{features[place]}'. Name and order the columns as the source knows them: "
+            f"{_listed(source.features)}."
+        )
+        raise DataError(message)
+    return (len(features),) if free else _known(expected)
+
+
+def _listed(names: Sequence[str], most: int = 30) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def _known(shape: Shape) -> tuple[int, ...]:

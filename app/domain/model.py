@@ -56,6 +56,8 @@ class SourceInfo(Value):
     """How the source wants its inputs, if whoever registered it said so or the model came out of a job."""
     labels: list[str] | None = None
     """Names of its outputs, where known."""
+    features: list[str] | None = None
+    """Results of jobs on tables: what the numbers that it takes mean, in their order."""
     upgrades: list[str] = Field(default_factory=list)
     """What had to be changed in the file's configuration so that it loads, in sentences."""
     digest: str

@@ -18,7 +18,7 @@ from app.storage.paging import Page, PageQuery
 from app.storage.tables import DatasetRow
 
 MAX_NAME = 200
-_ARCHIVES = (".tar.gz", ".tgz", ".zip", ".npz")
+_ARCHIVES = (".tar.gz", ".tgz", ".zip", ".npz", ".csv", ".tsv", ".parquet")
 
 
 def create(services: Services, project: str, *, file_id: str, name: str | None, options: DatasetOptions) -> Dataset:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from thaw.records import Dataset, Split
 
 
+MAX_FEATURES = 30
+
 app = typer.Typer(no_args_is_help=True, help="Sets of examples, checked once, with their splits.")
 
 
@@ -26,14 +28,14 @@ def push(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A zip or tar.gz of class folders, or an npz with x and y (or x_train, y_train, …).",
+            help="A zip or tar.gz of class folders, an npz with x and y (or x_train, …), a CSV or Parquet table.",
             exists=True,
             dir_okay=False,
         ),
     ],
     *,
     name: Annotated[str | None, typer.Option(help="What to call it; left out: the file's name.")] = None,
-    kind: Annotated[Literal["images", "arrays"] | None, typer.Option(help="Left out: found out.")] = None,
+    kind: Annotated[Literal["images", "arrays", "table"] | None, typer.Option(help="Left out: found out.")] = None,
     task: Annotated[
         Literal["binary", "single_label", "regression"] | None,
         typer.Option(help="What there is to learn. Left out: two classes are binary, more single_label."),
@@ -46,7 +48,20 @@ def push(
     ] = None,
     split_seed: Annotated[int | None, typer.Option(help="Another seed, other splits.")] = None,
     class_name: Annotated[
-        list[str] | None, typer.Option(help="Arrays: what label 0, 1, … means; once for each, in order.")
+        list[str] | None, typer.Option(help="Arrays, tables: what label 0, 1, … means; once for each, in order.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Tables: the column to predict; several times for several numbers.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Tables: a column to predict from, once for each. Left out: all.")
+    ] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Tables: a column to leave out, once for each.")] = None,
+    categorical: Annotated[
+        list[str] | None, typer.Option(help="Tables: a column whose numbers are names, once for each.")
+    ] = None,
+    standardize: Annotated[
+        bool | None, typer.Option(help="Tables: bring numbers to mean 0 and deviation 1. [default: standardize]")
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the service has validated it.")] = True,
     as_json: AsJson = False,
@@ -54,6 +69,8 @@ def push(
     """Upload examples and have them validated and split.
 
     Example: thaw datasets push shoes.zip --test-fraction 0.2
+
+    Example: thaw datasets push wine.csv --target quality --drop id
     """
     with session(context, as_json=as_json) as (client, out):
         with bar(out, file.name) as progress:
@@ -66,6 +83,11 @@ def push(
                 test_fraction=test_fraction,
                 split_seed=split_seed,
                 class_names=class_name or None,
+                target=target or None,
+                columns=column or None,
+                drop=drop or None,
+                categorical=categorical or None,
+                standardize=standardize,
                 wait=False,
                 on_progress=progress,
             )
@@ -138,6 +160,7 @@ def _show(out: Output, dataset: Dataset) -> None:
             "task": dataset.task,
             "examples": f"{text.shape(dataset.example_shape)} {dataset.dtype}" if dataset.example_shape else None,
             "values": f"{text.measured(values[0])} to {text.measured(values[1])}" if values else None,
+            "made of": _features(dataset),
             "unreadable": dataset.corrupt_count or None,
             "in two splits": dataset.duplicates_across_splits or None,
         }
@@ -148,6 +171,15 @@ def _show(out: Output, dataset: Dataset) -> None:
         out.note(f"Warning: {text.plain(warning)}")
     for example in dataset.corrupt[:10]:
         out.note(f"Unreadable: {text.plain(example.name)}: {text.plain(example.reason)}")
+
+
+def _features(dataset: Dataset) -> str | None:
+    """Of tables: how many columns became how many numbers, and which."""
+    if not dataset.features:
+        return None
+    shown = ", ".join(text.plain(name) for name in dataset.features[:MAX_FEATURES])
+    more = ", …" if len(dataset.features) > MAX_FEATURES else ""
+    return f"{len(dataset.columns)} columns, {len(dataset.features)} numbers: {shown}{more}"
 
 
 def _split_table(out: Output, splits: Mapping[str, Split], classes: Sequence[str] | None) -> None:

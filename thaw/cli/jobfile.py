@@ -20,7 +20,7 @@ from thaw.cli.transfers import bar, waiting
 from thaw.requests import JobRequest
 
 LOCAL_FIELDS = ("model", "training_file")
-_ENDINGS = (".keras", ".h5", ".hdf5", ".zip", ".tar.gz", ".tgz", ".npz")
+_ENDINGS = (".keras", ".h5", ".hdf5", ".zip", ".tar.gz", ".tgz", ".npz", ".csv", ".tsv", ".parquet")
 _MAX_BYTES = 4 * 1024**2
 
 

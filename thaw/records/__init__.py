@@ -14,6 +14,7 @@ from thaw.records.assets import (
     ModelSummary,
     PreviewExample,
     Split,
+    TableColumn,
 )
 from thaw.records.jobs import (
     Artifact,
@@ -66,6 +67,7 @@ __all__ = [
     "Report",
     "SourceReceipt",
     "Split",
+    "TableColumn",
     "Worker",
     "read",
 ]

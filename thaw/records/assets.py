@@ -96,6 +96,17 @@ class CorruptExample(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableColumn(Record):
+    """A column that a table's examples are made of."""
+
+    name: str
+    type: str = ""
+    """`number` or `category`."""
+    missing: int = 0
+    categories: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset(Record):
     """A validated, immutable set of examples with its splits."""
 
@@ -114,6 +125,9 @@ class Dataset(Record):
     """Without the batch axis; `None` where examples differ."""
     dtype: str | None = None
     value_range: Sequence[float] | None = None
+    columns: Sequence[TableColumn] = ()
+    features: Sequence[str] = ()
+    """Of tables: what the numbers of an example mean, in their order."""
     corrupt: Sequence[CorruptExample] = ()
     corrupt_count: int = 0
     duplicates_across_splits: int = 0
@@ -132,3 +146,5 @@ class PreviewExample(Record):
     image_png: str | None = None
     """The picture as base64 of a PNG file."""
     values: Sequence[float] | None = None
+    row: Mapping[str, object] | None = None
+    """Of tables: the columns' values; `None` where one is missing."""

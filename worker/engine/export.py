@@ -2,10 +2,12 @@
 
     raw example ─ preprocessing layers ─ backbone ─ head ─▶ prediction
 
-One flat Functional model of plain Keras layers, so that `keras.saving.load_model` opens it anywhere.
+One flat Functional model of plain Keras layers, so that `keras.saving.load_model` opens it anywhere. Of a table the
+raw example is a row: a dictionary with one input for each column.
 """
 
 import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from app.domain.errors import PlatformError
 from worker.engine import durable
-from worker.engine.data import Preprocess, Split
+from worker.engine.data import Encoding, Preprocess, Raw, Split, front
 from worker.engine.surgery import leaf_layers
 
 CHECKED_EXAMPLES = 16
@@ -35,21 +37,39 @@ def exported(model: keras.Model, preprocess: Preprocess) -> keras.Model:
     return keras.Model(raw, _laid_on(tensor, model), name=model.name)
 
 
-def write(model: keras.Model, path: Path, *, test: Split, expected: Array) -> float:
+def taking_rows(model: keras.Model, encoding: Encoding) -> tuple[keras.Model, dict[str, str]]:
+    """A model on the same layers that takes a table's rows; and by column, what the input for it is called."""
+    taken = {path.partition("/")[0] for path, _ in leaf_layers(model)}
+    inputs, vector = front.raw_inputs(encoding, fresh=lambda wish: _fresh(wish, taken))
+    by_name = {tensor.name: tensor for tensor in inputs.values()}
+    names = {column: tensor.name for column, tensor in inputs.items()}
+    return keras.Model(by_name, _laid_on(vector, model), name=model.name), names
+
+
+def write(
+    model: keras.Model, path: Path, *, test: Split, expected: Array, inputs: Mapping[str, str] | None = None
+) -> float:
     """Write an exported model as a `.keras` file and read it back; the largest difference of its predictions.
 
-    `expected`: what the trained model predicts for the test split, `(n, outputs)`. Raises `PlatformError` with code
+    `expected`: what the trained model predicts for the test split, `(n, outputs)`; `inputs`: of a model on rows, what
+    the input for each column is called. Raises `PlatformError` with code
     `export_check_failed`, and then there is no file; or `storage_full`.
     """
     durable.require_room(path.parent, 2 * sum(np.asarray(weight).nbytes for weight in model.weights))
     with durable.replacing(path) as temporary:
         model.save(temporary)
-        return _check(keras.saving.load_model(temporary, compile=False), test, expected)
+        read_back = keras.saving.load_model(temporary, compile=False)
+        return _check(lambda raw: read_back(named(raw, inputs or {})), test, expected)
 
 
-def _check(model: keras.Model, test: Split, expected: Array) -> float:
+def named(raw: Raw, inputs: Mapping[str, str]) -> Raw:
+    """A raw example as the exported model takes it: columns by the names of their inputs."""
+    return {inputs[column]: values for column, values in raw.items()} if isinstance(raw, dict) else raw
+
+
+def _check(model: Callable[[Raw], Any], test: Split, expected: Array) -> float:
     count = min(CHECKED_EXAMPLES, len(test))
-    predicted = np.concatenate([np.asarray(model(test.example(index)[None])) for index in range(count)])
+    predicted = np.concatenate([np.asarray(model(test.raw(index))) for index in range(count)])
     difference = float(np.max(np.abs(predicted - expected[:count])))
     if not difference <= TOLERANCE * max(1.0, float(np.max(np.abs(expected[:count])))):
         message = (

@@ -1,6 +1,6 @@
 """The files that a job gives back, beside `model.keras`.
 
-labels.json     what the outputs mean
+labels.json     what the outputs mean, and of a table the inputs
 metrics.csv     one row for each epoch, for spreadsheets
 history.json    the same, for programs
 report.json     what the job found out
@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,35 @@ _MEANING = {
     "single_label": "one probability for each label, in this order",
     "regression": "the targets themselves, in their own units",
 }
+_TYPES = {"number": "float32, NaN where it is missing", "category": "string, empty where it is missing"}
 
 
 def write(
-    folder: Path, *, data: DatasetInfo, history: Sequence[EpochFinished], report: Report, result_digest: str
+    folder: Path,
+    *,
+    data: DatasetInfo,
+    history: Sequence[EpochFinished],
+    report: Report,
+    result_digest: str,
+    inputs: Mapping[str, str] | None = None,
 ) -> None:
-    """Write everything that belongs to `model.keras`, which must be in the folder; the manifest comes last."""
+    """Write everything that belongs to `model.keras`, which must be in the folder; the manifest comes last.
+
+    `inputs`: of a model that takes a table's rows, what the input for each column is called.
+    """
     rows = [_row(number, epoch) for number, epoch in enumerate(history, start=1)]
     labels = {"task": data.task, "labels": data.classes, "targets": data.targets, "output": _MEANING[data.task]}
-    _write_json(folder / LABELS, labels)
+    _write_json(folder / LABELS, {**labels, "inputs": _inputs(data, inputs)} if inputs else labels)
     durable.write_text(folder / METRICS, _csv(rows))
     _write_json(folder / HISTORY, {"epochs": rows})
     durable.write_text(folder / REPORT, report.model_dump_json(indent=2) + "\n")
     files = [_described(folder / name) for name in (MODEL, LABELS, METRICS, HISTORY, REPORT)]
     _write_json(folder / MANIFEST, {"files": files, "lineage": _lineage(report, result_digest)})
+
+
+def _inputs(data: DatasetInfo, names: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What the inputs of a model on rows mean, by their names."""
+    return {names[column.name]: {"column": column.name, "type": _TYPES[column.type]} for column in data.columns or ()}
 
 
 def _row(number: int, epoch: EpochFinished) -> dict[str, Any]:

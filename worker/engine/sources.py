@@ -69,6 +69,7 @@ def write_canonical(
     *,
     rescale: Rescale | None = None,
     labels: Sequence[str] | None = None,
+    features: Sequence[str] | None = None,
     model_format: ModelFormat = "keras",
     keras_version: str | None = keras.__version__,
     upgrades: Sequence[str] = (),
@@ -91,6 +92,7 @@ def write_canonical(
         layers=layer_table(model),
         rescale=rescale,
         labels=list(labels) if labels is not None else None,
+        features=list(features) if features is not None else None,
         upgrades=list(upgrades),
         digest=canonical.digest_of(config, weights),
     )

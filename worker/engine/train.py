@@ -91,10 +91,10 @@ def train(
             test, outputs = _evaluate(job)
         with stages.stage("exporting"):
             receipt = _source_receipt(job.origin, source)
-            model, difference = _export(job, outputs)
-            info = _write_canonical(job, model)
-        report = _report(job, reports, test=test, receipt=receipt, difference=difference, stages=stages)
-        _write_results(job, report, info)
+            exported = _export(job, outputs)
+            info = _write_canonical(job, exported.model)
+        report = _report(job, reports, test=test, receipt=receipt, difference=exported.difference, stages=stages)
+        _write_results(job, report, info, exported.inputs)
         return TrainedModel(workdir / RESULTS, workdir / CANONICAL, info, report)
 
 
@@ -201,18 +201,32 @@ def _source_receipt(origin: Source, folder: Path) -> SourceReceipt:
     return SourceReceipt(model_digest_before=origin.info.digest, model_digest_after=after, unchanged=True)
 
 
-def _export(job: _Job, outputs: evaluate.Array) -> tuple[keras.Model, float]:
+@dataclass(frozen=True)
+class _Exported:
+    model: keras.Model
+    """For later jobs. The one that people download is the same, but for tables, where it takes raw rows."""
+    inputs: dict[str, str] | None
+    """Of a table: by column, what the download's input for it is called."""
+    difference: float
+
+
+def _export(job: _Job, outputs: evaluate.Array) -> _Exported:
     job.run.reporter.check()
     folder = job.run.workdir / RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     model = export.exported(job.run.network.model, job.run.preprocess)
-    difference = export.write(model, folder / results.MODEL, test=job.dataset.split("test"), expected=outputs)
-    return model, difference
+    table = job.dataset.table
+    download, inputs = export.taking_rows(model, table.encoding) if table else (model, None)
+    test = job.dataset.split("test")
+    difference = export.write(download, folder / results.MODEL, test=test, expected=outputs, inputs=inputs)
+    return _Exported(model, inputs, difference)
 
 
 def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:
     """`rescale` is `none`: the exported model takes raw examples and scales them itself."""
-    return sources.write_canonical(model, job.run.workdir / CANONICAL, rescale="none", labels=job.dataset.info.classes)
+    data = job.dataset.info
+    folder = job.run.workdir / CANONICAL
+    return sources.write_canonical(model, folder, rescale="none", labels=data.classes, features=data.features)
 
 
 def _report(
@@ -244,11 +258,12 @@ def _report(
     )
 
 
-def _write_results(job: _Job, report: Report, info: SourceInfo) -> None:
+def _write_results(job: _Job, report: Report, info: SourceInfo, inputs: dict[str, str] | None) -> None:
     results.write(
         job.run.workdir / RESULTS,
         data=job.dataset.info,
         history=job.run.history,
         report=report,
         result_digest=info.digest,
+        inputs=inputs,
     )

@@ -31,7 +31,9 @@ FORM = {
                     "file": {
                         "type": "string",
                         "format": "binary",
-                        "description": "A `.keras` or `.h5` model, a zip or tar.gz of class folders, or an npz.",
+                        "description": (
+                            "A `.keras` or `.h5` model, a zip or tar.gz of class folders, an npz, CSV or Parquet file."
+                        ),
                     },
                     "purpose": {
                         "type": "string",

@@ -15,6 +15,7 @@ from app.domain.dataset import (
     PreviewExample,
     SplitInfo,
     SplitName,
+    TableColumn,
 )
 from app.domain.errors import Failure
 from app.domain.spec import Task
@@ -25,11 +26,16 @@ class DatasetRequest(DatasetOptions):
     """Make a dataset of an uploaded file."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"file": "file-01jd8k2v7e0000000000000000", "name": "shoes"}]}
+        json_schema_extra={
+            "examples": [
+                {"file": "file-01jd8k2v7e0000000000000000", "name": "shoes"},
+                {"file": "file-01jd8k2v7e0000000000000000", "name": "wine", "target": "quality", "drop": ["id"]},
+            ]
+        }
     )
 
     file: str = Field(min_length=1, max_length=100, examples=["file-01jd8k2v7e0000000000000000"])
-    """The id of an uploaded zip or tar.gz of class folders, or of an npz."""
+    """The id of an uploaded zip or tar.gz of class folders, of an npz, or of a CSV or Parquet file."""
     name: Name | None = Field(default=None, examples=["shoes"])
     """How people call it; left out: the file's name."""
 
@@ -58,7 +64,7 @@ class DatasetObject(Wire):
     error: Failure | None
     """Why validation failed."""
     kind: DatasetKind | None = None
-    """`images` or `arrays`."""
+    """`images`, `arrays` or `table`."""
     task: Task | None = None
     """What there is to learn."""
     classes: list[str] | None = None
@@ -73,6 +79,10 @@ class DatasetObject(Wire):
     """Of the stored examples."""
     value_range: tuple[float, float] | None = None
     """Smallest and largest value over all examples."""
+    columns: list[TableColumn] | None = None
+    """Tables: the columns that examples are made of, in the file's order."""
+    features: list[str] | None = None
+    """Tables: what the numbers of an example mean, in their order."""
     corrupt: list[CorruptExample] | None = None
     """The first examples that could not be read."""
     corrupt_count: int | None = None

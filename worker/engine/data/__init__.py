@@ -5,10 +5,22 @@
 `validate` needs no TensorFlow and runs once for each dataset; the canonical folder is immutable.
 """
 
+from worker.engine.data.encoding import Encoding
 from worker.engine.data.ordered import map_ordered
 from worker.engine.data.pipeline import Batches, epoch_order
 from worker.engine.data.preprocess import Preprocess
-from worker.engine.data.stored import Split, StoredDataset, open_dataset
+from worker.engine.data.stored import Raw, Split, StoredDataset, open_dataset
 from worker.engine.data.validate import validate
 
-__all__ = ["Batches", "Preprocess", "Split", "StoredDataset", "epoch_order", "map_ordered", "open_dataset", "validate"]
+__all__ = [
+    "Batches",
+    "Encoding",
+    "Preprocess",
+    "Raw",
+    "Split",
+    "StoredDataset",
+    "epoch_order",
+    "map_ordered",
+    "open_dataset",
+    "validate",
+]

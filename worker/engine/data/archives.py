@@ -138,7 +138,7 @@ def sniff(path: Path) -> ArchiveFormat:
         return "tar"
     message = (
         f"This file is {_describe(start)}; expected a zip, tar or tar.gz of class folders with images, "
-        "or an npz file with arrays x and y."
+        "an npz file with arrays x and y, or a table in CSV or Parquet."
     )
     raise DataError(message)
 
@@ -146,7 +146,6 @@ def sniff(path: Path) -> ArchiveFormat:
 _KNOWN_STARTS = (
     (b"\x93NUMPY", "a single npy array"),
     (b"\x89HDF\r\n", "an HDF5 file"),
-    (b"PAR1", "a Parquet file"),
     (b"\xff\xd8\xff", "a single JPEG image"),
     (b"\x89PNG", "a single PNG image"),
     (b"BZh", "compressed with bzip2"),

@@ -1,10 +1,11 @@
-"""What the readers of images and arrays find in a file, before splits are made.
+"""What the readers of images, arrays and tables find in a file, before splits are made.
 
 The values of the examples go straight to disk through `ExampleWriter`; what stays in memory is a few
 hundred bytes for each example.
 """
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.dataset import CorruptExample, DatasetKind, SplitName
+from app.domain.dataset import CorruptExample, DatasetKind, SplitName, TableColumn
 from app.domain.spec import Task
 
 Array = npt.NDArray[Any]
@@ -54,6 +55,12 @@ class Found:
     """int32 `(n, rank)`."""
     dtype: str
     value_range: tuple[float, float]
+    columns: list[TableColumn] | None = None
+    """Tables: what the examples are made of."""
+    features: list[str] | None = None
+    """Tables: what the numbers of an example mean."""
+    encoding: str | None = None
+    """Tables: how rows became these numbers, as JSON."""
     corrupt: list[CorruptExample] = field(default_factory=list)
     corrupt_count: int = 0
     warnings: list[str] = field(default_factory=list)
@@ -91,6 +98,13 @@ class ExampleWriter:
         # numpy pads this header so that the first axis may grow to 21 digits in place.
         description = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
         np.lib.format.write_array_header_1_0(self._file, description | {"shape": (self.values,)})
+
+
+def save_array(path: Path, values: Array) -> None:
+    """Like `numpy.save`, which on a full disk raises an OSError that does not say so."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    path.write_bytes(buffer.getbuffer())
 
 
 def digest_example(values: Array) -> bytes:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.domain.dataset import PreviewExample
 from worker.engine.data.found import Array
-from worker.engine.data.stored import Split, StoredDataset
+from worker.engine.data.stored import Raw, Split, StoredDataset
 
 MAX_EXAMPLES = 30
 MAX_PER_CLASS = 3
@@ -49,7 +49,15 @@ def _show(
         shape=list(example.shape),
         image_png=_png(example, value_range) if picture else None,
         values=None if picture else [float(value) for value in example.flat[:MAX_VALUES]],
+        row=_row(split.raw(position)),
     )
+
+
+def _row(raw: Raw) -> dict[str, str | float | None] | None:
+    if not isinstance(raw, dict):
+        return None
+    values = {name: column.item() for name, column in raw.items()}
+    return {name: None if value in ("", None) or value != value else value for name, value in values.items()}  # noqa: PLR0124 (NaN)
 
 
 def _label(label: Array, classes: Sequence[str] | None) -> str | float | list[float]:

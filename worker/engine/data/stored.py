@@ -3,6 +3,7 @@
     dataset.json      DatasetInfo
     examples.npy      the values of all examples, one after another
     shapes.npy        int32 (n, rank): the shape of each example; only where they differ
+    table.json, numbers.npy, categories.npy     tables only: their rows, see `tables`
     labels.npy        int32 (n,) class indices, or float32 (n, targets)
     train.npy, validation.npy, test.npy     int64: which examples, in the order of their digests
 
@@ -21,6 +22,10 @@ from app.domain.errors import PlatformError
 from worker.engine.data.found import Array
 from worker.engine.data.pipeline import Batches
 from worker.engine.data.preprocess import Preprocess
+from worker.engine.data.tables import StoredTable
+
+Raw = Array | dict[str, Array]
+"""One raw example with a batch axis, as the exported model takes it: an array, or the columns of a row by name."""
 
 
 class Storage(Protocol):
@@ -28,6 +33,9 @@ class Storage(Protocol):
 
     def take(self, indices: Array) -> Array | list[Array]:
         """Copies of some examples: `(n, …)` where all have one shape, else a list."""
+
+    def raw(self, index: int) -> Raw:
+        """One example as it came."""
 
 
 class FixedStorage:
@@ -39,6 +47,30 @@ class FixedStorage:
     def take(self, indices: Array) -> Array:
         """An array `(n, …)`."""
         return self._examples[indices]
+
+    def raw(self, index: int) -> Raw:
+        """An array `(1, …)`."""
+        return self._examples[index : index + 1]
+
+
+class TableStorage(FixedStorage):
+    """The vectors of a table, and the rows that they were made of."""
+
+    def __init__(self, flat: Array, table: StoredTable, numbers: Array, categories: Array) -> None:
+        super().__init__(flat, [len(table.encoding.features)])
+        self.table = table
+        self._numbers = numbers
+        self._categories = categories
+
+    def raw(self, index: int) -> Raw:
+        """Each column by its name, `(1, 1)`: float32 with NaN, or texts with the empty one, where it is missing."""
+        row: dict[str, Array] = {}
+        for place, number in enumerate(self.table.encoding.numbers):
+            row[number.name] = self._numbers[index : index + 1, place : place + 1]
+        for place, category in enumerate(self.table.encoding.categories):
+            text = self.table.distinct[place][self._categories[index, place]]
+            row[category.name] = np.array([[text]], object)
+        return row
 
 
 class RaggedStorage:
@@ -53,6 +85,10 @@ class RaggedStorage:
     def take(self, indices: Array) -> list[Array]:
         """Arrays `(height, width, channels)`, all with the same number of channels."""
         return [self._one(int(index)) for index in indices]
+
+    def raw(self, index: int) -> Raw:
+        """An array `(1, height, width, channels)`."""
+        return self._one(index)[None]
 
     def _one(self, index: int) -> Array:
         values = self._flat[self._offsets[index] : self._offsets[index + 1]].reshape(self._shapes[index])
@@ -77,6 +113,10 @@ class Split:
     def example(self, index: int) -> Array:
         """One raw example, as stored."""
         return np.asarray(self._storage.take(self._indices[index : index + 1])[0])
+
+    def raw(self, index: int) -> Raw:
+        """One example with a batch axis of 1, as the exported model takes it."""
+        return self._storage.raw(int(self._indices[index]))
 
     def examples(self, positions: Array) -> Array | list[Array]:
         """Some raw examples: `(n, …)` where all of the dataset have one shape, else a list."""
@@ -105,6 +145,8 @@ class StoredDataset:
 
     def __init__(self, info: DatasetInfo, storage: Storage, labels: Array, indices: dict[SplitName, Array]) -> None:
         self.info = info
+        self.table = storage.table if isinstance(storage, TableStorage) else None
+        """The encoding of a table's rows; `None` for other kinds."""
         self._splits = {name: Split(name, storage, chosen, labels) for name, chosen in indices.items()}
 
     def split(self, name: SplitName) -> Split:
@@ -129,4 +171,9 @@ def _open_storage(folder: Path, info: DatasetInfo) -> Storage:
     flat = np.asarray(np.load(folder / "examples.npy", mmap_mode="r", allow_pickle=False))
     if (folder / "shapes.npy").exists():
         return RaggedStorage(flat, np.load(folder / "shapes.npy", allow_pickle=False))
-    return FixedStorage(flat, [size for size in info.example_shape if size is not None])
+    shape = [size for size in info.example_shape if size is not None]
+    if info.kind == "table":
+        table = StoredTable.model_validate_json((folder / "table.json").read_bytes())
+        rows = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in ("numbers.npy", "categories.npy")]
+        return TableStorage(flat, table, np.asarray(rows[0]), np.asarray(rows[1]))
+    return FixedStorage(flat, shape)

@@ -24,6 +24,8 @@ def summarize(found: Found, indices: Indices) -> DatasetInfo:
         value_range=found.value_range,
         classes=labels.classes,
         targets=labels.targets,
+        columns=found.columns,
+        features=found.features,
         splits={split: _split_info(found, indices, split) for split in SPLITS},
         corrupt=found.corrupt,
         corrupt_count=found.corrupt_count,
@@ -84,7 +86,9 @@ def _warnings(found: Found, groups: list[list[int]]) -> list[str]:
 def _digest(found: Found, indices: Indices) -> str:
     """sha256 over what the dataset means: types, classes, and for each split its examples with their labels."""
     labels = found.labels
-    head = [FORMAT, labels.task, labels.classes, _example_shape(found), found.dtype]
+    head: list[object] = [FORMAT, labels.task, labels.classes, _example_shape(found), found.dtype]
+    if found.encoding is not None:
+        head.append(found.encoding)
     digest = hashlib.sha256(json.dumps(head).encode())
     for split in SPLITS:
         digest.update(f"{split} {len(indices[split])}".encode())

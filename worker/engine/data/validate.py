@@ -1,33 +1,37 @@
 """Validation: from an uploaded file to a canonical dataset folder, or a DataError that says what is wrong.
 
-    examples = read the file once, check every one, write its values        (images.py, arrays.py)
+    examples = read the file once, check every one, write its values        (images.py, arrays.py, tables.py)
     labels   = what the folders or numbers mean                             (layout.py, labels.py)
     splits   = the file's own, and what is missing by hash                  (splits.py)
+    tables   = their encoding, fitted on the training split, and only then the vectors      (encoding.py)
     folder   = values, labels, splits, dataset.json; synced, then renamed   (stored.py)
 
 Runs in a process of its own: images and archives of strangers are decoded here and nowhere else.
 """
 
-import io
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from app.domain.dataset import DatasetInfo, DatasetKind, DatasetOptions, PreviewExample
 from app.domain.errors import DataError, PlatformError
 from worker.engine.data.archives import sniff
 from worker.engine.data.arrays import looks_like_npz, read_arrays
-from worker.engine.data.found import Array, Found, Indices
+from worker.engine.data.delimited import looks_like_text, read_csv
+from worker.engine.data.found import Found, Indices, save_array
 from worker.engine.data.images import read_images
+from worker.engine.data.parquet import looks_like_parquet, read_parquet
 from worker.engine.data.preview import preview
 from worker.engine.data.splits import split_up
 from worker.engine.data.stored import open_dataset
 from worker.engine.data.summary import summarize
+from worker.engine.data.tables import read_table, write_table
 from worker.engine.durable import NO_ROOM
+
+_HOLDS: dict[DatasetKind, str] = {"images": "images", "arrays": "arrays", "table": "a table"}
+_FOR_TABLES = ("target", "columns", "drop", "categorical")
 
 
 def validate(
@@ -39,41 +43,58 @@ def validate(
     wrong with the file, and PlatformError with code `storage_full` where there is no room; nothing is left behind.
     """
     with _new_folder(destination) as folder:
-        found = _read(path, folder, options, max_unpacked_bytes)
-        indices = split_up(found, options)
+        found, indices = _read(path, folder, options, max_unpacked_bytes)
         info = summarize(found, indices)
         _write(folder, found, indices, info)
     return info, preview(open_dataset(destination))
 
 
-def _read(path: Path, folder: Path, options: DatasetOptions, max_unpacked_bytes: int) -> Found:
-    read = read_arrays if _kind(path, options, max_unpacked_bytes) == "arrays" else read_images
-    return read(path, folder / "examples.npy", options=options, max_unpacked_bytes=max_unpacked_bytes)
+def _read(path: Path, folder: Path, options: DatasetOptions, max_unpacked_bytes: int) -> tuple[Found, Indices]:
+    if _is_sheet(path):
+        return _read_sheet(path, folder, options, max_unpacked_bytes)
+    kind = _kind_of_archive(path, max_unpacked_bytes)
+    _check_options(kind, options)
+    read = read_arrays if kind == "arrays" else read_images
+    found = read(path, folder / "examples.npy", options=options, max_unpacked_bytes=max_unpacked_bytes)
+    return found, split_up(found, options)
 
 
-def _kind(path: Path, options: DatasetOptions, max_unpacked_bytes: int) -> DatasetKind:
+def _read_sheet(path: Path, folder: Path, options: DatasetOptions, max_unpacked_bytes: int) -> tuple[Found, Indices]:
+    """Tables: what is done to their columns depends on which rows are for training."""
+    _check_options("table", options)
+    read = read_parquet if looks_like_parquet(path) else read_csv
+    found, rows = read_table(read(path, max_bytes=max_unpacked_bytes), options)
+    indices = split_up(found, options)
+    return write_table(found, rows, indices, folder, max_bytes=max_unpacked_bytes), indices
+
+
+def _is_sheet(path: Path) -> bool:
+    return looks_like_parquet(path) or looks_like_text(path)
+
+
+def _kind_of_archive(path: Path, max_unpacked_bytes: int) -> DatasetKind:
     is_npz = sniff(path) == "zip" and looks_like_npz(path, max_unpacked_bytes=max_unpacked_bytes)
-    kind: DatasetKind = "arrays" if is_npz else "images"
+    return "arrays" if is_npz else "images"
+
+
+def _check_options(kind: DatasetKind, options: DatasetOptions) -> None:
+    """DataError where options are for another kind of file."""
     if options.kind not in (None, kind):
-        message = f"kind is '{options.kind}', but the file holds {kind}. Leave kind out to have it found out."
+        message = f"kind is '{options.kind}', but the file holds {_HOLDS[kind]}. Leave kind out to have it found out."
         raise DataError(message, param="kind")
-    return kind
+    for name in _FOR_TABLES:
+        if kind != "table" and getattr(options, name) is not None:
+            message = f"{name} is for tables (CSV or Parquet); the file holds {_HOLDS[kind]}. Leave {name} out."
+            raise DataError(message, param=name)
 
 
 def _write(folder: Path, found: Found, indices: Indices, info: DatasetInfo) -> None:
     if (found.shapes != found.shapes[0]).any():
-        _save(folder / "shapes.npy", found.shapes)
-    _save(folder / "labels.npy", found.labels.values)
+        save_array(folder / "shapes.npy", found.shapes)
+    save_array(folder / "labels.npy", found.labels.values)
     for split, chosen in indices.items():
-        _save(folder / f"{split}.npy", chosen)
+        save_array(folder / f"{split}.npy", chosen)
     (folder / "dataset.json").write_text(info.model_dump_json(indent=2), encoding="utf-8")
-
-
-def _save(path: Path, values: Array) -> None:
-    """Like `numpy.save`, which on a full disk raises an OSError that does not say so."""
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    path.write_bytes(buffer.getbuffer())
 
 
 @contextmanager

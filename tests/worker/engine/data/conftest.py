@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from app.domain.dataset import DatasetInfo, DatasetOptions, PreviewExample
 from worker.engine.data.validate import validate
@@ -96,3 +98,30 @@ def two_classes(picture: Picture) -> dict[str, bytes]:
     return {
         f"{name}/{index}.png": picture(100 * (name == "dog") + index) for name in ("cat", "dog") for index in range(20)
     }
+
+
+@pytest.fixture
+def make_csv(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a CSV file: a text or bytes as they are, or rows under names."""
+
+    def build(content: str | bytes, *rows: Any, name: str = "upload.csv") -> Path:
+        path = tmp_path / name
+        if rows:
+            lines = (",".join(map(str, row)) for row in rows)
+            content = "\n".join([str(content), *lines]) + "\n"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return build
+
+
+@pytest.fixture
+def make_parquet(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a Parquet file of columns by name."""
+
+    def build(columns: Mapping[str, Any]) -> Path:
+        path = tmp_path / "upload.parquet"
+        parquet.write_table(pa.table(dict(columns)), path)
+        return path
+
+    return build
