@@ -12,7 +12,7 @@ class DatasetOptions(TypedDict, total=False):
 
     name: str | None
     """What people will call it; left out, the file's name."""
-    kind: Literal["images", "arrays", "table"] | None
+    kind: Literal["images", "arrays", "table", "text"] | None
     task: Literal["binary", "single_label", "regression"] | None
     validation_fraction: float | None
     """Of the examples, where the file does not bring that split itself; 0.15 if left out."""
@@ -20,9 +20,11 @@ class DatasetOptions(TypedDict, total=False):
     """As `validation_fraction`."""
     split_seed: int | None
     class_names: Sequence[str] | None
-    """Arrays and tables: what the labels 0, 1, 2, … mean."""
+    """All but images: what the labels 0, 1, 2, … mean."""
     target: str | Sequence[str] | None
-    """Tables: the column to predict, or several of numbers."""
+    """Tables and texts: the column to predict, or several of numbers."""
+    text: str | None
+    """Texts: the column that holds them."""
     columns: Sequence[str] | None
     """Tables: the columns to predict from; all others if left out."""
     drop: Sequence[str] | None

@@ -10,9 +10,9 @@ from app.domain.errors import Failure
 from app.domain.spec import Task
 from app.domain.states import AssetStatus
 
-DatasetKind = Literal["images", "arrays", "table"]
+DatasetKind = Literal["images", "arrays", "table", "text"]
 """`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …); `table`: CSV or
-Parquet with a target column."""
+Parquet with a target column; `text`: CSV or Parquet with a column of texts and one of labels."""
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -35,9 +35,12 @@ class DatasetOptions(Value):
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Another seed, another split."""
     class_names: list[str] | None = Field(default=None, min_length=2, max_length=10_000)
-    """Arrays and tables: what the labels 0, 1, 2, … mean. Left out: the labels themselves are the names."""
+    """All but images: what the labels 0, 1, 2, … mean. Left out: the labels themselves are the names."""
     target: str | list[str] | None = Field(default=None, examples=["quality"])
-    """Tables: the column to predict, or several of numbers. Left out: one named `target`, `label`, `class` or `y`."""
+    """Tables and texts: what to predict, one column or several of numbers. Left out: the one named `target`, `label`,
+    `class` or `y`."""
+    text: str | None = Field(default=None, examples=["message"])
+    """Texts: the column that holds them. Left out: the one named `text`."""
     columns: list[str] | None = Field(default=None, min_length=1, examples=[["alcohol", "pH", "colour"]])
     """Tables: the columns to predict from. Left out: all but the target."""
     drop: list[str] | None = Field(default=None, min_length=1, examples=[["id"]])
@@ -102,9 +105,9 @@ class DatasetInfo(Value):
     example_shape: list[int | None]
     """Without the batch axis; `None` where examples differ: `[None, None, 3]`."""
     dtype: str
-    """Of the stored examples: `uint8` images, or the array's own."""
-    value_range: tuple[float, float]
-    """Smallest and largest value over all examples."""
+    """Of the stored examples: `uint8` images, `float32` rows of tables, `string` texts, or the array's own."""
+    value_range: tuple[float, float] | None
+    """Smallest and largest value over all examples; `None` for texts."""
     classes: list[str] | None
     """Names of the classes in the order of the labels; `None` for regression."""
     targets: int = 1
@@ -141,6 +144,8 @@ class PreviewExample(Value):
     """The first 32 numbers of an array that is no picture."""
     row: dict[str, str | float | None] | None = None
     """Tables: the values of its columns as they stand in the file; `null` where one is missing."""
+    text: str | None = None
+    """The first 500 characters of a text."""
 
 
 class Dataset(Value):

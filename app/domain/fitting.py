@@ -17,6 +17,8 @@ Shape = tuple[int | None, ...]
 Size = tuple[int | None, int | None]
 
 PICTURE_RANK = 3
+TEXT = "string"
+"""The dtype of texts."""
 _PREPARING = {"InputLayer", "Resizing", "Rescaling", "Normalization", "CenterCrop", "Reshape", "Concatenate"}
 """Layers that a source may begin with before its first layer that computes features."""
 _SCALING = {"Rescaling", "Normalization"}
@@ -39,7 +41,7 @@ class ShapeFit:
 
 def choose_rescale(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> Rescale:
     """What the job says, else what the source was registered with, else what the data suggests."""
-    if data.kind == "table":
+    if data.kind in ("table", "text"):
         return "none"
     if wanted.rescale is not None:
         return wanted.rescale
@@ -49,7 +51,7 @@ def choose_rescale(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo)
         return "none" if _already_scaled(source.rescale, data) else source.rescale
     if _SCALING & {row.class_name for row in source.layers[: _prepared_until(source)]}:
         return "none"
-    return "zero_to_one" if data.dtype == "uint8" and data.value_range[1] > 1 else "none"
+    return "zero_to_one" if data.dtype == "uint8" and data.value_range and data.value_range[1] > 1 else "none"
 
 
 def takes_whole_numbers(dtype: str) -> bool:
@@ -59,6 +61,13 @@ def takes_whole_numbers(dtype: str) -> bool:
 
 def check_types(rescale: Rescale, source: SourceInfo, data: DatasetInfo) -> None:
     """DataError or UserError where a source of whole numbers would get fractions, or a table would be scaled."""
+    if (source.input_dtype == TEXT) != (data.dtype == TEXT):
+        takes, holds = ("numbers", "texts") if data.dtype == TEXT else ("texts", f"numbers ({data.dtype})")
+        message = (
+            f"The source takes {takes} ({source.input_dtype}); the dataset holds {holds}. Sources for texts begin with "
+            "TextVectorization or StringLookup."
+        )
+        raise DataError(message)
     if not takes_whole_numbers(source.input_dtype):
         return
     if not takes_whole_numbers(data.dtype):
@@ -74,7 +83,8 @@ def check_types(rescale: Rescale, source: SourceInfo, data: DatasetInfo) -> None
 def _already_scaled(rescale: Rescale, data: DatasetInfo) -> bool:
     """A source that wants 8-bit values in [0, 1] takes floats that are there already as they are."""
     low, high = _SCALED_RANGES.get(rescale, (math.inf, -math.inf))
-    return data.dtype.startswith("float") and low <= data.value_range[0] and data.value_range[1] <= high
+    smallest, largest = data.value_range or (-math.inf, math.inf)
+    return data.dtype.startswith("float") and low <= smallest and largest <= high
 
 
 def _prepared_until(source: SourceInfo) -> int:
@@ -89,6 +99,9 @@ def _prepared_until(source: SourceInfo) -> int:
 def fit_shape(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> ShapeFit:
     """The steps that make raw examples fit; DataError or UserError if there are none without guessing."""
     given, expected = tuple(data.example_shape), tuple(source.input_shape[1:])
+    if data.kind == "text":
+        shape = _one_text(wanted, expected)
+        return ShapeFit(shape, shape)
     if data.kind == "table":
         return ShapeFit(given, _same_features(wanted, source, data))
     may_be_picture = len(given) in (PICTURE_RANK - 1, PICTURE_RANK)
@@ -181,12 +194,27 @@ def _same_numbers(given: Shape, expected: Shape) -> tuple[int, ...]:
     return _known(expected)
 
 
-def _same_features(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> tuple[int, ...]:
-    """The source's shape, if it takes as many numbers as the table has features, and the same ones if it names them."""
+def _one_text(wanted: Preprocessing, expected: Shape) -> tuple[int, ...]:
+    """How the source takes a text: `()`, or `(1,)`."""
+    _refuse_for_pictures(wanted)
+    if expected not in ((), (1,)):
+        message = (
+            f"The source expects {_text(expected)} texts for each example; the dataset has one. Choose another source."
+        )
+        raise DataError(message)
+    return () if expected == () else (1,)
+
+
+def _refuse_for_pictures(wanted: Preprocessing) -> None:
     if wanted.image_size or wanted.rescale not in (None, "none"):
         option = "image_size" if wanted.image_size else "rescale"
-        message = f"{option} is for pictures; a table's columns are standardized by the dataset. Leave it out."
+        message = f"{option} is for pictures; tables are standardized by the dataset, texts not at all. Leave it out."
         raise UserError(message, param=f"preprocessing.{option}")
+
+
+def _same_features(wanted: Preprocessing, source: SourceInfo, data: DatasetInfo) -> tuple[int, ...]:
+    """The source's shape, if it takes as many numbers as the table has features, and the same ones if it names them."""
+    _refuse_for_pictures(wanted)
     features, expected = data.features or [], tuple(source.input_shape[1:])
     free = expected == (None,)
     if not free and (None in expected or math.prod(_known(expected)) != len(features)):

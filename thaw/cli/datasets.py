@@ -28,14 +28,16 @@ def push(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A zip or tar.gz of class folders, an npz with x and y (or x_train, …), a CSV or Parquet table.",
+            help="A zip or tar.gz of class folders, an npz with x and y (or x_train, …), CSV or Parquet.",
             exists=True,
             dir_okay=False,
         ),
     ],
     *,
     name: Annotated[str | None, typer.Option(help="What to call it; left out: the file's name.")] = None,
-    kind: Annotated[Literal["images", "arrays", "table"] | None, typer.Option(help="Left out: found out.")] = None,
+    kind: Annotated[
+        Literal["images", "arrays", "table", "text"] | None, typer.Option(help="Left out: found out.")
+    ] = None,
     task: Annotated[
         Literal["binary", "single_label", "regression"] | None,
         typer.Option(help="What there is to learn. Left out: two classes are binary, more single_label."),
@@ -48,11 +50,12 @@ def push(
     ] = None,
     split_seed: Annotated[int | None, typer.Option(help="Another seed, other splits.")] = None,
     class_name: Annotated[
-        list[str] | None, typer.Option(help="Arrays, tables: what label 0, 1, … means; once for each, in order.")
+        list[str] | None, typer.Option(help="All but images: what label 0, 1, … means; once for each, in order.")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="Tables: the column to predict; several times for several numbers.")
+        list[str] | None, typer.Option(help="Tables, texts: what to predict; several times for several numbers.")
     ] = None,
+    text_column: Annotated[str | None, typer.Option("--text", help="Texts: the column that holds them.")] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="Tables: a column to predict from, once for each. Left out: all.")
     ] = None,
@@ -84,6 +87,7 @@ def push(
                 split_seed=split_seed,
                 class_names=class_name or None,
                 target=target or None,
+                text=text_column,
                 columns=column or None,
                 drop=drop or None,
                 categorical=categorical or None,

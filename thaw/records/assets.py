@@ -148,3 +148,5 @@ class PreviewExample(Record):
     values: Sequence[float] | None = None
     row: Mapping[str, object] | None = None
     """Of tables: the columns' values; `None` where one is missing."""
+    text: str | None = None
+    """Of texts: how it begins."""

@@ -27,7 +27,7 @@ class Datasets:
         on_progress: OnProgress | None = None,
         **options: Unpack[DatasetOptions],
     ) -> Dataset:
-        """Upload class folders (zip, tar.gz), arrays (npz) or a table (CSV, Parquet) and have it validated.
+        """Upload class folders (zip, tar.gz), arrays (npz), a table or texts (CSV, Parquet) and have it validated.
 
         Args:
             source: A path or a binary file object.

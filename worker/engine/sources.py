@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -148,7 +149,20 @@ def _check_same(model: keras.Model, source: Source) -> None:
     except Exception as error:  # whatever an odd model raises on its first batch
         message = f"The model fails on a batch of shape {batch.shape}: {uploads.reason(error)}"
         raise SourceError(message, code="unsupported_model") from error
+    _check_shape(model, expected)
     received = keras.ops.convert_to_numpy(source.model(batch, training=False))
     if not np.array_equal(expected, received, equal_nan=True) or digest(source.model) != source.info.digest:
         message = f"The canonical form of '{source.info.name}' does not compute what the file computes."
         raise PlatformError(message, code="canonical_differs")
+
+
+def _check_shape(model: keras.Model, outputs: np.ndarray[Any, Any]) -> None:
+    """TextVectorization drops an axis of 1 that its own account of shapes keeps (measured on Keras 3.15.1)."""
+    said = model.outputs[0].shape
+    if len(said) == outputs.ndim:
+        return
+    message = (
+        f"The model says that its output has the shape {list(said)}, and gives {list(outputs.shape)}: no head fits. "
+        "If it begins with TextVectorization, build it on keras.Input((), dtype='string') instead of (1,)."
+    )
+    raise SourceError(message, code="unsupported_model")

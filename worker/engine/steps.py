@@ -57,7 +57,7 @@ class WholeModel:
         """The trainable flags must be set already."""
         self._network = network
         self._rests = not network.backbone.trainable_variables
-        self.inputs = [tf.TensorSpec((None, *each.shape[1:]), "float32") for each in network.model.inputs]
+        self.inputs = [tf.TensorSpec((None, *each.shape[1:]), _brought(each.dtype)) for each in network.model.inputs]
 
     def prepare(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The frozen backbone's features, or the inputs as they are."""
@@ -70,6 +70,11 @@ class WholeModel:
     def infer(self, inputs: Sequence[Tensor]) -> Tensor:
         """All of the model."""
         return self._network.model(inputs[0], training=False)
+
+
+def _brought(dtype: str) -> str:
+    """What the pipeline brings for an input of this type: texts and whole numbers as they are, else float32."""
+    return dtype if dtype == "string" or keras.backend.is_int_dtype(dtype) else "float32"
 
 
 class TrainStep:
@@ -92,7 +97,7 @@ class TrainStep:
         optimizer.build(self._variables)
 
     def __call__(self, x: Tensor, y: Tensor) -> Sums:
-        """Train on one batch: `x` float32 `(batch, …)`, or a list of what `forward` takes; `y` the labels."""
+        """Train on one batch: `x` as `forward.inputs` says, or a list of what `forward` takes; `y` the labels."""
         if self._traced is None:
             self._traced = traced(self.body, [*self.forward.inputs, label_spec(self._network, self._objective)])
         return self._traced(*(x if isinstance(x, list) else [x]), y)

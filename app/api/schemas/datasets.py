@@ -64,7 +64,7 @@ class DatasetObject(Wire):
     error: Failure | None
     """Why validation failed."""
     kind: DatasetKind | None = None
-    """`images`, `arrays` or `table`."""
+    """`images`, `arrays`, `table` or `text`."""
     task: Task | None = None
     """What there is to learn."""
     classes: list[str] | None = None
@@ -78,7 +78,7 @@ class DatasetObject(Wire):
     dtype: str | None = None
     """Of the stored examples."""
     value_range: tuple[float, float] | None = None
-    """Smallest and largest value over all examples."""
+    """Smallest and largest value over all examples; `null` for texts."""
     columns: list[TableColumn] | None = None
     """Tables: the columns that examples are made of, in the file's order."""
     features: list[str] | None = None

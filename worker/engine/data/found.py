@@ -54,7 +54,8 @@ class Found:
     shapes: Array
     """int32 `(n, rank)`."""
     dtype: str
-    value_range: tuple[float, float]
+    value_range: tuple[float, float] | None
+    """`None` for texts."""
     columns: list[TableColumn] | None = None
     """Tables: what the examples are made of."""
     features: list[str] | None = None

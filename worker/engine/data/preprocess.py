@@ -71,7 +71,12 @@ class Preprocess:
         )
 
     def apply(self, raw: Array | Sequence[Array]) -> Array:
-        """float32 `(batch, *output_shape)` from raw examples: `(batch, …)`, or a list of pictures of any size."""
+        """`(batch, *output_shape)` from raw examples: `(batch, …)`, or a list of pictures of any size.
+
+        float32; for a source of whole numbers of its own type; texts stay `bytes`.
+        """
+        if self._texts:
+            return np.asarray(raw).reshape(len(raw), *self.output_shape)
         raw = raw[..., None] if self.add_channel and isinstance(raw, np.ndarray) else raw
         if self.image_size is None or (isinstance(raw, np.ndarray) and raw.shape[1:3] == self.image_size):
             values = self._rescaled(np.asarray(raw))
@@ -79,7 +84,8 @@ class Preprocess:
             values = self._resized(raw, self.image_size)
         if self.repeat_channels:
             values = np.repeat(values, 3, axis=-1)
-        return values.reshape(len(values), *self.output_shape)
+        values = values.reshape(len(values), *self.output_shape)
+        return values.astype(self.source_dtype) if self._whole_numbers else values
 
     def _resized(self, pictures: Array | Sequence[Array], size: tuple[int, int]) -> Array:
         """Each picture resized and rescaled by itself, while it is in the processor's cache."""
@@ -89,7 +95,9 @@ class Preprocess:
         return values
 
     def _rescaled(self, raw: Array, out: Array | None = None) -> Array:
-        """In float32, one operation after the other, as `keras.layers.Rescaling` does."""
+        """In float32, one operation after the other, as `keras.layers.Rescaling` does; whole numbers as they are."""
+        if self._whole_numbers and self.image_size is None:
+            return raw
         factor, offset = self._scale
         values = np.multiply(raw, np.float32(factor), out=out, dtype=np.float32, casting="unsafe")
         if offset:
@@ -100,6 +108,8 @@ class Preprocess:
         """Fresh Keras layers, to be applied one after another to raw examples; none if nothing is to be done."""
         from keras import layers
 
+        if self._texts:
+            return []
         steps: list[Any] = []
         if self._cast_first:
             steps.append(layers.Rescaling(1.0, name="to_float", dtype="float32"))
@@ -116,6 +126,10 @@ class Preprocess:
         if self._shape_before_reshape != self.output_shape:
             steps.append(layers.Reshape(self.output_shape, name="reshape"))
         return steps
+
+    @property
+    def _texts(self) -> bool:
+        return self.source_dtype == "string"
 
     @property
     def _whole_numbers(self) -> bool:

@@ -15,6 +15,7 @@ MAX_EXAMPLES = 30
 MAX_PER_CLASS = 3
 MAX_SIDE = 128
 MAX_VALUES = 32
+MAX_CHARACTERS = 500
 MIN_SIDE = 8
 """A table of fewer rows or columns is no picture."""
 
@@ -38,18 +39,23 @@ def _spread(labels: Array, classes: int) -> list[int]:
 
 
 def _show(
-    split: Split, position: int, classes: Sequence[str] | None, value_range: tuple[float, float]
+    split: Split, position: int, classes: Sequence[str] | None, value_range: tuple[float, float] | None
 ) -> PreviewExample:
+    raw = split.raw(position)
+    label = _label(split.labels[position], classes)
+    if not isinstance(raw, dict) and raw.dtype == object:
+        text = raw.item().decode()[:MAX_CHARACTERS]
+        return PreviewExample(split=split.name, index=position, label=label, shape=[], text=text)
     example = split.example(position)
     picture = looks_like_picture(example.shape)
     return PreviewExample(
         split=split.name,
         index=position,
-        label=_label(split.labels[position], classes),
+        label=label,
         shape=list(example.shape),
         image_png=_png(example, value_range) if picture else None,
         values=None if picture else [float(value) for value in example.flat[:MAX_VALUES]],
-        row=_row(split.raw(position)),
+        row=_row(raw),
     )
 
 
@@ -71,7 +77,7 @@ def looks_like_picture(shape: Sequence[int]) -> bool:
     return min(shape[:2]) >= MIN_SIDE and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)))
 
 
-def _png(example: Array, value_range: tuple[float, float]) -> str:
+def _png(example: Array, value_range: tuple[float, float] | None) -> str:
     pixels = example[..., 0] if example.ndim == 3 and example.shape[-1] == 1 else example
     image = Image.fromarray(_as_bytes(pixels, value_range))
     image.thumbnail((MAX_SIDE, MAX_SIDE))
@@ -80,9 +86,9 @@ def _png(example: Array, value_range: tuple[float, float]) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _as_bytes(pixels: Array, value_range: tuple[float, float]) -> Array:
+def _as_bytes(pixels: Array, value_range: tuple[float, float] | None) -> Array:
     """Values between the dataset's smallest and largest as 0 to 255; 8-bit values as they are."""
     if pixels.dtype == np.uint8:
         return pixels
-    low, high = value_range
+    low, high = value_range or (0.0, 1.0)
     return ((pixels.astype(np.float64) - low) * (255 / ((high - low) or 1))).round().astype(np.uint8)

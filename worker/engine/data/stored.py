@@ -1,7 +1,7 @@
 """Datasets as they are stored: a folder that is written once, opened memory-mapped and never changed.
 
     dataset.json      DatasetInfo
-    examples.npy      the values of all examples, one after another
+    examples.npy      the values of all examples, one after another; of texts their UTF-8
     shapes.npy        int32 (n, rank): the shape of each example; only where they differ
     table.json, numbers.npy, categories.npy     tables only: their rows, see `tables`
     labels.npy        int32 (n,) class indices, or float32 (n, targets)
@@ -51,6 +51,25 @@ class FixedStorage:
     def raw(self, index: int) -> Raw:
         """An array `(1, …)`."""
         return self._examples[index : index + 1]
+
+
+class TextStorage:
+    """Texts."""
+
+    def __init__(self, flat: Array, lengths: Array) -> None:
+        self._bytes = flat
+        self._offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+    def take(self, indices: Array) -> Array:
+        """An array `(n,)` of `bytes`, each a text in UTF-8."""
+        return np.array([self._one(int(index)) for index in indices], object)
+
+    def raw(self, index: int) -> Raw:
+        """An array `(1,)` of one `bytes`."""
+        return self.take(np.array([index]))
+
+    def _one(self, index: int) -> bytes:
+        return self._bytes[self._offsets[index] : self._offsets[index + 1]].tobytes()
 
 
 class TableStorage(FixedStorage):
@@ -169,6 +188,8 @@ def open_dataset(folder: Path) -> StoredDataset:
 def _open_storage(folder: Path, info: DatasetInfo) -> Storage:
     # np.asarray: plain indexing is faster than numpy.memmap's.
     flat = np.asarray(np.load(folder / "examples.npy", mmap_mode="r", allow_pickle=False))
+    if info.kind == "text":
+        return TextStorage(flat, np.load(folder / "shapes.npy", allow_pickle=False)[:, 0])
     if (folder / "shapes.npy").exists():
         return RaggedStorage(flat, np.load(folder / "shapes.npy", allow_pickle=False))
     shape = [size for size in info.example_shape if size is not None]

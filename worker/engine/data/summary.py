@@ -37,7 +37,9 @@ def summarize(found: Found, indices: Indices) -> DatasetInfo:
 
 
 def _example_shape(found: Found) -> list[int | None]:
-    """`None` where examples differ; grayscale pictures among colour ones count as colour."""
+    """`None` where examples differ; grayscale pictures among colour ones count as colour. A text has no axes."""
+    if found.kind == "text":
+        return []
     sizes = [set(found.shapes[:, axis].tolist()) for axis in range(found.shapes.shape[1])]
     shape: list[int | None] = [next(iter(size)) if len(size) == 1 else None for size in sizes]
     if found.kind == "images":

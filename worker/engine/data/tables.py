@@ -31,7 +31,7 @@ from worker.engine.data.columns import (
     target_names,
 )
 from worker.engine.data.encoding import Encoding
-from worker.engine.data.found import Array, ExampleWriter, Found, Indices, digest_example, save_array
+from worker.engine.data.found import Array, ExampleWriter, Found, Indices, Labels, digest_example, save_array
 from worker.engine.data.labels import read_labels
 from worker.engine.data.sheet import Sheet
 
@@ -88,11 +88,8 @@ class RowNumbers(Sequence[str]):
 
 def read_table(sheet: Sheet, options: DatasetOptions) -> tuple[Found, Rows]:
     """What a table holds; DataError if it cannot be used. Its vectors are made by `write_table`, after the split."""
-    targets = target_names(sheet, options)
-    names = feature_names(sheet, targets, options)
-    y = read_targets(sheet, targets)
-    _refuse_doubt(y, targets, options)
-    labels = read_labels(y, options)
+    names = feature_names(sheet, target_names(sheet, options), options)
+    _, labels = labels_of(sheet, options)
     columns, warnings = _columns(sheet, names, options)
     rows = Rows(columns, options.standardize)
     contents = _digests(rows)
@@ -135,6 +132,14 @@ def write_table(found: Found, rows: Rows, indices: Indices, folder: Path, *, max
 
 
 # === Reading ===
+
+
+def labels_of(sheet: Sheet, options: DatasetOptions) -> tuple[list[str], Labels]:
+    """The columns to predict, and what they mean; DataError where only a person can tell."""
+    targets = target_names(sheet, options)
+    y = read_targets(sheet, targets)
+    _refuse_doubt(y, targets, options)
+    return targets, read_labels(y, options)
 
 
 def _refuse_doubt(y: Array, targets: Sequence[str], options: DatasetOptions) -> None:

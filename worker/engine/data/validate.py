@@ -1,10 +1,10 @@
 """Validation: from an uploaded file to a canonical dataset folder, or a DataError that says what is wrong.
 
-    examples = read the file once, check every one, write its values        (images.py, arrays.py, tables.py)
-    labels   = what the folders or numbers mean                             (layout.py, labels.py)
-    splits   = the file's own, and what is missing by hash                  (splits.py)
-    tables   = their encoding, fitted on the training split, and only then the vectors      (encoding.py)
-    folder   = values, labels, splits, dataset.json; synced, then renamed   (stored.py)
+    examples = read the file once, check every one, write its values        (images, arrays, tables, texts)
+    labels   = what the folders or numbers mean                             (layout, labels)
+    splits   = the file's own, and what is missing by hash                  (splits)
+    tables   = their encoding, fitted on the training split, and only then the vectors      (encoding)
+    folder   = values, labels, splits, dataset.json; synced, then renamed   (stored)
 
 Runs in a process of its own: images and archives of strangers are decoded here and nowhere else.
 """
@@ -20,18 +20,27 @@ from app.domain.errors import DataError, PlatformError
 from worker.engine.data.archives import sniff
 from worker.engine.data.arrays import looks_like_npz, read_arrays
 from worker.engine.data.delimited import looks_like_text, read_csv
-from worker.engine.data.found import Found, Indices, save_array
+from worker.engine.data.found import ExampleWriter, Found, Indices, save_array
 from worker.engine.data.images import read_images
 from worker.engine.data.parquet import looks_like_parquet, read_parquet
 from worker.engine.data.preview import preview
+from worker.engine.data.sheet import Sheet
 from worker.engine.data.splits import split_up
 from worker.engine.data.stored import open_dataset
 from worker.engine.data.summary import summarize
 from worker.engine.data.tables import read_table, write_table
+from worker.engine.data.texts import looks_like_texts, read_texts
 from worker.engine.durable import NO_ROOM
 
-_HOLDS: dict[DatasetKind, str] = {"images": "images", "arrays": "arrays", "table": "a table"}
-_FOR_TABLES = ("target", "columns", "drop", "categorical")
+_HOLDS: dict[DatasetKind, str] = {"images": "images", "arrays": "arrays", "table": "a table", "text": "texts"}
+_MEANT_FOR: dict[str, tuple[DatasetKind, ...]] = {
+    "target": ("table", "text"),
+    "text": ("text",),
+    "columns": ("table",),
+    "drop": ("table",),
+    "categorical": ("table",),
+}
+"""Which options are for some kinds only."""
 
 
 def validate(
@@ -60,12 +69,25 @@ def _read(path: Path, folder: Path, options: DatasetOptions, max_unpacked_bytes:
 
 
 def _read_sheet(path: Path, folder: Path, options: DatasetOptions, max_unpacked_bytes: int) -> tuple[Found, Indices]:
-    """Tables: what is done to their columns depends on which rows are for training."""
-    _check_options("table", options)
+    """What is done to a table's columns depends on which rows are for training, so the split comes first."""
     read = read_parquet if looks_like_parquet(path) else read_csv
-    found, rows = read_table(read(path, max_bytes=max_unpacked_bytes), options)
+    sheet = read(path, max_bytes=max_unpacked_bytes)
+    if looks_like_texts(sheet, options):
+        _check_options("text", options)
+        found = _read_texts(sheet, folder, options, max_unpacked_bytes)
+        return found, split_up(found, options)
+    _check_options("table", options)
+    found, rows = read_table(sheet, options)
     indices = split_up(found, options)
     return write_table(found, rows, indices, folder, max_bytes=max_unpacked_bytes), indices
+
+
+def _read_texts(sheet: Sheet, folder: Path, options: DatasetOptions, max_unpacked_bytes: int) -> Found:
+    writer = ExampleWriter(folder / "examples.npy", "uint8", max_bytes=max_unpacked_bytes)
+    try:
+        return read_texts(sheet, options, writer)
+    finally:
+        writer.close()
 
 
 def _is_sheet(path: Path) -> bool:
@@ -82,14 +104,14 @@ def _check_options(kind: DatasetKind, options: DatasetOptions) -> None:
     if options.kind not in (None, kind):
         message = f"kind is '{options.kind}', but the file holds {_HOLDS[kind]}. Leave kind out to have it found out."
         raise DataError(message, param="kind")
-    for name in _FOR_TABLES:
-        if kind != "table" and getattr(options, name) is not None:
-            message = f"{name} is for tables (CSV or Parquet); the file holds {_HOLDS[kind]}. Leave {name} out."
+    for name, kinds in _MEANT_FOR.items():
+        if kind not in kinds and getattr(options, name) is not None:
+            message = f"{name} is for {kinds[0]}s; the file holds {_HOLDS[kind]}. Leave {name} out."
             raise DataError(message, param=name)
 
 
 def _write(folder: Path, found: Found, indices: Indices, info: DatasetInfo) -> None:
-    if (found.shapes != found.shapes[0]).any():
+    if found.kind == "text" or (found.shapes != found.shapes[0]).any():
         save_array(folder / "shapes.npy", found.shapes)
     save_array(folder / "labels.npy", found.labels.values)
     for split, chosen in indices.items():

@@ -35,7 +35,9 @@ LAYERS = frozenset({
     "AdditiveAttention", "Attention", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "GRU", "GRUCell",
     "GroupQueryAttention", "LSTM", "LSTMCell", "MultiHeadAttention", "RNN", "SimpleRNN", "SimpleRNNCell",
     "StackedRNNCells", "TimeDistributed",
-    # preprocessing of numbers and images; lookups of words are not here: they name files
+    # texts; their vocabularies are checked in `vocabularies`
+    "StringLookup", "TextVectorization",
+    # preprocessing of numbers and images
     "CenterCrop", "Normalization", "RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip", "RandomRotation",
     "RandomTranslation", "RandomZoom", "Rescaling", "Resizing",
 })  # fmt: skip
@@ -74,7 +76,8 @@ POLICY_CLASSES = frozenset({"DTypePolicy", "FloatDTypePolicy"})
 DTYPES = frozenset({
     "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint16", "uint32", "uint8",
 })  # fmt: skip
-"""Of inputs, constants and operations; strings wait for datasets of texts."""
+"""Of constants and operations; inputs may be texts as well."""
+TEXT = "string"
 
 ACTIVATIONS = frozenset({
     "celu", "elu", "exponential", "gelu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "leaky_relu",
@@ -104,7 +107,9 @@ CLASSES: dict[Kind, frozenset[str]] = {
 }
 
 _FOREIGN = "it runs another framework's code from the file"
-_WORDS = "it needs texts, which Thaw does not train on yet; register the model without it, taking numbers"
+_WORDS = (
+    "Thaw takes texts through TextVectorization or StringLookup only; register the model with one of these, or without"
+)
 _GRAPH = "it calls TensorFlow functions by name; build the model anew with Keras' own layers (Rescaling, Add, …)"
 REFUSED: dict[str, str] = {
     "Lambda": "it runs Python code that is stored in the file; replace it with a Keras layer that does the same",
@@ -120,9 +125,7 @@ REFUSED: dict[str, str] = {
     "InstanceMethod": _GRAPH,
     "InstanceProperty": _GRAPH,
     "TensorFlowOpLayer": _GRAPH,
-    "StringLookup": _WORDS,
     "IntegerLookup": _WORDS,
-    "TextVectorization": _WORDS,
     "Hashing": _WORDS,
     "QuantizedDTypePolicy": "the model is quantized; register the model from before quantization",
     "DTypePolicyMap": "its layers have dtype policies by name; register a model with one policy",

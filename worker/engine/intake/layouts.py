@@ -50,7 +50,7 @@ def _new_names(names: list[str], config: Mapping[str, Any], prefix: str) -> Iter
     """Old and new names of what a model stored; the old names of its members begin with `prefix`."""
     inside = f"{prefix}{OLD}/"
     groups = _in_order({name[len(inside) :].split("/")[0] for name in names if name.startswith(inside)})
-    stems = [(_snake_case(layer["class_name"]), layer) for layer in config["config"]["layers"]]
+    stems = [(snake_case(layer["class_name"]), layer) for layer in config["config"]["layers"]]
     _check_counts(groups, Counter(stem for stem, _ in stems))
     used: Counter[str] = Counter()
     for stem, layer in stems:
@@ -90,7 +90,7 @@ def _check_counts(groups: Mapping[str, list[str]], counts: Mapping[str, int]) ->
             )
 
 
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
     """`MaxPooling2D` as `max_pooling2d`, as Keras forms the names of groups."""
     spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()

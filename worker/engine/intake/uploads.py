@@ -19,6 +19,7 @@ from worker.engine.intake.vet import Vetted
 
 MAX_OUTPUT_NUMBERS = 2**28
 """Numbers that one layer may give for one example: 1 GiB in float32."""
+EXAMPLE_TEXTS = ("The quick brown fox jumps over the lazy dog.", "a")
 FREE_SIDE = 128
 """What stands in for an axis of free size, where a size is needed."""
 
@@ -34,11 +35,13 @@ def open_model(vetted: Vetted, scratch: Path, *, max_parameters: int) -> keras.M
 
 
 def example_batch(model: keras.Model, size: int = 2) -> np.ndarray[Any, Any]:
-    """Random inputs that the model accepts: floats in [0, 1), or the integers 0 and 1."""
+    """Random inputs that the model accepts: floats in [0, 1), the integers 0 and 1, or texts."""
     tensor = model.inputs[0]
     shape = [size, *(FREE_SIDE if side is None else side for side in tensor.shape[1:])]
     generator = np.random.default_rng(0)
     dtype = keras.backend.standardize_dtype(tensor.dtype)
+    if dtype == "string":
+        return np.resize(np.array(EXAMPLE_TEXTS, object), shape)
     floats = keras.backend.is_float_dtype(dtype)
     return (generator.random(shape) if floats else generator.integers(0, 2, shape)).astype(dtype)
 
@@ -98,7 +101,8 @@ def _check_ends(model: keras.Model) -> None:
                 f"Save a model with a single {word}: keras.Model(inputs, output).",
             )
     shape = list(model.inputs[0].shape)
-    if len(shape) < 2 or shape[0] is not None:
+    least = 1 if model.inputs[0].dtype == "string" else 2
+    if len(shape) < least or shape[0] is not None:
         refuse("unsupported_model", f"The model's input has shape {shape}; expected [None, …], one example per row.")
 
 

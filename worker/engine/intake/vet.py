@@ -6,6 +6,7 @@ The name of the file plays no part: only its content does.
 """
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import h5py
 
 from app.domain.model import ModelFormat
-from worker.engine.intake import layouts, signatures, upgrades, vet_zip
+from worker.engine.intake import layouts, signatures, upgrades, vet_zip, vocabularies
 from worker.engine.intake.refusals import refuse
 from worker.engine.intake.vet_config import check_model
 from worker.engine.intake.vet_hdf5 import check_hdf5
@@ -51,12 +52,13 @@ def _vet_archive(path: Path, scratch: Path) -> Vetted:
             vet_zip.check_members(archive)
             config = parse_json(archive.read(vet_zip.CONFIG), name=vet_zip.CONFIG)
             metadata = parse_json(archive.read(vet_zip.METADATA), name=vet_zip.METADATA)
+            words = vocabularies.read(archive)
             vet_zip.extract_weights(archive, weights)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
         refuse("corrupt_file", f"The archive is damaged: {error}. Save the model again.")
     check_hdf5(weights)
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
-    return _with_new_layout(_vetted("keras", config, version, weights), scratch)
+    return _with_new_layout(_vetted("keras", config, version, weights, words), scratch)
 
 
 def _with_new_layout(vetted: Vetted, scratch: Path) -> Vetted:
@@ -75,12 +77,19 @@ def _vet_hdf5(path: Path) -> Vetted:
             signatures.refuse_without_model(file)
     text = config.encode() if isinstance(config, str) else bytes(config)
     version = version.decode(errors="replace") if isinstance(version, bytes) else version
-    return _vetted("h5", parse_json(text, name="model_config"), version, path)
+    return _vetted("h5", parse_json(text, name="model_config"), version, path, {})
 
 
-def _vetted(form: ModelFormat, config: Any, version: Any, weights: Path) -> Vetted:  # noqa: ANN401 (JSON)
+def _vetted(
+    form: ModelFormat,
+    config: Any,  # noqa: ANN401 (JSON)
+    version: Any,  # noqa: ANN401 (JSON)
+    weights: Path,
+    words: Mapping[str, list[str]],
+) -> Vetted:
     check_model(config, strict=False)
     upgraded, sentences = upgrades.upgrade(config)
+    upgraded = vocabularies.filled(upgraded, words)
     check_model(upgraded, strict=True)
     return Vetted(
         format=form,

@@ -7,7 +7,7 @@ upgrading expects, the second (`strict`) whether exactly what Keras will be give
 import math
 from collections.abc import Iterator, Mapping
 
-from worker.engine.intake import allowlist
+from worker.engine.intake import allowlist, vocabularies
 from worker.engine.intake.refusals import refuse
 from worker.engine.intake.vet_json import Json
 
@@ -68,7 +68,11 @@ class _Check:
         else:
             kind = allowlist.kind_of(_text(node, "module", where), key)
             self._named_class(node, kind, where)
-            self._values(_mapping(node.get("config"), where), where)
+            if vocabularies.is_lookup(name):
+                vocabularies.check(name, _mapping(node.get("config"), where), where, complete=self.strict)
+            config = _mapping(node.get("config"), where)
+            takes_texts = name == "InputLayer" and config.get("dtype") == allowlist.TEXT
+            self._values({**config, "dtype": None} if takes_texts else config, where)
 
     def _named_class(self, node: Mapping[str, Json], kind: allowlist.Kind | None, where: str) -> None:
         name, module = class_name(node), _text(node, "module", where)
@@ -93,11 +97,12 @@ class _Check:
         if name not in SPECIAL:
             _refuse_class(name, None, where)
         config = _mapping(node.get("config"), where)
-        if "dtype" in config and _text(config, "dtype", where) not in allowlist.DTYPES:
+        may_be_text = name == "__keras_tensor__" and config.get("dtype") == allowlist.TEXT
+        if "dtype" in config and not may_be_text and _text(config, "dtype", where) not in allowlist.DTYPES:
             refuse("unsupported_model", f"{where} uses numbers of type '{_short(config['dtype'])}'.")
         if name == "__keras_tensor__" and not _is_reference(config.get("keras_history")):
             refuse("corrupt_file", f"{where} takes a tensor of no layer: {_short(config.get('keras_history'))}.")
-        self._values(config, where)
+        self._values({key: value for key, value in config.items() if key != "dtype"}, where)
 
     def _values(self, config: Mapping[str, Json], where: str) -> None:
         for key, value in config.items():

@@ -1,10 +1,12 @@
 """Checks on a `.keras` archive, before anything in it is read."""
 
+import re
 import shutil
 import stat
 import zipfile
 from pathlib import Path
 
+from worker.engine.intake import vocabularies
 from worker.engine.intake.refusals import refuse
 from worker.engine.intake.vet_json import MAX_BYTES
 
@@ -12,6 +14,7 @@ CONFIG = "config.json"
 METADATA = "metadata.json"
 WEIGHTS = "model.weights.h5"
 
+_FOLDER = re.compile(r"assets(?:/|/(?:layers/[a-z0-9_]+/)*(?:layers/)?(?:_lookup_layer/)?)?")
 MAX_MEMBERS = 64
 MAX_RATIO = 200
 """Of a text's size to its size in the archive; JSON of Keras is about 30 times smaller when compressed."""
@@ -38,15 +41,15 @@ def check_members(archive: zipfile.ZipFile) -> None:
 
 def _check_member(member: zipfile.ZipInfo) -> None:
     name = member.filename
-    if name in ("assets/", "assets"):
+    if _FOLDER.fullmatch(name):
         if member.file_size:
-            refuse("unsafe_file", "The archive's 'assets' is no folder.")
+            refuse("unsafe_file", f"The archive's '{_short(name)}' is no folder.")
         return  # an empty folder, which some versions write
-    if name not in (CONFIG, METADATA, WEIGHTS):
+    if name not in (CONFIG, METADATA, WEIGHTS) and not vocabularies.ASSET.fullmatch(name):
         refuse(
             "unsafe_file",
-            f"The archive holds '{_short(name)}'; expected {CONFIG}, {METADATA} and {WEIGHTS} alone. "
-            "Models with assets (vocabularies) are not opened; save the model without its text layers.",
+            f"The archive holds '{_short(name)}'; expected {CONFIG}, {METADATA}, {WEIGHTS} and vocabularies of layers "
+            "alone. Save the model again with model.save('x.keras').",
         )
     if member.flag_bits & 0x1:
         refuse("unsafe_file", f"'{name}' is encrypted. Save the model without a password.")

@@ -62,7 +62,7 @@ GET_FILE = {"module": "keras.utils", "class_name": "function", "config": "get_fi
         ({"module": None, "class_name": "Lambda"}, "runs Python code"),
         ({"module": "keras.layers", "class_name": "TFSMLayer"}, "opens another file"),
         ({"module": "keras.layers", "class_name": "TorchModuleWrapper"}, "another framework"),
-        ({"module": "keras.layers", "class_name": "StringLookup"}, "texts"),
+        ({"module": "keras.layers", "class_name": "IntegerLookup"}, "texts"),
         ({"module": None, "class_name": "TFOpLambda"}, "TensorFlow functions by name"),
         ({"module": "keras.layers", "class_name": "FeatureSpace"}, "not on the list"),
         ({"module": "my_package", "class_name": "Dense"}, "not on the list"),
