@@ -122,6 +122,11 @@ class DatasetInfo(Value):
     duplicates_across_splits: int = 0
     """Examples whose bytes stand in more than one split, exactly."""
     duplicates: list[list[str]] = Field(default_factory=list)
+    near_duplicates_across_splits: int = 0
+    """Images that are nearly equal to one in another split: scaled or compressed copies, or the same view again. At
+    least so many, where very many images look alike."""
+    near_duplicates: list[list[str]] = Field(default_factory=list)
+    """The first such pairs."""
     warnings: list[str] = Field(default_factory=list)
     digest: str
     """sha256 over examples, labels and splits: equal digests are equal datasets."""

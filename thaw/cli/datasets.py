@@ -167,6 +167,7 @@ def _show(out: Output, dataset: Dataset) -> None:
             "made of": _features(dataset),
             "unreadable": dataset.corrupt_count or None,
             "in two splits": dataset.duplicates_across_splits or None,
+            "nearly so": dataset.near_duplicates_across_splits or None,
         }
     )
     if dataset.splits:

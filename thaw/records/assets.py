@@ -131,6 +131,7 @@ class Dataset(Record):
     corrupt: Sequence[CorruptExample] = ()
     corrupt_count: int = 0
     duplicates_across_splits: int = 0
+    near_duplicates_across_splits: int = 0
     warnings: Sequence[str] = ()
     digest: str | None = None
 

@@ -91,6 +91,10 @@ class DatasetObject(Wire):
     """Examples whose bytes stand in more than one split."""
     duplicates: list[list[str]] | None = None
     """The first of them."""
+    near_duplicates_across_splits: int | None = None
+    """Images that are nearly equal to one in another split: scaled or compressed copies, or the same view again."""
+    near_duplicates: list[list[str]] | None = None
+    """The first such pairs."""
     warnings: list[str] | None = None
     """What is worth knowing before training on it."""
     digest: str | None = None

@@ -62,6 +62,8 @@ class Found:
     """Tables: what the numbers of an example mean."""
     encoding: str | None = None
     """Tables: how rows became these numbers, as JSON."""
+    sketches: Array | None = None
+    """Images: uint8 `(n, SKETCH_BYTES)`, by which nearly equal ones are found."""
     corrupt: list[CorruptExample] = field(default_factory=list)
     corrupt_count: int = 0
     warnings: list[str] = field(default_factory=list)

@@ -25,6 +25,7 @@ from worker.engine.data.archives import DamagedMemberError, Member, read_members
 from worker.engine.data.found import Array, ExampleWriter, Found, digest_example
 from worker.engine.data.layout import read_layout
 from worker.engine.data.ordered import map_ordered
+from worker.engine.data.sketches import sketch
 
 MAX_PIXELS = 50_000_000
 MAX_IMAGE_BYTES = 256 * 2**20
@@ -59,6 +60,8 @@ class Picture:
     """sha256 of shape and pixels."""
     shape: tuple[int, ...]
     value_range: tuple[int, int]
+    sketch: Array
+    """What it is compared with others by; see `sketches`."""
 
 
 @dataclass
@@ -108,6 +111,7 @@ def read_images(path: Path, examples: Path, *, options: DatasetOptions, max_unpa
         shapes=np.array([picture.shape for picture in pictures], np.int32),
         dtype="uint8",
         value_range=(min(p.value_range[0] for p in pictures), max(p.value_range[1] for p in pictures)),
+        sketches=np.stack([picture.sketch for picture in pictures]),
         corrupt=found.corrupt,
         corrupt_count=found.corrupt_count,
         warnings=_warnings(found),
@@ -171,14 +175,16 @@ def _read_image(member: Member) -> _Raw | None:
         return _Raw(member.parts, b"", f"damaged in the archive: {error}")
 
 
-def _decode_raw(raw: _Raw) -> tuple[_Raw, Array] | CorruptExample:
+def _decode_raw(raw: _Raw) -> tuple[_Raw, Array, Array] | CorruptExample:
+    """Pixels and sketch."""
     name = "/".join(raw.parts)
     if raw.unreadable:
         return CorruptExample(name=name, reason=raw.unreadable)
     try:
-        return raw, decode(raw.data)
+        pixels = decode(raw.data)
     except UnreadableImageError as error:
         return CorruptExample(name=name, reason=str(error))
+    return raw, pixels, sketch(pixels)
 
 
 def decode(data: bytes) -> Array:
@@ -222,7 +228,7 @@ def _pixels(image: Image.Image) -> Array:
     return np.asarray(image.convert("RGB"))
 
 
-def _write(raw: _Raw, pixels: Array, writer: ExampleWriter) -> Picture:
+def _write(raw: _Raw, pixels: Array, sketched: Array, writer: ExampleWriter) -> Picture:
     if not writer.fits(pixels.size):
         message = (
             f"The decoded images take more than {writer.max_bytes:,} bytes, the limit here (passed at "
@@ -237,6 +243,7 @@ def _write(raw: _Raw, pixels: Array, writer: ExampleWriter) -> Picture:
         stored=digest_example(pixels),
         shape=pixels.shape,
         value_range=(int(pixels.min()), int(pixels.max())),
+        sketch=sketched,
     )
 
 

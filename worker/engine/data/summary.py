@@ -3,9 +3,13 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+import numpy as np
 
 from app.domain.dataset import MAX_LISTED, SPLITS, DatasetInfo, SplitInfo, SplitName
 from worker.engine.data.found import Found, Indices
+from worker.engine.data.sketches import close_pairs
 
 FORMAT = "thaw-dataset-1"
 """Goes into every digest; a change of the stored form changes it."""
@@ -14,7 +18,9 @@ FORMAT = "thaw-dataset-1"
 def summarize(found: Found, indices: Indices) -> DatasetInfo:
     """The `DatasetInfo` of examples that are split up."""
     groups = _duplicates(found)
-    across = _across_splits(groups, indices)
+    split_of = {index: split for split, chosen in indices.items() for index in chosen.tolist()}
+    across = [group for group in groups if len({split_of[index] for index in group}) > 1]
+    near = _near_duplicates(found, split_of)
     labels = found.labels
     return DatasetInfo(
         kind=found.kind,
@@ -31,7 +37,9 @@ def summarize(found: Found, indices: Indices) -> DatasetInfo:
         corrupt_count=found.corrupt_count,
         duplicates_across_splits=sum(len(group) for group in across),
         duplicates=[[found.names[index] for index in group[:MAX_LISTED]] for group in across[:MAX_LISTED]],
-        warnings=[*found.warnings, *labels.warnings, *_warnings(found, groups)],
+        near_duplicates_across_splits=len({index for pair in near for index in pair}),
+        near_duplicates=[[found.names[index] for index in pair] for pair in near[:MAX_LISTED]],
+        warnings=[*found.warnings, *labels.warnings, *_warnings(found, groups), *_near_warnings(found, near)],
         digest=_digest(found, indices),
     )
 
@@ -65,9 +73,25 @@ def _duplicates(found: Found) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _across_splits(groups: list[list[int]], indices: Indices) -> list[list[int]]:
-    split_of = {index: split for split, chosen in indices.items() for index in chosen.tolist()}
-    return [group for group in groups if len({split_of[index] for index in group}) > 1]
+def _near_duplicates(found: Found, split_of: Mapping[int, SplitName]) -> list[tuple[int, int]]:
+    """Pairs of images in different splits that are nearly equal, but not byte for byte."""
+    if found.sketches is None:
+        return []
+    groups = np.array([SPLITS.index(split_of[index]) for index in range(len(found.contents))])
+    pairs = close_pairs(found.sketches, groups)
+    return [(one, other) for one, other in pairs if found.contents[one] != found.contents[other]]
+
+
+def _near_warnings(found: Found, near: list[tuple[int, int]]) -> list[str]:
+    if not near:
+        return []
+    first, second = (found.names[index] for index in near[0])
+    count = len({index for pair in near for index in pair})
+    message = (
+        f"{count} images are nearly equal to one in another split, for instance '{first}' and '{second}': scaled or "
+        "compressed copies, or the same thing photographed twice. What a job reports on them will be too good."
+    )
+    return [message]
 
 
 def _warnings(found: Found, groups: list[list[int]]) -> list[str]:

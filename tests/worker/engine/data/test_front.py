@@ -53,7 +53,7 @@ def build(fitted: Encoding) -> Any:
     from worker.engine.data import front
 
     inputs, vector = front.raw_inputs(fitted, fresh=lambda wish: wish)
-    return keras.Model(inputs, vector)
+    return keras.Model({tensor.name: tensor for tensor in inputs.values()}, vector)
 
 
 def by_name(numbers: np.ndarray, categories: list[tuple[np.ndarray, list[str]]]) -> dict[str, np.ndarray]:
