@@ -25,6 +25,7 @@ from typing import assert_never
 
 from app.domain.progress import Progress
 from worker import endings, lifeline, messages
+from worker.engine.foldercache import FolderCache
 from worker.engine.reporter import Reporter, TrainingStopped
 from worker.messages import Failed, Outcome, Ready, Registered, Reported, Stopped, Trained, Validated
 from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
@@ -113,7 +114,8 @@ def perform(order: Order, reporter: Reporter) -> Outcome:
 def _train(task: TrainOrder, folder: Path, reporter: Reporter) -> Trained:
     from worker.engine.train import train
 
-    trained = train(task.spec, task.source, task.data, folder / RUN, reporter)
+    features = FolderCache(task.features, max_bytes=task.features_bytes) if task.features else None
+    trained = train(task.spec, task.source, task.data, folder / RUN, reporter, features=features)
     return Trained(info=trained.info, report=trained.report)
 
 

@@ -15,6 +15,10 @@ class TrainOrder:
     spec: ResolvedSpec
     source: Path
     data: Path
+    features: Path | None = None
+    """Where the jobs of this machine share cached features; `None`: this job keeps its own."""
+    features_bytes: int = 0
+    """What all of them together may take."""
 
 
 @dataclass(frozen=True)
