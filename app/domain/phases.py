@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from app.domain.base import Value
+from app.domain.learning_rates import ConstantRate, LearningRateSchedule
 from app.domain.optimizers import Optimizer, Sgd
 
 MAX_EPOCHS = 10_000
@@ -88,5 +90,16 @@ class Phase(Value):
     """How often all training examples are seen, at most."""
     optimizer: Optimizer = Field(default=Sgd(type="sgd", learning_rate=0.01))
     """What changes the weights, and how fast. Each phase starts with a fresh one."""
+    learning_rate_schedule: LearningRateSchedule = Field(default=ConstantRate(type="constant"))
+    """How the optimizer's learning rate moves from step to step."""
     early_stopping: EarlyStopping | None = None
     """Whether the phase may end before its epochs are over; `null`: it does not."""
+
+    @field_validator("learning_rate_schedule")
+    @classmethod
+    def _warms_up_in_time(cls, value: LearningRateSchedule, info: ValidationInfo) -> LearningRateSchedule:
+        epochs = info.data.get("epochs")  # missing where it is wrong itself
+        if epochs is not None and value.warmup_epochs is not None and value.warmup_epochs > epochs:
+            message = f"warmup_epochs {value.warmup_epochs:g} is longer than the phase, which has {epochs} epochs"
+            raise ValueError(message)
+        return value

@@ -1,12 +1,76 @@
-"""From a phase's optimizer options to the optimizer of `keras.optimizers`; the names are the same."""
+"""From a phase's options to its optimizer: one of `keras.optimizers`, whose rate follows the phase's schedule.
+
+Everything that such an optimizer knows beyond its options is a pure function of the step, or stands in
+`optimizer.variables`: who saves and restores these resumes exactly.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+from keras import ops
 
+from app.domain.learning_rates import Segment
 from app.domain.optimizers import Optimizer
 
+Tensor = Any
+"""A TensorFlow tensor; neither Keras nor TensorFlow has types."""
 
-def build_optimizer(options: Optimizer) -> keras.optimizers.Optimizer:
-    """A new optimizer with these options and no state yet."""
+
+def build_optimizer(options: Optimizer, *, rates: Sequence[Segment] = ()) -> keras.optimizers.Optimizer:
+    """A new optimizer with these options and no state yet.
+
+    `rates`: what its learning rate is at each step; left out, it stays as the options say. `optimizer.learning_rate`
+    holds the rate of the last step that was made.
+    """
+    arguments = options.model_dump(exclude={"type"})
+    if options.type == "adamw" and options.weight_decay is None:
+        arguments["weight_decay"] = 0.0  # AdamW refuses None, which all the others take
+    optimizer = _scheduled(options.type)(**arguments)
+    optimizer.follow(rates)
+    return optimizer
+
+
+class _Scheduled:
+    """Goes before a class of `keras.optimizers`."""
+
+    def follow(self: Any, rates: Sequence[Segment]) -> None:
+        """Set the rate before each step, where it moves at all."""
+        self._rates = tuple(rates) if any(segment.begin != segment.end for segment in rates) else ()
+        self._phase_start = self.add_variable((), dtype="int64", name="phase_start")
+
+    def apply(self: Any, grads: Sequence[Tensor], trainable_variables: Sequence[Any] | None = None) -> None:
+        """One optimizer step, at the rate of that step."""
+        if self._rates:
+            self._learning_rate.assign(_rate(self._rates, ops.subtract(self._iterations, self._phase_start)))
+        super().apply(grads, trainable_variables)  # type: ignore[misc]  # Keras' class comes behind this one
+
+
+def _rate(rates: Sequence[Segment], step: Tensor) -> Tensor:
+    """`rate_at` inside a graph; in float64 until the end, so that it is right to the last digit of float32."""
+    step = ops.cast(step, "float64")
+    rate = _within(rates[0], step)
+    for segment in rates[1:]:
+        rate = ops.where(step >= segment.first, _within(segment, step), rate)
+    return ops.cast(rate, "float32")
+
+
+def _within(segment: Segment, step: Tensor) -> Tensor:
+    begin, end = segment.begin, segment.end
+    done = ops.clip((step - segment.first) / segment.steps, 0.0, 1.0)
+    match segment.shape:
+        case "linear":
+            return begin + (end - begin) * done
+        case "cosine":
+            return end + (begin - end) * (1 + ops.cos(math.pi * done)) / 2
+        case "exponential":
+            return begin * ops.exp(math.log(end / begin) * done)
+
+
+@functools.cache
+def _scheduled(kind: str) -> type[Any]:
     classes = {
         "sgd": keras.optimizers.SGD,
         "adam": keras.optimizers.Adam,
@@ -15,7 +79,4 @@ def build_optimizer(options: Optimizer) -> keras.optimizers.Optimizer:
         "nadam": keras.optimizers.Nadam,
         "adagrad": keras.optimizers.Adagrad,
     }
-    arguments = options.model_dump(exclude={"type"})
-    if options.type == "adamw" and options.weight_decay is None:
-        arguments["weight_decay"] = 0.0  # AdamW refuses None, which all the others take
-    return classes[options.type](**arguments)
+    return type(classes[kind].__name__, (_Scheduled, classes[kind]), {})

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 from safetensors.numpy import save_file
 
+from app.domain import learning_rates
 from app.domain.errors import UserError
 from app.domain.phases import Phase
 from app.domain.progress import EpochFinished, PhaseFinished, PhaseProgress, PhaseStarted
@@ -51,7 +53,7 @@ def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> Ph
     """
     started = time.perf_counter()
     schedule.freeze(run.network, selection)
-    step = TrainStep(run.network, run.objective, build_optimizer(phase.optimizer))
+    step = TrainStep(run.network, run.objective, _optimizer(run, phase))
     current = _Current(phase, index, step, execution.on_batches(run, step))
     before = proof.fingerprint(selection.frozen), proof.fingerprint(selection.trained)
     trainable, frozen = selection.sizes()
@@ -73,6 +75,16 @@ def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> Ph
         seconds=time.perf_counter() - started,
         proof=held,
     )
+
+
+def _optimizer(run: Run, phase: Phase) -> keras.optimizers.Optimizer:
+    rates = learning_rates.segments(
+        phase.learning_rate_schedule,
+        learning_rate=phase.optimizer.learning_rate,
+        epochs=phase.epochs,
+        steps_per_epoch=run.steps_per_epoch,
+    )
+    return build_optimizer(phase.optimizer, rates=rates)
 
 
 def _train_epochs(run: Run, current: _Current, selection: Selection) -> tuple[int, bool]:

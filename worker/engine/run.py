@@ -1,5 +1,6 @@
 """What the phases of a job share while it runs."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,3 +33,8 @@ class Run:
     def __post_init__(self) -> None:
         self.step_reports = StepReports(self.reporter)
         self.evaluation = EvaluationStep(self.network, self.objective)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return math.ceil(len(self.train) / self.batch_size)

@@ -462,3 +462,22 @@ def test_a_disk_without_room_fails_the_job_as_the_platforms_fault(
         run(spec(HEAD_PHASE), source, binary, tmp_path, recorder())
     failure = caught.value.failure()
     assert (failure.error_class, failure.code, failure.phase) == ("platform", "storage_full", "head")
+
+
+# === The schedule's vocabulary ===
+
+
+def test_the_history_tells_the_rate_of_each_epochs_last_step(
+    source: Path, binary: Path, recorder: Any, tmp_path: Path
+) -> None:
+    from app.domain.learning_rates import OneCycleRate, rate_at, segments
+
+    cycle = {"type": "one_cycle", "warmup_epochs": 0.9}
+    phase = {**HEAD_PHASE, "epochs": 3, "learning_rate_schedule": cycle}
+    _, reporter = run(spec(phase, ALL_PHASE), source, binary, tmp_path, recorder())
+    epochs = reporter.of("epoch")
+    steps = epochs[0].step
+    rates = segments(OneCycleRate.model_validate(cycle), learning_rate=0.1, epochs=3, steps_per_epoch=steps)
+    expected = [rate_at(rates, steps * epoch - 1) for epoch in (1, 2, 3)]
+    assert [epoch.metrics["learning_rate"] for epoch in epochs] == pytest.approx([*expected, 0.01, 0.01])
+    assert expected[0] > expected[1] > expected[2]
