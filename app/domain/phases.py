@@ -92,6 +92,9 @@ class Phase(Value):
     """What changes the weights, and how fast. Each phase starts with a fresh one."""
     learning_rate_schedule: LearningRateSchedule = Field(default=ConstantRate(type="constant"))
     """How the optimizer's learning rate moves from step to step."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1, examples=[0.9])
+    """Discriminative learning rates: the topmost unfrozen layer of the backbone gets the learning rate times this, the
+    one below it times this once more, and so on; the head gets all of it. `null`: so do all layers."""
     early_stopping: EarlyStopping | None = None
     """Whether the phase may end before its epochs are over; `null`: it does not."""
 

@@ -6,7 +6,7 @@ Everything that such an optimizer knows beyond its options is a pure function of
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -17,35 +17,59 @@ from app.domain.optimizers import Optimizer
 
 Tensor = Any
 """A TensorFlow tensor; neither Keras nor TensorFlow has types."""
+Variable = Any
+"""A Keras variable, or the TensorFlow variable inside one."""
 
 
-def build_optimizer(options: Optimizer, *, rates: Sequence[Segment] = ()) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    options: Optimizer, *, rates: Sequence[Segment] = (), factors: Iterable[tuple[Variable, float]] = ()
+) -> keras.optimizers.Optimizer:
     """A new optimizer with these options and no state yet.
 
     `rates`: what its learning rate is at each step; left out, it stays as the options say. `optimizer.learning_rate`
     holds the rate of the last step that was made.
+    `factors`: variables that get only a part of that rate, with the part. It scales what the step adds to them, weight
+    decay included, and not their gradient, which Adam would scale back.
     """
     arguments = options.model_dump(exclude={"type"})
     if options.type == "adamw" and options.weight_decay is None:
         arguments["weight_decay"] = 0.0  # AdamW refuses None, which all the others take
     optimizer = _scheduled(options.type)(**arguments)
-    optimizer.follow(rates)
+    optimizer.follow(rates, factors)
     return optimizer
 
 
 class _Scheduled:
     """Goes before a class of `keras.optimizers`."""
 
-    def follow(self: Any, rates: Sequence[Segment]) -> None:
-        """Set the rate before each step, where it moves at all."""
+    def follow(self: Any, rates: Sequence[Segment], factors: Iterable[tuple[Variable, float]]) -> None:
+        """Set the rate before each step, where it moves at all, and give each variable its part of it."""
         self._rates = tuple(rates) if any(segment.begin != segment.end for segment in rates) else ()
         self._phase_start = self.add_variable((), dtype="int64", name="phase_start")
+        self._factors = tuple((self._var_key(variable), factor) for variable, factor in factors)
 
-    def apply(self: Any, grads: Sequence[Tensor], trainable_variables: Sequence[Any] | None = None) -> None:
+    def apply(self: Any, grads: Sequence[Tensor], trainable_variables: Sequence[Variable] | None = None) -> None:
         """One optimizer step, at the rate of that step."""
         if self._rates:
             self._learning_rate.assign(_rate(self._rates, ops.subtract(self._iterations, self._phase_start)))
         super().apply(grads, trainable_variables)  # type: ignore[misc]  # Keras' class comes behind this one
+
+    def update_step(self: Any, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
+        """The update of one variable; in every optimizer of ours it is the rate times something without the rate."""
+        factor = self._factor(variable)
+        rate = learning_rate if factor == 1.0 else learning_rate * factor
+        super().update_step(gradient, variable, rate)  # type: ignore[misc]
+
+    def _apply_weight_decay(self: Any, variables: Sequence[Variable]) -> None:
+        """As in Keras, at the rate of each variable: what learns slowly is forgotten slowly."""
+        if not self.weight_decay:
+            return
+        for variable in variables:
+            rate = ops.cast(self.learning_rate, variable.dtype) * self._factor(variable)
+            variable.assign_sub(variable * self.weight_decay * rate)
+
+    def _factor(self: Any, variable: Variable) -> float:
+        return dict(self._factors).get(self._var_key(variable), 1.0)
 
 
 def _rate(rates: Sequence[Segment], step: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> Ph
     """
     started = time.perf_counter()
     schedule.freeze(run.network, selection)
-    step = TrainStep(run.network, run.objective, _optimizer(run, phase))
+    step = TrainStep(run.network, run.objective, _optimizer(run, phase, selection))
     current = _Current(phase, index, step, execution.on_batches(run, step))
     before = proof.fingerprint(selection.frozen), proof.fingerprint(selection.trained)
     trainable, frozen = selection.sizes()
@@ -77,14 +77,14 @@ def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> Ph
     )
 
 
-def _optimizer(run: Run, phase: Phase) -> keras.optimizers.Optimizer:
+def _optimizer(run: Run, phase: Phase, selection: Selection) -> keras.optimizers.Optimizer:
     rates = learning_rates.segments(
         phase.learning_rate_schedule,
         learning_rate=phase.optimizer.learning_rate,
         epochs=phase.epochs,
         steps_per_epoch=run.steps_per_epoch,
     )
-    return build_optimizer(phase.optimizer, rates=rates)
+    return build_optimizer(phase.optimizer, rates=rates, factors=selection.rate_factors())
 
 
 def _train_epochs(run: Run, current: _Current, selection: Selection) -> tuple[int, bool]:

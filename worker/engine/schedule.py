@@ -20,6 +20,8 @@ import keras
 
 from app.domain.cuts import select_unfrozen
 from app.domain.errors import UserError
+from app.domain.learning_rates import layer_factors
+from app.domain.model import LayerRow
 from app.domain.phases import Phase
 from worker.engine import surgery
 from worker.engine.canonical import key_of
@@ -39,6 +41,13 @@ class Selection:
     """Of these the ones that hold still nevertheless, because they are BatchNormalization."""
     frozen: Variables
     trained: Variables
+    factors: dict[str, float]
+    """By path of an unfrozen layer of the backbone, the part of the phase's learning rate that it gets."""
+
+    def rate_factors(self) -> list[tuple[Any, float]]:
+        """The trained variables of the backbone, each with its part of the learning rate."""
+        paths = {name: name.rpartition("/")[0] for name in self.trained}
+        return [(self.trained[name], self.factors[path]) for name, path in paths.items() if path in self.factors]
 
     def sizes(self) -> tuple[int, int]:
         """How many numbers train, and how many are frozen."""
@@ -56,7 +65,8 @@ def select(network: Network, phase: Phase, *, hold_batch_norm: bool = True) -> S
     Raises `UserError` with code `nothing_to_unfreeze`, `unknown_layer` or `invalid_pattern`, with the phase's name.
     """
     _make_trainable(network.model)  # a variable's own flag now says whether gradients move it at all
-    layers = _unfrozen(network.backbone, phase)
+    rows = _unfrozen(network.backbone, phase)
+    layers = frozenset(row.path for row in rows)
     backbone = dict(surgery.leaf_layers(network.backbone))
     norms = [norm for layer in backbone.values() for norm in _batch_norms(layer)] if hold_batch_norm else []
     still = {id(weight) for path, layer in backbone.items() if path not in layers for weight in layer.weights}
@@ -67,6 +77,7 @@ def select(network: Network, phase: Phase, *, hold_batch_norm: bool = True) -> S
         held=frozenset(path for path in layers if hold_batch_norm and _batch_norms(backbone[path])),
         frozen={name: weight for name, weight in weights.items() if id(weight) in still},
         trained={name: weight for name, weight in weights.items() if id(weight) not in still and weight.trainable},
+        factors=layer_factors(rows, phase.layer_decay),
     )
     _refuse_nothing(phase, selection, [backbone[path] for path in layers])
     return selection
@@ -88,9 +99,9 @@ def _make_trainable(model: keras.Model) -> None:
         layer.trainable = True
 
 
-def _unfrozen(backbone: keras.Model, phase: Phase) -> frozenset[str]:
+def _unfrozen(backbone: keras.Model, phase: Phase) -> list[LayerRow]:
     try:
-        return frozenset(row.path for row in select_unfrozen(surgery.layer_table(backbone), phase.unfreeze))
+        return select_unfrozen(surgery.layer_table(backbone), phase.unfreeze)
     except UserError as error:
         error.phase = phase.name
         raise

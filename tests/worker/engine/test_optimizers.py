@@ -128,3 +128,96 @@ def test_a_schedule_goes_on_where_the_restored_variables_say() -> None:
     assert steps(resumed, variable, 4) == rest
     assert rest[0] != expected[-1]
     np.testing.assert_array_equal(np.asarray(variable), after)
+
+
+# === Parts of the rate ===
+
+STATEFUL: list[dict[str, Any]] = [
+    *({"type": kind} for kind in KINDS),
+    {"type": "sgd", "momentum": 0.9},
+    {"type": "sgd", "momentum": 0.9, "nesterov": True},
+    {"type": "adam", "amsgrad": True},
+    {"type": "rmsprop", "momentum": 0.9, "centered": True},
+    {"type": "adam", "clipnorm": 0.1},
+    {"type": "sgd", "global_clipnorm": 0.1},
+]
+
+
+def moved(options: dict[str, Any], factor: float | None, *, start: float = 0.0, count: int = 1) -> np.ndarray:
+    """Where a variable of two numbers has gone after some steps with gradients of 3 and -0.2, then half of them."""
+    import keras
+    import tensorflow as tf
+
+    variable, other = keras.Variable([start, start]), keras.Variable([start])
+    optimizer = build_optimizer(
+        parsed(learning_rate=0.1, **options), factors=[] if factor is None else [(variable, factor)]
+    )
+    optimizer.build([variable, other])
+    for number in range(count):
+        optimizer.apply([tf.constant([3.0, -0.2]) / (1 + number), tf.constant([1.0])], [variable, other])
+    return np.asarray(variable)
+
+
+@pytest.mark.parametrize("options", STATEFUL)
+def test_half_the_rate_is_exactly_half_the_update_whatever_the_optimizer(options: dict[str, Any]) -> None:
+    whole, half = moved(options, None), moved(options, 0.5)
+    assert (whole != 0).all()
+    np.testing.assert_array_equal(half * 2, whole)
+    np.testing.assert_array_equal(moved(options, 1.0), whole)
+
+
+@pytest.mark.parametrize("options", STATEFUL)
+def test_half_the_rate_stays_half_the_update_in_later_steps(options: dict[str, Any]) -> None:
+    options = options | ({"weight_decay": None} if options["type"] == "adamw" else {})  # it pulls at where they are
+    np.testing.assert_allclose(moved(options, 0.5, count=4) * 2, moved(options, None, count=4), rtol=1e-6)
+
+
+def test_parts_of_the_rate_by_hand() -> None:
+    """SGD: rate x gradient. Adam's first step: the whole rate for every gradient, up to epsilon."""
+    np.testing.assert_allclose(moved({"type": "sgd"}, 0.3), [-0.1 * 0.3 * 3.0, 0.1 * 0.3 * 0.2], rtol=1e-6)
+    np.testing.assert_allclose(moved({"type": "adam"}, 0.3), [-0.1 * 0.3, 0.1 * 0.3], rtol=1e-4)
+
+
+def test_weight_decay_goes_at_the_rate_of_its_layer() -> None:
+    """From 2.0: minus rate x decay x 2.0, then minus rate x gradient."""
+    decayed = 2.0 - 0.1 * 0.3 * 0.5 * 2.0
+    found = moved({"type": "sgd", "weight_decay": 0.5}, 0.3, start=2.0)
+    np.testing.assert_allclose(found, [decayed - 0.1 * 0.3 * 3.0, decayed + 0.1 * 0.3 * 0.2], rtol=1e-6)
+    whole = 2.0 - 0.1 * 0.5 * 2.0
+    found = moved({"type": "sgd", "weight_decay": 0.5}, None, start=2.0)
+    np.testing.assert_allclose(found, [whole - 0.1 * 3.0, whole + 0.1 * 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weight_decay_is_that_of_keras(kind: str) -> None:
+    import keras
+    import tensorflow as tf
+
+    ours, theirs = keras.Variable([2.0, -1.0]), keras.Variable([2.0, -1.0])
+    classes = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
+    classes |= {"rmsprop": keras.optimizers.RMSprop, "nadam": keras.optimizers.Nadam}
+    classes |= {"adagrad": keras.optimizers.Adagrad}
+    build_optimizer(parsed(type=kind, learning_rate=0.1, weight_decay=0.2)).apply([tf.constant([1.0, 2.0])], [ours])
+    classes[kind](learning_rate=0.1, weight_decay=0.2).apply([tf.constant([1.0, 2.0])], [theirs])
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+@pytest.mark.parametrize(
+    ("clipping", "expected"),
+    [
+        # Gradients (3, 4) and (5): norms 5 and 5, together the root of 50.
+        ({"clipnorm": 1.0}, [[0.6, 0.8], [1.0]]),
+        ({"clipvalue": 3.5}, [[3.0, 3.5], [3.5]]),
+        ({"global_clipnorm": 1.0}, [[3 / 50**0.5, 4 / 50**0.5], [5 / 50**0.5]]),
+        ({"clipnorm": 6.0}, [[3.0, 4.0], [5.0]]),
+    ],
+)
+def test_clipping_by_hand(clipping: dict[str, float], expected: list[list[float]]) -> None:
+    import keras
+    import tensorflow as tf
+
+    variables = [keras.Variable([0.0, 0.0]), keras.Variable([0.0])]
+    optimizer = build_optimizer(parsed(type="sgd", learning_rate=1.0, **clipping))
+    optimizer.apply([tf.constant([3.0, 4.0]), tf.constant([5.0])], variables)
+    for variable, gradient in zip(variables, expected, strict=True):
+        np.testing.assert_allclose(-np.asarray(variable), gradient, rtol=1e-6)

@@ -481,3 +481,21 @@ def test_the_history_tells_the_rate_of_each_epochs_last_step(
     expected = [rate_at(rates, steps * epoch - 1) for epoch in (1, 2, 3)]
     assert [epoch.metrics["learning_rate"] for epoch in epochs] == pytest.approx([*expected, 0.01, 0.01])
     assert expected[0] > expected[1] > expected[2]
+
+
+@pytest.mark.parametrize("optimizer", [{"type": "sgd", "learning_rate": 0.1}, {"type": "adam", "learning_rate": 0.01}])
+def test_layer_decay_halves_the_first_update_once_more_for_each_layer_down(
+    source: Path, binary: Path, recorder: Any, tmp_path: Path, optimizer: dict[str, Any]
+) -> None:
+    """One epoch of one step from the same weights on the same batch, with and without."""
+    phase = {"name": "all", "unfreeze": "all", "epochs": 1, "optimizer": optimizer}
+    folders = [tmp_path / name for name in ("whole", "halved", "start")]
+    for folder, change in zip(folders, ({}, {"layer_decay": 0.5}, {}), strict=True):
+        rate = {"optimizer": {"type": "sgd", "learning_rate": 1e-7}} if folder.name == "start" else {}
+        one_step = resolve(Spec(schedule=[{**phase, **change, **rate}], batch_size=1000), seed=1)
+        run(one_step, source, binary, folder, recorder())
+    whole, halved, start = (weights(folder / "checkpoints/phase-01.safetensors") for folder in folders)
+    for name, before in start.items():
+        part = {"hidden_1": 0.25, "hidden_2": 0.5, "output": 1.0}[name.partition("/")[0]]
+        np.testing.assert_allclose(halved[name] - before, part * (whole[name] - before), atol=3e-6, err_msg=name)
+        assert np.abs(whole[name] - before).max() > 1e-4
