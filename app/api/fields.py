@@ -20,6 +20,7 @@ Detail = Mapping[str, Any]
 def field_problem(detail: Detail, body: object) -> FieldProblem:
     """One of pydantic's errors, pointing into `body`, or at a parameter outside of it."""
     where, *location = detail["loc"]
+    location += (detail.get("ctx") or {}).get("at", [])  # app.domain.spec's own
     missing = detail["type"] == "missing"
     pointer = pointer_into(body, location, missing=missing) if where == "body" else as_pointer(location)
     if detail["type"] == "union_tag_invalid":

@@ -7,6 +7,7 @@ Everything that such an optimizer knows beyond its options is a pure function of
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from app.domain.optimizers import Optimizer
 
 Tensor = Any
 """A TensorFlow tensor; neither Keras nor TensorFlow has types."""
+Initializer = Any
 Variable = Any
 """A Keras variable, or the TensorFlow variable inside one."""
 
@@ -39,19 +41,62 @@ def build_optimizer(
     return optimizer
 
 
+def carry(before: keras.optimizers.Optimizer, after: keras.optimizers.Optimizer) -> None:
+    """Let a built optimizer go on where one of the same type ended, which may have trained other variables.
+
+    Steps are counted on; the slots (momenta and the like) of variables that both train go over, those of others stay
+    fresh. The schedule of `after` starts at its beginning.
+    """
+    earlier, slots = before.phase.slots, after.phase.slots
+    for key, slot in slots.items():
+        if key in earlier:
+            slot.assign(earlier[key])
+    for mine, theirs in zip(after.counts(), before.counts(), strict=True):
+        mine.assign(theirs)
+    after.phase.start.assign(after.iterations)
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """What an optimizer knows about its phase; Keras must not look into it for variables to track."""
+
+    rates: tuple[Segment, ...]
+    factors: dict[Any, float]
+    start: Variable
+    """Steps that were made before the phase."""
+    slots: dict[tuple[Any, str], Variable] = field(default_factory=dict)
+    """What is kept for each trained variable, by its key and the name of the slot."""
+
+
 class _Scheduled:
     """Goes before a class of `keras.optimizers`."""
 
     def follow(self: Any, rates: Sequence[Segment], factors: Iterable[tuple[Variable, float]]) -> None:
         """Set the rate before each step, where it moves at all, and give each variable its part of it."""
-        self._rates = tuple(rates) if any(segment.begin != segment.end for segment in rates) else ()
-        self._phase_start = self.add_variable((), dtype="int64", name="phase_start")
-        self._factors = tuple((self._var_key(variable), factor) for variable, factor in factors)
+        moves = any(segment.begin != segment.end for segment in rates)
+        self.phase = _Phase(
+            rates=tuple(rates) if moves else (),
+            factors={self._var_key(variable): factor for variable, factor in factors},
+            start=self.add_variable((), dtype="int64", name="phase_start"),
+        )
+
+    def counts(self: Any) -> list[Variable]:
+        """The variables that belong to no trained variable and to no phase: the step count, and products over steps."""
+        others = [*self.phase.slots.values(), self.phase.start, self._learning_rate]
+        return [variable for variable in self.variables if not any(variable is other for other in others)]
+
+    def add_variable_from_reference(
+        self: Any, reference_variable: Variable, name: str | None = None, initializer: Initializer = "zeros"
+    ) -> Variable:
+        """As in Keras; which slot belongs to which variable is kept, for `carry`."""
+        slot = super().add_variable_from_reference(reference_variable, name, initializer)  # type: ignore[misc]
+        self.phase.slots[self._var_key(reference_variable), str(name)] = slot
+        return slot
 
     def apply(self: Any, grads: Sequence[Tensor], trainable_variables: Sequence[Variable] | None = None) -> None:
         """One optimizer step, at the rate of that step."""
-        if self._rates:
-            self._learning_rate.assign(_rate(self._rates, ops.subtract(self._iterations, self._phase_start)))
+        if self.phase.rates:
+            self._learning_rate.assign(_rate(self.phase.rates, ops.subtract(self._iterations, self.phase.start)))
         super().apply(grads, trainable_variables)  # type: ignore[misc]  # Keras' class comes behind this one
 
     def update_step(self: Any, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
@@ -69,7 +114,7 @@ class _Scheduled:
             variable.assign_sub(variable * self.weight_decay * rate)
 
     def _factor(self: Any, variable: Variable) -> float:
-        return dict(self._factors).get(self._var_key(variable), 1.0)
+        return self.phase.factors.get(self._var_key(variable), 1.0)
 
 
 def _rate(rates: Sequence[Segment], step: Tensor) -> Tensor:

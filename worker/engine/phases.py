@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 from safetensors.numpy import save_file
 
 from app.domain import learning_rates
@@ -20,13 +19,12 @@ from app.domain.errors import UserError
 from app.domain.phases import Phase
 from app.domain.progress import EpochFinished, PhaseFinished, PhaseProgress, PhaseStarted
 from app.domain.report import PhaseReport
-from worker.engine import canonical, durable, execution, proof, schedule
+from worker.engine import canonical, durable, execution, optimizers, proof, schedule
 from worker.engine.execution import Execution
-from worker.engine.optimizers import build_optimizer
 from worker.engine.run import Run
 from worker.engine.schedule import Selection
 from worker.engine.steps import Network, TrainStep
-from worker.engine.stopping import EarlyStop
+from worker.engine.stopping import BestEpoch, EarlyStop
 from worker.engine.totals import NotFiniteError, Totals
 
 CHECKPOINTS = "checkpoints"
@@ -45,15 +43,18 @@ class _Current:
         return PhaseProgress(index=self.index, name=str(self.phase.name), epoch=epoch, epochs=self.phase.epochs)
 
 
-def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> PhaseReport:
-    """Train one phase; `index` counts from 1.
+def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection, keep_best: bool = False) -> PhaseReport:
+    """Train one phase; `index` counts from 1. `keep_best`: the next phase starts from this one's best epoch.
 
     Raises `ProofError` if a frozen weight moved, `UserError` with code `diverged` or `nothing_moved`, and
     whatever the reporter's `check` raises.
     """
     started = time.perf_counter()
+    if phase.start_from == "best" and run.best:
+        run.best.restore()
+    run.best = BestEpoch(_movable(run.network, selection)) if keep_best else None
     schedule.freeze(run.network, selection)
-    step = TrainStep(run.network, run.objective, _optimizer(run, phase, selection))
+    step = _step(run, phase, selection)
     current = _Current(phase, index, step, execution.on_batches(run, step))
     before = proof.fingerprint(selection.frozen), proof.fingerprint(selection.trained)
     trainable, frozen = selection.sizes()
@@ -77,14 +78,20 @@ def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> Ph
     )
 
 
-def _optimizer(run: Run, phase: Phase, selection: Selection) -> keras.optimizers.Optimizer:
+def _step(run: Run, phase: Phase, selection: Selection) -> TrainStep:
+    """The phase's step, with a new optimizer that carries on with the one of the phase before if it is to."""
     rates = learning_rates.segments(
         phase.learning_rate_schedule,
         learning_rate=phase.optimizer.learning_rate,
         epochs=phase.epochs,
         steps_per_epoch=run.steps_per_epoch,
     )
-    return build_optimizer(phase.optimizer, rates=rates, factors=selection.rate_factors())
+    optimizer = optimizers.build_optimizer(phase.optimizer, rates=rates, factors=selection.rate_factors())
+    step = TrainStep(run.network, run.objective, optimizer)
+    if phase.optimizer_state == "carry" and run.optimizer:
+        optimizers.carry(run.optimizer, optimizer)
+    run.optimizer = optimizer
+    return step
 
 
 def _train_epochs(run: Run, current: _Current, selection: Selection) -> tuple[int, bool]:
@@ -95,6 +102,8 @@ def _train_epochs(run: Run, current: _Current, selection: Selection) -> tuple[in
     while epoch < current.phase.epochs:
         epoch += 1
         metrics = _train_epoch(run, current, current.progress(epoch))
+        if run.best:
+            run.best.note(metrics["val_loss"])
         if early_stop and early_stop.stops_after(metrics["val_loss"]):
             break
     if early_stop:

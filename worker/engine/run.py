@@ -4,11 +4,14 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import keras
+
 from app.domain.progress import EpochFinished
 from worker.engine.data import Preprocess, Split
 from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter, StepReports
 from worker.engine.steps import EvaluationStep, Network
+from worker.engine.stopping import BestEpoch
 
 
 @dataclass
@@ -29,6 +32,10 @@ class Run:
     first_step_at: float | None = None
     """`time.perf_counter()` at the end of the first of them."""
     history: list[EpochFinished] = field(default_factory=list)
+    optimizer: keras.optimizers.Optimizer | None = None
+    """The one of the phase before; the next phase may carry on with it."""
+    best: BestEpoch | None = None
+    """Of the phase before, where the next one starts from it."""
 
     def __post_init__(self) -> None:
         self.step_reports = StepReports(self.reporter)

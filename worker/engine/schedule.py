@@ -6,9 +6,10 @@ Selections of all phases are made before the first one trains: a phase that sele
 after hours. `trainable` takes effect when a step is traced and its optimizer built, so both are made anew for
 each phase.
 
-BatchNormalization of the backbone is held still in every phase, unfrozen or not: gamma, beta and statistics. Its
-statistics come from the many examples of the source's own training; batches of a small dataset would replace
-them by noise. A backbone with random weights has no such statistics, so there it trains like every other layer.
+BatchNormalization of the backbone is held still, unfrozen or not, gamma, beta and statistics, unless the phase says
+`batch_norm: train`: its statistics come from the many examples of the source's own training; batches of a small
+dataset would replace them by noise. A backbone with random weights has no such statistics, so there it trains like
+every other layer.
 """
 
 import math
@@ -62,9 +63,11 @@ def weights_of(model: keras.Model) -> Variables:
 def select(network: Network, phase: Phase, *, hold_batch_norm: bool = True) -> Selection:
     """What a phase unfreezes, decided from the layer table; leaves every layer of the model trainable.
 
+    `hold_batch_norm`: whether the phase's `batch_norm` counts; otherwise it trains wherever it is unfrozen.
     Raises `UserError` with code `nothing_to_unfreeze`, `unknown_layer` or `invalid_pattern`, with the phase's name.
     """
     _make_trainable(network.model)  # a variable's own flag now says whether gradients move it at all
+    hold_batch_norm = hold_batch_norm and phase.batch_norm == "frozen"
     rows = _unfrozen(network.backbone, phase)
     layers = frozenset(row.path for row in rows)
     backbone = dict(surgery.leaf_layers(network.backbone))
@@ -113,7 +116,7 @@ def _refuse_nothing(phase: Phase, selection: Selection, layers: list[keras.Layer
         return
     message = (
         f"Phase '{phase.name}' unfreezes nothing but {', '.join(sorted(selection.layers)[:5])}, of which no weight "
-        "trains: BatchNormalization is held still in every phase. Unfreeze other layers too, or say 'none'."
+        "trains: BatchNormalization is held still. Unfreeze other layers too, say 'none', or batch_norm 'train'."
     )
     raise UserError(message, code="nothing_to_unfreeze", param="unfreeze", phase=phase.name)
 

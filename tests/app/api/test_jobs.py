@@ -89,6 +89,17 @@ def test_a_wrong_learning_rate_schedule_is_pointed_at_with_the_kinds_there_are(c
     assert "longer than the phase" in problems["/schedule/3/learning_rate_schedule"]["message"]
 
 
+def test_carrying_on_with_another_optimizer_is_pointed_at(client: TestClient) -> None:
+    adam = {"type": "adam", "learning_rate": 0.1}
+    phases = [{"epochs": 1}, {"epochs": 1}, {"epochs": 1, "optimizer": adam, "optimizer_state": "carry"}]
+    response = client.post(JOBS, json={"model": "m", "training_file": "d", "schedule": phases})
+    assert response.status_code == 422
+    (problem,) = response.json()["errors"]
+    assert (problem["pointer"], problem["code"]) == ("/schedule/2/optimizer_state", "other_optimizer")
+    assert "'sgd'" in problem["message"]
+    assert "'adam'" in problem["message"]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "word"),
     [

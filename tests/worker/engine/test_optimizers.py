@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from app.domain.learning_rates import LearningRateSchedule, rate_at, segments
 from app.domain.optimizers import Optimizer
-from worker.engine.optimizers import build_optimizer
+from worker.engine.optimizers import build_optimizer, carry
 
 pytestmark = pytest.mark.tensorflow
 
@@ -221,3 +221,70 @@ def test_clipping_by_hand(clipping: dict[str, float], expected: list[list[float]
     optimizer.apply([tf.constant([3.0, 4.0]), tf.constant([5.0])], variables)
     for variable, gradient in zip(variables, expected, strict=True):
         np.testing.assert_allclose(-np.asarray(variable), gradient, rtol=1e-6)
+
+
+# === Carried state ===
+
+
+def with_steps(options: dict[str, Any], variables: list[Any], count: int, *, rates: Any = ()) -> Any:
+    import tensorflow as tf
+
+    optimizer = build_optimizer(parsed(learning_rate=0.1, **options), rates=rates)
+    optimizer.build(variables)
+    for number in range(count):
+        optimizer.apply([tf.ones_like(variable) * (number + 1.0) for variable in variables], variables)
+    return optimizer
+
+
+@pytest.mark.parametrize("options", STATEFUL)
+def test_a_carried_optimizer_goes_on_as_if_nothing_had_happened(options: dict[str, Any]) -> None:
+    import keras
+    import tensorflow as tf
+
+    straight, stopped = keras.Variable([1.0, 2.0]), keras.Variable([1.0, 2.0])
+    whole = with_steps(options, [straight], 3)
+    first = with_steps(options, [stopped], 3)
+    second = build_optimizer(parsed(learning_rate=0.1, **options))
+    second.build([stopped])
+    carry(first, second)
+    for optimizer, variable in ((whole, straight), (second, stopped)):
+        for _ in range(2):
+            optimizer.apply([tf.constant([0.5, -3.0])], [variable])
+    np.testing.assert_array_equal(np.asarray(straight), np.asarray(stopped))
+    assert int(second.iterations) == 5
+
+
+def test_newly_unfrozen_weights_start_fresh_and_frozen_ones_are_forgotten() -> None:
+    import keras
+
+    head, output, below = keras.Variable([1.0]), keras.Variable([1.0]), keras.Variable([[1.0, 2.0]])
+    first = with_steps({"type": "adam"}, [head, output], 3)
+    second = build_optimizer(parsed(type="adam", learning_rate=0.01))
+    second.build([below, output])
+    carry(first, second)
+    momentum, velocity = (
+        [np.asarray(slot) for slot in optimizer_slots] for optimizer_slots in (second._momentums, second._velocities)
+    )
+    np.testing.assert_array_equal(momentum[0], [[0.0, 0.0]])
+    np.testing.assert_array_equal(velocity[0], [[0.0, 0.0]])
+    np.testing.assert_array_equal(momentum[1], np.asarray(first._momentums[1]))
+    np.testing.assert_array_equal(velocity[1], np.asarray(first._velocities[1]))
+    assert velocity[1] > 0
+    assert int(second.iterations) == 3
+    assert float(second.learning_rate) == pytest.approx(0.01)
+
+
+def test_the_schedule_of_a_phase_starts_at_its_beginning_though_steps_are_counted_on() -> None:
+    import keras
+
+    rates = segments(
+        TypeAdapter(LearningRateSchedule).validate_python({"type": "cosine"}),
+        learning_rate=0.1, epochs=1, steps_per_epoch=4,
+    )  # fmt: skip
+    variable = keras.Variable([1.0])
+    first = with_steps({"type": "adam"}, [variable], 3, rates=rates)
+    second = build_optimizer(parsed(type="adam", learning_rate=0.1), rates=rates)
+    second.build([variable])
+    carry(first, second)
+    assert steps(second, variable, 4) == pytest.approx([rate_at(rates, step) for step in range(4)])
+    assert int(second.iterations) == 7
