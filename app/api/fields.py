@@ -7,7 +7,7 @@ from typing import Any
 
 from app.api.pointers import as_pointer, pointer_into
 from app.api.problems import printable
-from app.api.vocabulary import HEAD_LAYERS, OPTIMIZERS
+from app.api.vocabulary import HEAD_LAYERS, OPTIMIZERS, SCHEDULES
 from app.domain.errors import FieldProblem
 
 MAX_ECHO = 80
@@ -20,6 +20,7 @@ Detail = Mapping[str, Any]
 def field_problem(detail: Detail, body: object) -> FieldProblem:
     """One of pydantic's errors, pointing into `body`, or at a parameter outside of it."""
     where, *location = detail["loc"]
+    location += (detail.get("ctx") or {}).get("at", [])  # app.domain.spec's own
     missing = detail["type"] == "missing"
     pointer = pointer_into(body, location, missing=missing) if where == "body" else as_pointer(location)
     if detail["type"] == "union_tag_invalid":
@@ -41,7 +42,8 @@ def _unknown_kind(pointer: str, detail: Detail) -> FieldProblem:
 
 def _no_kind(pointer: str, detail: Detail) -> FieldProblem:
     """Something that has no `type`, or is no object at all; pydantic does not say which types there are."""
-    allowed = OPTIMIZERS if pointer.endswith("/optimizer") else HEAD_LAYERS
+    of_field = {"optimizer": OPTIMIZERS, "learning_rate_schedule": SCHEDULES}
+    allowed = of_field.get(pointer.rpartition("/")[2], HEAD_LAYERS)
     if isinstance(detail["input"], dict):
         return FieldProblem(pointer=f"{pointer}/type", code="missing", message="Field required", allowed=allowed)
     message = f'Input should be an object such as {{"type": "{allowed[0]}", …}}; received {_echo(detail["input"])}'

@@ -3,6 +3,7 @@
 from typing import Final, get_args
 
 from app.domain.head import HeadLayer
+from app.domain.learning_rates import LearningRateSchedule
 from app.domain.optimizers import Optimizer
 
 
@@ -13,4 +14,5 @@ def _type_names(union: object) -> list[str]:
 
 
 OPTIMIZERS: Final = _type_names(Optimizer)
+SCHEDULES: Final = _type_names(LearningRateSchedule)
 HEAD_LAYERS: Final = _type_names(HeadLayer)

@@ -7,9 +7,10 @@ A request may leave out the head and the schedule; `resolve` fills them in, and 
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, LiteralString
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.domain.base import Value
 from app.domain.caching import CacheWish
@@ -132,6 +133,13 @@ class Spec(Value):
         description="`random` trains the same architecture from new weights: the from-scratch baseline.",
     )
 
+    @field_validator("schedule")
+    @classmethod
+    def _phases_follow(cls, value: list[Phase]) -> list[Phase]:
+        for index, (before, phase) in enumerate(zip([None, *value], value, strict=False)):
+            _check_succession(index, before, phase)
+        return value
+
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Spec":
         names = [phase.name for phase in self.schedule if phase.name]
@@ -139,6 +147,26 @@ class Spec(Value):
             message = f"Phase names must differ from each other; received {names}"
             raise ValueError(message)
         return self
+
+
+def _check_succession(index: int, before: Phase | None, phase: Phase) -> None:
+    """What a phase takes over must be there."""
+    if before is None:
+        for field, value in (("optimizer_state", "carry"), ("start_from", "best")):
+            if getattr(phase, field) == value:
+                message = f"The first phase has no phase before it, so {field} cannot be '{value}'"
+                raise _wrong(message, code="no_phase_before", at=[index, field])
+    elif phase.optimizer_state == "carry" and phase.optimizer.type != before.optimizer.type:
+        message = (
+            f"optimizer_state 'carry' needs the optimizer of the phase before, '{before.optimizer.type}'; this phase "
+            f"has '{phase.optimizer.type}'. Use '{before.optimizer.type}', or 'reset'"
+        )
+        raise _wrong(message, code="other_optimizer", at=[index, "optimizer_state"])
+
+
+def _wrong(message: str, *, code: LiteralString, at: list[int | str]) -> PydanticCustomError:
+    """An error in a field deep inside the one that is validated; `at` leads there."""
+    return PydanticCustomError(code, "{message}", {"message": message, "at": at})
 
 
 class ResolvedSpec(Spec):
@@ -149,8 +177,10 @@ class ResolvedSpec(Spec):
 
 
 def resolve(spec: Spec, *, seed: int) -> ResolvedSpec:
-    """Name every phase and fix the seed."""
+    """Name every phase, fix the seed, and say what follows from random weights."""
     named = [_named(phase, index) for index, phase in enumerate(spec.schedule)]
+    if spec.backbone_weights == "random":  # there are no statistics to keep
+        named = [phase.model_copy(update={"batch_norm": "train"}) for phase in named]
     return ResolvedSpec(**{**{name: getattr(spec, name) for name in Spec.model_fields}, "schedule": named}, seed=seed)
 
 

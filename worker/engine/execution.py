@@ -6,7 +6,6 @@ The loop over a phase (`phases`) sees only `Execution`: it counts steps, looks f
 metrics between two of whatever this module carries out.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -48,7 +47,7 @@ class _OnBatches:
     def __init__(self, run: Run, step: TrainStep) -> None:
         self._run = run
         self._step = step
-        self.steps = math.ceil(len(run.train) / run.batch_size)
+        self.steps = run.steps_per_epoch
 
     def train(self, order: tuple[int, int], *, done: int = 0) -> Iterator[tuple[int, Sums]]:
         run = self._run

@@ -1,8 +1,11 @@
 """What the phases of a job share while it runs."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+import keras
 
 from app.domain.caching import CacheWish
 from app.domain.progress import EpochFinished
@@ -12,6 +15,7 @@ from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter, StepReports
 from worker.engine.stages import Stages
 from worker.engine.steps import EvaluationStep, Network
+from worker.engine.stopping import BestEpoch
 from worker.engine.wiring import Wiring
 
 
@@ -40,6 +44,10 @@ class Run:
     first_step_at: float | None = None
     """`time.perf_counter()` at the end of the first of them."""
     history: list[EpochFinished] = field(default_factory=list)
+    optimizer: keras.optimizers.Optimizer | None = None
+    """The one of the phase before; the next phase may carry on with it."""
+    best: BestEpoch | None = None
+    """Of the phase before, where the next one starts from it."""
 
     def __post_init__(self) -> None:
         self.step_reports = StepReports(self.reporter)
@@ -49,3 +57,8 @@ class Run:
     def wiring(self) -> Wiring:
         """The model as a list of calls."""
         return Wiring(self.network.model)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return math.ceil(len(self.train) / self.batch_size)

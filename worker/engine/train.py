@@ -160,10 +160,13 @@ def _network(spec: ResolvedSpec, origin: Source, data: DatasetInfo) -> Network:
 
 
 def _train_phase(job: _Job, index: int) -> PhaseReport:
-    phase = job.spec.schedule[index - 1]
+    phase, *later = job.spec.schedule[index - 1 :]
+    keep_best = bool(later) and later[0].start_from == "best"
     try:
         with failures.translated():
-            return phases.run_phase(job.run, phase, index=index, selection=job.selections[index - 1])
+            return phases.run_phase(
+                job.run, phase, index=index, selection=job.selections[index - 1], keep_best=keep_best
+            )
     except WorkError as error:
         error.phase = phase.name
         raise

@@ -74,6 +74,32 @@ def test_every_wrong_field_is_pointed_at_at_once_with_what_is_allowed(client: Te
     assert response.json()["code"] == "invalid_request"
 
 
+def test_a_wrong_learning_rate_schedule_is_pointed_at_with_the_kinds_there_are(client: TestClient) -> None:
+    schedules = [{"type": "step"}, {}, {"type": "cosine", "end_factor": 2}, {"type": "constant", "warmup_epochs": 9}]
+    phases = [{"epochs": 1, "learning_rate_schedule": schedule} for schedule in schedules]
+    response = client.post(JOBS, json={"model": "m", "training_file": "d", "schedule": phases})
+    problems = {problem["pointer"]: problem for problem in response.json()["errors"]}
+    assert set(problems) == {
+        "/schedule/0/learning_rate_schedule/type", "/schedule/1/learning_rate_schedule/type",
+        "/schedule/2/learning_rate_schedule/end_factor", "/schedule/3/learning_rate_schedule",
+    }  # fmt: skip
+    for index in (0, 1):
+        allowed = problems[f"/schedule/{index}/learning_rate_schedule/type"]["allowed"]
+        assert allowed == ["constant", "cosine", "one_cycle", "exponential"]
+    assert "longer than the phase" in problems["/schedule/3/learning_rate_schedule"]["message"]
+
+
+def test_carrying_on_with_another_optimizer_is_pointed_at(client: TestClient) -> None:
+    adam = {"type": "adam", "learning_rate": 0.1}
+    phases = [{"epochs": 1}, {"epochs": 1}, {"epochs": 1, "optimizer": adam, "optimizer_state": "carry"}]
+    response = client.post(JOBS, json={"model": "m", "training_file": "d", "schedule": phases})
+    assert response.status_code == 422
+    (problem,) = response.json()["errors"]
+    assert (problem["pointer"], problem["code"]) == ("/schedule/2/optimizer_state", "other_optimizer")
+    assert "'sgd'" in problem["message"]
+    assert "'adam'" in problem["message"]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "word"),
     [

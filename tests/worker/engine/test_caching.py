@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.domain.errors import UserError
 from app.domain.spec import ResolvedSpec, Spec, resolve
-from worker.engine.reporter import SilentReporter, TrainingStopped
+from worker.engine.reporter import SilentReporter
 
 pytestmark = pytest.mark.tensorflow
 
@@ -152,7 +151,12 @@ COMBINATIONS: list[tuple[Callable[[], Any], dict[str, Any], dict[str, Any], list
     (normalized, ONE, DROP, [HEAD, phase("last", {"last": 2}), phase("more", {"last": 3})]),
     (normalized, ONE, {}, [phase("from", {"from_layer": "conv_3"}, MOMENTUM)]),
     (normalized, {"layer": "norm_2"}, DEEP, [HEAD, phase("top", {"fraction": 0.5})]),
-    (normalized, {"layer": "relu_3"}, {}, [phase("match", {"match": "conv_3"}), phase("again", {"match": "conv_[23]"})]),
+    (
+        normalized,
+        {"layer": "relu_3"},
+        {},
+        [phase("match", {"match": "conv_3"}), phase("again", {"match": "conv_[23]"})],
+    ),
     (residual, ONE, {}, [HEAD]),
     (residual, ONE, DROP, [HEAD, phase("inside", {"match": "block_2_b"})]),
     (residual, ONE, {}, [phase("block", {"from_layer": "block_2_a"}, MOMENTUM)]),
@@ -229,8 +233,8 @@ def largest_difference(one: Any, other: Any) -> float:
     return max(float(np.max(np.abs(ours[key] - theirs[key]))) for key in ours)
 
 
-@pytest.mark.parametrize("build, cut, head, phases", COMBINATIONS)
-def test_cached_and_uncached_training_give_the_same_weights(
+@pytest.mark.parametrize(("build", "cut", "head", "phases"), COMBINATIONS)
+def test_cached_and_uncached_training_give_the_same_weights(  # noqa: PLR0917 (pytest names them)
     build: Callable[[], Any],
     cut: dict[str, Any],
     head: dict[str, Any],

@@ -1,0 +1,127 @@
+"""What a schedule may say, in whole runs on small data."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.domain.spec import ResolvedSpec, Spec, resolve
+
+pytestmark = pytest.mark.tensorflow
+
+HEAD_PHASE = {"name": "head", "unfreeze": "none", "epochs": 2, "optimizer": {"type": "sgd", "learning_rate": 0.1}}
+ALL_PHASE = {"name": "all", "unfreeze": "all", "epochs": 2, "optimizer": {"type": "adam", "learning_rate": 0.01}}
+
+
+def spec(*phases: dict[str, Any], seed: int = 42, **fields: Any) -> ResolvedSpec:
+    return resolve(Spec(schedule=list(phases), **{"batch_size": 16, **fields}), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def source(store_source: Callable[..., Path], build_mlp: Callable[..., Any]) -> Path:
+    return store_source(build_mlp(), rescale="none")
+
+
+@pytest.fixture(scope="module")
+def binary(store_dataset: Callable[..., Path], blobs: Callable[..., Any]) -> Path:
+    x, y = blobs(classes=2, examples=120)
+    return store_dataset({"class_names": ["hen", "duck"]}, x=x, y=y)
+
+
+def run(spec: ResolvedSpec, source: Path, data: Path, workdir: Path, reporter: Any) -> tuple[Any, Any]:
+    from worker.engine.train import train
+
+    return train(spec, source, data, workdir, reporter), reporter
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def test_the_history_tells_the_rate_of_each_epochs_last_step(
+    source: Path, binary: Path, recorder: Any, tmp_path: Path
+) -> None:
+    from app.domain.learning_rates import OneCycleRate, rate_at, segments
+
+    cycle = {"type": "one_cycle", "warmup_epochs": 0.9}
+    phase = {**HEAD_PHASE, "epochs": 3, "learning_rate_schedule": cycle}
+    _, reporter = run(spec(phase, ALL_PHASE), source, binary, tmp_path, recorder())
+    epochs = reporter.of("epoch")
+    steps = epochs[0].step
+    rates = segments(OneCycleRate.model_validate(cycle), learning_rate=0.1, epochs=3, steps_per_epoch=steps)
+    expected = [rate_at(rates, steps * epoch - 1) for epoch in (1, 2, 3)]
+    assert [epoch.metrics["learning_rate"] for epoch in epochs] == pytest.approx([*expected, 0.01, 0.01])
+    assert expected[0] > expected[1] > expected[2]
+
+
+@pytest.mark.parametrize("optimizer", [{"type": "sgd", "learning_rate": 0.1}, {"type": "adam", "learning_rate": 0.01}])
+def test_layer_decay_halves_the_first_update_once_more_for_each_layer_down(
+    source: Path, binary: Path, recorder: Any, tmp_path: Path, optimizer: dict[str, Any]
+) -> None:
+    """One epoch of one step from the same weights on the same batch, with and without."""
+    phase = {"name": "all", "unfreeze": "all", "epochs": 1, "optimizer": optimizer}
+    folders = [tmp_path / name for name in ("whole", "halved", "start")]
+    for folder, change in zip(folders, ({}, {"layer_decay": 0.5}, {}), strict=True):
+        rate = {"optimizer": {"type": "sgd", "learning_rate": 1e-7}} if folder.name == "start" else {}
+        one_step = spec({**phase, **change, **rate}, batch_size=1000)
+        run(one_step, source, binary, folder, recorder())
+    whole, halved, start = (weights(folder / "checkpoints/phase-01.safetensors") for folder in folders)
+    for name, before in start.items():
+        part = {"hidden_1": 0.25, "hidden_2": 0.5, "output": 1.0}[name.partition("/")[0]]
+        np.testing.assert_allclose(halved[name] - before, part * (whole[name] - before), atol=3e-6, err_msg=name)
+        assert np.abs(whole[name] - before).max() > 1e-4
+
+
+def test_a_phase_starts_from_the_best_epoch_of_the_one_before_or_from_the_last(
+    source: Path, binary: Path, recorder: Any, tmp_path: Path
+) -> None:
+    """A rate so high that the loss goes up; the second phase then hardly moves, so its loss tells where it started."""
+    jumping = {**HEAD_PHASE, "epochs": 5, "optimizer": {"type": "sgd", "learning_rate": 30.0}}
+    resting = {"name": "rest", "epochs": 1, "optimizer": {"type": "sgd", "learning_rate": 1e-4}}
+    for start_from in ("best", "last"):
+        after = {**resting, "start_from": start_from}
+        _, reporter = run(spec(jumping, after), source, binary, tmp_path / start_from, recorder())
+        *losses, found = (epoch.metrics["val_loss"] for epoch in reporter.of("epoch"))
+        assert min(losses) < 0.8 * losses[-1]
+        assert found == pytest.approx(min(losses) if start_from == "best" else losses[-1], rel=0.02)
+
+
+def test_an_optimizer_that_is_carried_on_makes_two_phases_of_one(
+    source: Path, binary: Path, recorder: Any, tmp_path: Path
+) -> None:
+    adam = {"type": "adam", "learning_rate": 0.01}
+    whole = [{"epochs": 4, "optimizer": adam}]
+    halves = [{"epochs": 2, "optimizer": adam}, {"epochs": 2, "optimizer": adam, "optimizer_state": "carry"}]
+    fresh = [halves[0], {**halves[1], "optimizer_state": "reset"}]
+    results = [
+        weights(run(spec(*phases), source, binary, tmp_path / name, recorder())[0].canonical / "weights.safetensors")
+        for name, phases in (("whole", whole), ("halves", halves), ("fresh", fresh))
+    ]
+    for name, value in results[0].items():
+        np.testing.assert_array_equal(results[1][name], value, err_msg=name)
+    assert any((results[2][name] != value).any() for name, value in results[0].items())
+
+
+def test_statistics_of_unfrozen_batch_norm_move_only_if_asked_to_and_those_of_frozen_ones_never(
+    store_source: Callable[..., Path], binary: Path, recorder: Any, tmp_path: Path
+) -> None:
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(1)
+    tensor = inputs = keras.Input((6,))
+    for name in ("low", "high"):
+        tensor = layers.BatchNormalization(name=f"{name}_norm")(layers.Dense(4, name=name)(tensor))
+    normed = store_source(keras.Model(inputs, layers.Dense(3, name="old")(tensor)), rescale="none")
+    for batch_norm in ("frozen", "train"):
+        last = {"name": "last", "unfreeze": {"last": 2}, "epochs": 1, "batch_norm": batch_norm}
+        result, _ = run(spec(HEAD_PHASE, last), normed, binary, tmp_path / batch_norm, recorder())
+        before, after = (weights(folder / "weights.safetensors") for folder in (normed, result.canonical))
+        moved = {name for name, value in before.items() if "norm" in name and (after[name] != value).any()}
+        every = {f"high_norm/{name}" for name in ("0.gamma", "1.beta", "2.moving_mean", "3.moving_variance")}
+        assert moved == (every if batch_norm == "train" else set())
+        assert all(phase.proof.held for phase in result.report.phases)
