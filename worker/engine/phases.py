@@ -25,7 +25,7 @@ from worker.engine import caching, canonical, durable, execution, optimizers, pr
 from worker.engine.execution import Execution
 from worker.engine.run import Run
 from worker.engine.schedule import Selection
-from worker.engine.steps import Network, TrainStep
+from worker.engine.steps import EvaluationStep, Network, TrainStep
 from worker.engine.stopping import BestEpoch, EarlyStop
 from worker.engine.totals import NotFiniteError, Totals
 
@@ -90,6 +90,8 @@ def _prepare(
 ) -> tuple[_Current, CacheUse]:
     """The step and its execution: on cached features where that is right and pays."""
     prints = {id(variable): frozen[name] for name, variable in selection.frozen.items()}
+    if run.network.model.losses:  # penalties of weights that train, which differ from phase to phase
+        run.evaluation = EvaluationStep(run.network, run.objective)
     boundary, cached, use = caching.attempt(run, phase, selection, prints=prints, stack=stack)
     optimizer = _optimizer(run, phase, selection)
     if boundary is None or cached is None:
