@@ -20,8 +20,10 @@ from app.domain.phases import Phase
 
 MAX_PHASES = 50
 
-Task = Literal["binary", "single_label", "regression"]
-"""What the output means: one sigmoid, one softmax, or linear numbers."""
+Task = Literal["binary", "single_label", "multi_label", "regression"]
+"""What the output means: one sigmoid, one softmax, a sigmoid for each label, or linear numbers."""
+
+ClassWeight = Annotated[float, Field(ge=0, le=1e6)]
 
 # === Cut ===
 
@@ -126,6 +128,24 @@ class Spec(Value):
     )
     batch_size: int = Field(default=32, ge=1, le=65_536)
     """Examples in each step."""
+    class_weights: Literal["balanced"] | dict[str, ClassWeight] | None = Field(
+        default=None,
+        max_length=10_000,
+        description=(
+            "How much an example counts in training, by the name of its class; classes that are not named count 1. "
+            "`balanced`: classes count the same in sum, however many examples they have. `null`: all examples count 1."
+        ),
+        examples=["balanced", {"sandal": 2.0}],
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, examples=[0.1])
+    """In training, so much of each label is spread evenly over all classes (Szegedy et al., 2015)."""
+    mixed_precision: Literal["off", "bfloat16", "float16"] = Field(
+        default="off",
+        description=(
+            "Compute layers in this type, while weights stay float32; worth it on GPUs. `float16` scales its losses so "
+            "that small gradients do not vanish. The result computes in float32 throughout."
+        ),
+    )
     preprocessing: Preprocessing = Preprocessing()
     """How raw examples become what the source expects."""
     backbone_weights: Literal["source", "random"] = Field(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from app.domain import weighing
 from app.domain.cuts import kept_rows, resolve_cut, select_unfrozen
 from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import CutError, FieldProblem, InvalidRequestError, UserError
@@ -15,6 +16,7 @@ def problems(spec: Spec, model: Model | None, dataset: Dataset | None) -> list[F
     """Every field that does not fit. What is not known yet (`None`, or not ready) is not checked."""
     source, data = model and model.info, dataset and dataset.info
     found = _of_layers(spec, source, model.name) if model and source else []
+    found += _of_labels(spec, data) if data else []
     return found + (_of_examples(spec, source, data) if source and data else [])
 
 
@@ -41,6 +43,17 @@ def _of_layers(spec: Spec, source: SourceInfo, name: str) -> list[FieldProblem]:
     backbone = kept_rows(source.layers, last)
     found = [_unfreeze_problem(index, phase, backbone) for index, phase in enumerate(spec.schedule)]
     return [problem for problem in found if problem is not None]
+
+
+def _of_labels(spec: Spec, data: DatasetInfo) -> list[FieldProblem]:
+    """What the labels of this dataset cannot have, or do not."""
+    found = []
+    for check in (weighing.class_weights, weighing.check_smoothing):
+        try:
+            check(spec, data)
+        except UserError as error:
+            found.append(_problem("", error, None))
+    return found
 
 
 def _of_examples(spec: Spec, source: SourceInfo, data: DatasetInfo) -> list[FieldProblem]:

@@ -52,4 +52,6 @@ def _output(data: DatasetInfo) -> str:
         return f"sigmoid: '{data.classes[1]}' against '{data.classes[0]}'"
     if data.task == "single_label" and data.classes:
         return f"softmax over {len(data.classes)} classes"
+    if data.task == "multi_label" and data.classes:
+        return f"a sigmoid for each of {len(data.classes)} labels"
     return "linear: 1 number" if data.targets == 1 else f"linear: {data.targets} numbers"

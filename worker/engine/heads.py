@@ -25,7 +25,12 @@ _AVERAGE = {
 }
 _MAX = {3: keras.layers.GlobalMaxPooling1D, 4: keras.layers.GlobalMaxPooling2D, 5: keras.layers.GlobalMaxPooling3D}
 
-OUTPUT_ACTIVATION: dict[Task, str] = {"binary": "sigmoid", "single_label": "softmax", "regression": "linear"}
+OUTPUT_ACTIVATION: dict[Task, str] = {
+    "binary": "sigmoid",
+    "single_label": "softmax",
+    "multi_label": "sigmoid",
+    "regression": "linear",
+}
 
 
 def layer(wish: HeadLayer, *, rank: int, name: str, seed: int) -> keras.Layer:
@@ -60,8 +65,9 @@ def _without_shape(
 
 def output_layer(task: Task, outputs: int, *, name: str, seed: int) -> keras.Layer:
     """The last layer, in float32 whatever the source's dtype policy: probabilities and losses need the digits."""
-    if outputs < 1 or (task == "binary" and outputs != 1) or (task == "single_label" and outputs < 2):
-        message = f"Task '{task}' cannot have {outputs} outputs; binary has 1, single_label at least 2."
+    least = 2 if task in ("single_label", "multi_label") else 1
+    if outputs < least or (task == "binary" and outputs != 1):
+        message = f"Task '{task}' cannot have {outputs} outputs; binary has 1, single_label and multi_label at least 2."
         raise UserError(message, code="head_does_not_fit", param="head")
     return _dense(outputs, OUTPUT_ACTIVATION[task], name=name, seed=seed, dtype="float32")
 

@@ -102,6 +102,12 @@ class JobObject(Wire):
     """Examples in each step."""
     preprocessing: Preprocessing
     """How raw examples become what the source expects."""
+    class_weights: Literal["balanced"] | dict[str, float] | None
+    """How much examples of each class count in training; the report has the numbers."""
+    label_smoothing: float
+    """How much of each label is spread over all classes in training."""
+    mixed_precision: Literal["off", "bfloat16", "float16"]
+    """What layers compute in during training."""
     backbone_weights: Literal["source", "random"]
     """`random`: the from-scratch baseline."""
     seed: int
@@ -169,7 +175,10 @@ _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",
     "phase", "attempt", "cancel_requested_at", "error", "report",
 )  # fmt: skip
-_SAME_IN_SPEC = ("cut", "head", "schedule", "batch_size", "preprocessing", "backbone_weights", "seed")
+_SAME_IN_SPEC = (
+    "cut", "head", "schedule", "batch_size", "class_weights", "label_smoothing", "mixed_precision", "preprocessing",
+    "backbone_weights", "seed",
+)  # fmt: skip
 
 
 def _times(job: Job) -> dict[str, int | None]:

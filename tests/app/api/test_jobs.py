@@ -103,6 +103,27 @@ def test_carrying_on_with_another_optimizer_is_pointed_at(client: TestClient) ->
 @pytest.mark.parametrize(
     ("field", "value", "word"),
     [
+        ("class_weights", {"c": 2.0}, "no class of this dataset"),
+        ("class_weights", "fair", "balanced"),
+        ("class_weights", {"a": -1}, "greater than or equal to 0"),
+        ("label_smoothing", 1.0, "less than 1"),
+        ("mixed_precision", "int8", "float16"),
+    ],
+)
+def test_what_the_labels_cannot_have_is_pointed_at(
+    client: TestClient, thaw: "Thaw", field: str, value: Any, word: str
+) -> None:
+    response = client.post(
+        JOBS, json={"model": thaw.ready_model(), "training_file": thaw.ready_dataset(), field: value}
+    )
+    assert response.status_code == 422
+    assert {problem["pointer"].split("/")[1] for problem in response.json()["errors"]} == {field}
+    assert word in response.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
         ("model", "model-0", "model-0"),
         ("training_file", "ds-0", "ds-0"),
         ("cut", {"layer": "hiden_2"}, "hidden_2"),
