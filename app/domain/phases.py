@@ -12,6 +12,9 @@ from app.domain.optimizers import Optimizer, Sgd
 MAX_EPOCHS = 10_000
 
 
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+
+
 class UnfreezeLast(Value):
     """The last `n` layers of the backbone that have weights."""
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import keras
 
+from app.domain import kept
 from app.domain.cuts import one_tensor_wide, resolve_cut
 from app.domain.errors import UserError
 from app.domain.head import Head, HeadFlatten, HeadLayer, HeadPooling
@@ -163,6 +164,11 @@ class _Cloner:
     def _clone_graph(self, model: keras.Model) -> keras.Model:
         return keras.models.clone_model(model, clone_function=self._clone)
 
+    def leaf(self, layer: graph.Operation, *, name: str) -> graph.Operation:
+        """A clone of one layer, not yet built, with another name."""
+        clone = self._clone_leaf(layer)
+        return clone if clone.name == name else type(clone).from_config({**clone.get_config(), "name": name})
+
     def _clone_leaf(self, operation: graph.Operation) -> graph.Operation:
         name = self._paths.get(id(operation), operation.name)
         config = seeds.seeded(operation.get_config(), seed=self._seed, name=name, initializers=self._initializers)
@@ -193,6 +199,34 @@ def attach_head(
         _check_features(tensor, wish)
     output = heads.output_layer(task, outputs, name=names.fresh(OUTPUT), seed=seed)
     return keras.Model(backbone.inputs[0], output(tensor), name=RESULT)
+
+
+def keep_head(
+    source: Source, backbone: keras.Model, *, task: Task, seed: int, weights: Literal["source", "random"] = "source"
+) -> keras.Model:
+    """Put a clone of the source's own output layer on a backbone that was cut right below it (`kept.split`).
+
+    Like `attach_head`, but the layers keep their names, and their weights unless `weights` is `random`. It computes
+    in what the source's layer computes in. Raises `UserError` if its activation is not the task's.
+    """
+    _, rows = kept.split(layer_table(source.model))
+    layers = [step.operation for step in graph.steps(source.model)[rows[0].index :]]
+    activation, wanted = heads.ends_in(layers), heads.OUTPUT_ACTIVATION[task]
+    if activation != wanted:
+        message = (
+            f"head 'keep' needs an output layer with the activation '{wanted}' for the task '{task}'; the source's "
+            f"ends in '{activation}'. {kept.ADVICE}"
+        )
+        raise UserError(message, code="head_does_not_fit", param="head")
+    cloner = _Cloner(source.model, seed=seed, initializers=weights == "random")
+    names = _Names(operation.name for operation in graph.graph_of(backbone).operations)
+    tensor = backbone.outputs[0]
+    for layer in layers:
+        clone = cloner.leaf(layer, name=names.fresh(layer.name))
+        tensor = clone(tensor)
+        if weights == "source" and isinstance(layer, keras.Layer):
+            clone.set_weights(layer.get_weights())
+    return keras.Model(backbone.inputs[0], tensor, name=RESULT)
 
 
 def _with_pooling(layers: Sequence[HeadLayer], *, rank: int) -> list[HeadLayer]:

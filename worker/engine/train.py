@@ -19,12 +19,12 @@ import numpy as np
 
 from app.domain import weighing
 from app.domain.cuts import resolve_cut
-from app.domain.dataset import DatasetInfo
 from app.domain.errors import ProofError, SourceError, WorkError
 from app.domain.model import SourceInfo
 from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
 from app.domain.spec import ResolvedSpec
 from worker.engine import (
+    assembly,
     canonical,
     evaluate,
     execution,
@@ -36,16 +36,13 @@ from worker.engine import (
     runtime,
     schedule,
     sources,
-    surgery,
 )
 from worker.engine.data import Preprocess, StoredDataset, open_dataset
 from worker.engine.foldercache import FolderCache
-from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter
 from worker.engine.run import Run
 from worker.engine.sources import Source
 from worker.engine.stages import Stages
-from worker.engine.steps import Network
 
 RESULTS = "results"
 CANONICAL = "canonical"
@@ -90,7 +87,7 @@ def train(
         with stages.stage("training"):
             reports = [_train_phase(job, index) for index in range(1, len(spec.schedule) + 1)]
         with stages.stage("evaluating"):
-            _finish(job)
+            job.run.use(assembly.finished(job.run.network, spec))
             test, outputs = _evaluate(job)
         with stages.stage("exporting"):
             receipt = _source_receipt(job.origin, source)
@@ -126,7 +123,7 @@ def _load(
     origin = sources.load(source)
     dataset = open_dataset(data)
     preprocess = Preprocess.resolve(spec.preprocessing, origin.info, dataset.info)
-    network = _network(spec, origin, dataset.info)
+    network = assembly.network(spec, origin, dataset.info)
     hold = spec.backbone_weights == "source"
     return _Job(
         spec=spec,
@@ -134,7 +131,7 @@ def _load(
         dataset=dataset,
         run=Run(
             network=network,
-            objective=_objective(spec, dataset.info),
+            objective=assembly.objective(spec, dataset.info),
             train=dataset.split("train"),
             validation=dataset.split("validation"),
             preprocess=preprocess,
@@ -151,34 +148,6 @@ def _load(
         selections=[schedule.select(network, phase, hold_batch_norm=hold) for phase in spec.schedule],
         cut_layer=resolve_cut(origin.info.layers, spec.cut).path,
     )
-
-
-def _objective(spec: ResolvedSpec, data: DatasetInfo) -> Objective:
-    weighing.check_smoothing(spec, data)
-    weights = weighing.class_weights(spec, data)
-    return Objective(
-        data.task,
-        class_weights=tuple(weights.values()) if weights else None,
-        label_smoothing=spec.label_smoothing,
-    )
-
-
-def _network(spec: ResolvedSpec, origin: Source, data: DatasetInfo) -> Network:
-    backbone = surgery.cut_at(
-        origin, spec.cut, seed=spec.seed, weights=spec.backbone_weights, precision=spec.mixed_precision
-    )
-    outputs = len(data.classes or ()) if data.task in ("single_label", "multi_label") else data.targets
-    model = surgery.attach_head(
-        backbone, spec.head, task=data.task, outputs=outputs, seed=spec.seed, precision=spec.mixed_precision
-    )
-    return Network(model=model, backbone=backbone, head=keras.Model(backbone.outputs[0], model.outputs[0]))
-
-
-def _finish(job: _Job) -> None:
-    """From here on the network is as it will be given away: in float32."""
-    if job.spec.mixed_precision != "off":
-        model = surgery.in_float32(job.run.network.model, seed=job.spec.seed)
-        job.run.use(Network(model=model, backbone=model, head=model))
 
 
 # === Train, evaluate ===

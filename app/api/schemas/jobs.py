@@ -7,9 +7,10 @@ from pydantic import Field
 from app.api.schemas.base import ListOf, Wire, seconds
 from app.domain.artifacts import Artifact
 from app.domain.errors import Failure
-from app.domain.head import Head
+from app.domain.head import HeadChoice
 from app.domain.job import Attempt, Job, Plan, StageRecord
 from app.domain.phases import Phase
+from app.domain.presets import PresetName
 from app.domain.progress import PhaseProgress, Stage
 from app.domain.report import Report
 from app.domain.spec import Cut, Preprocessing, total_epochs
@@ -94,10 +95,12 @@ class JobObject(Wire):
     """The result, once there is one: a model's id."""
     cut: Cut
     """Up to which layer the source is reused."""
-    head: Head
-    """The new layers on top."""
+    head: HeadChoice
+    """The new layers on top; `keep`: the source's own output layer."""
     schedule: list[Phase]
     """The phases, in order."""
+    preset: PresetName | None
+    """The preset that the phases come from; `null`: they were given one by one."""
     batch_size: int
     """Examples in each step."""
     preprocessing: Preprocessing
@@ -176,8 +179,8 @@ _SAME = (
     "phase", "attempt", "cancel_requested_at", "error", "report",
 )  # fmt: skip
 _SAME_IN_SPEC = (
-    "cut", "head", "schedule", "batch_size", "class_weights", "label_smoothing", "mixed_precision", "preprocessing",
-    "backbone_weights", "seed",
+    "cut", "head", "schedule", "preset", "batch_size", "class_weights", "label_smoothing", "mixed_precision",
+    "preprocessing", "backbone_weights", "seed",
 )  # fmt: skip
 
 

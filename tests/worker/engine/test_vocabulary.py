@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.domain.errors import UserError
 from app.domain.spec import ResolvedSpec, Spec, resolve
 
 pytestmark = pytest.mark.tensorflow
@@ -227,3 +228,77 @@ def test_several_labels_at_once_from_arrays_to_the_report(
     outputs = model.predict(np.ones((2, 6), "float32"), verbose=0)
     assert outputs.shape == (2, 3)
     assert model.layers[-1].activation.__name__ == "sigmoid"
+
+
+# === The source's own output layer ===
+
+
+def test_a_kept_head_trains_on_from_the_weights_of_the_source(
+    source: Path, store_dataset: Callable[..., Path], blobs: Callable[..., Any], recorder: Any, tmp_path: Path
+) -> None:
+    x, y = blobs(classes=3, examples=150)
+    data = store_dataset(x=x, y=y)
+    resting = {"name": "rest", "epochs": 1, "optimizer": {"type": "sgd", "learning_rate": 1e-4}}
+    kept = spec(resting, head="keep", cut={"drop_last": 0})
+    result, _ = run(kept, source, data, tmp_path, recorder())
+    before, after = (weights(folder / "weights.safetensors") for folder in (source, result.canonical))
+    assert before.keys() == after.keys()
+    np.testing.assert_allclose(after["old/0.kernel"], before["old/0.kernel"], atol=1e-3)
+    assert (after["old/0.kernel"] != before["old/0.kernel"]).any()
+    np.testing.assert_array_equal(after["hidden_2/0.kernel"], before["hidden_2/0.kernel"])
+    assert result.report.phases[0].proof.trained_variables == 2
+    assert result.report.cut_layer == "old"
+
+
+@pytest.mark.parametrize("ending", ["dense", "activation", "softmax"])
+def test_a_head_is_kept_with_the_activation_that_follows_it(store_source: Callable[..., Path], ending: str) -> None:
+    import keras
+    from keras import layers
+
+    from app.domain.spec import CutLayer
+    from worker.engine import sources, surgery
+
+    inputs = keras.Input((4,))
+    inner_inputs = keras.Input((4,))
+    inner = keras.Model(
+        inner_inputs, layers.Dense(3, name="logits")(layers.Dense(5, name="deep")(inner_inputs)), name="inner"
+    )
+    tensor = inner(layers.Dense(4, name="deep")(inputs))
+    if ending != "dense":
+        tensor = layers.Softmax()(tensor) if ending == "softmax" else layers.Activation("softmax")(tensor)
+    origin = sources.load(store_source(keras.Model(inputs, tensor), rescale="none"))
+    backbone = surgery.cut_at(origin, CutLayer(layer="inner/deep"))
+    if ending == "dense":
+        with pytest.raises(UserError, match="'softmax' for the task 'single_label'; the source's ends in 'linear'"):
+            surgery.keep_head(origin, backbone, task="single_label", seed=0)
+        return
+    model = surgery.keep_head(origin, backbone, task="single_label", seed=0)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    np.testing.assert_allclose(model(x), origin.model(x), rtol=1e-6)
+    assert [path for path, _ in surgery.leaf_layers(backbone)] == ["deep", "inner/deep"]
+    mine = {id(weight) for weight in model.weights}
+    assert not mine & {id(weight) for weight in origin.model.weights}
+
+
+def test_a_kept_head_that_does_not_fit_the_task_is_refused(
+    source: Path, binary: Path, recorder: Any, tmp_path: Path
+) -> None:
+    kept = spec(HEAD_PHASE, head="keep", cut={"drop_last": 0})
+    with pytest.raises(UserError, match="needs 1 output for this dataset's task 'binary'") as caught:
+        run(kept, source, binary, tmp_path, recorder())
+    assert (caught.value.work_code, caught.value.param) == ("head_does_not_fit", "head")
+
+
+# === Presets ===
+
+
+@pytest.mark.parametrize("name", ["two_phase", "head_only", "gradual", "fine_tune", "full", "from_scratch"])
+def test_every_preset_trains(source: Path, binary: Path, recorder: Any, tmp_path: Path, name: str) -> None:
+    small = {"preset": name, "epochs": 2, "learning_rate": 0.02, "optimizer": "adam"}
+    preset = resolve(Spec.model_validate({"schedule": small, "batch_size": 16}), seed=1)
+    result, reporter = run(preset, source, binary, tmp_path, recorder())
+    assert len(reporter.of("phase_finished")) == len(preset.schedule)
+    assert result.report.test.accuracy.value > 0.6
+    assert all(phase.proof.held for phase in result.report.phases)
+    assert result.report.spec.preset == name
+    assert result.report.spec.backbone_weights == ("random" if name == "from_scratch" else "source")
