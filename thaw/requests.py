@@ -13,7 +13,7 @@ class DatasetOptions(TypedDict, total=False):
     name: str | None
     """What people will call it; left out, the file's name."""
     kind: Literal["images", "arrays"] | None
-    task: Literal["binary", "single_label", "regression"] | None
+    task: Literal["binary", "single_label", "multi_label", "regression"] | None
     validation_fraction: float | None
     """Of the examples, where the file does not bring that split itself; 0.15 if left out."""
     test_fraction: float | None
@@ -38,10 +38,13 @@ class JobRequest(TypedDict, total=False):
     head: Mapping[str, object]
     """`{"layers": [{"type": "dropout", "rate": 0.2}]}`; the output layer is added."""
     schedule: Sequence[Mapping[str, object]]
-    """Phases: `{"name", "unfreeze", "epochs", "optimizer", "early_stopping"}`."""
+    """Phases: `{"name", "unfreeze", "epochs", "optimizer", "learning_rate_schedule", "early_stopping", …}`."""
     batch_size: int
     preprocessing: Mapping[str, object]
     backbone_weights: Literal["source", "random"]
+    class_weights: Literal["balanced"] | Mapping[str, float] | None
+    label_smoothing: float
+    mixed_precision: Literal["off", "bfloat16", "float16"]
     seed: int | None
     suffix: str | None
     metadata: Mapping[str, str]

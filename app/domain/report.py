@@ -18,7 +18,7 @@ class Interval(Value):
     high: float
     """The upper end."""
     method: str = "wilson"
-    """`wilson` (Wilson 1927) for proportions; `bootstrap` for errors of a regression."""
+    """`wilson` (Wilson 1927) for proportions; `bootstrap` for errors of a regression and means of fractions."""
 
 
 class Evaluation(Value):
@@ -29,11 +29,15 @@ class Evaluation(Value):
     loss: float
     """Of the last weights, on the test split."""
     accuracy: Interval | None = None
-    """Classification: the fraction of test examples that it got right."""
+    """One class for each example: the fraction of test examples that it got right."""
+    exact_match: Interval | None = None
+    """Several labels for each example: the fraction of test examples of which it got all labels right."""
+    label_accuracy: Interval | None = None
+    """Several labels for each example: the fraction of labels that it got right, on average over test examples."""
     mean_absolute_error: Interval | None = None
     """Regression, in the units of the target."""
     confusion_matrix: list[list[int]] | None = None
-    """Rows are true classes, columns predicted ones, in the order of `labels`."""
+    """Rows are true classes, columns predicted ones, in the order of `labels`; `None` for several labels at once."""
     per_class: dict[str, dict[str, float]] | None = None
     """`precision`, `recall`, `f1`, `examples` for each class."""
 
@@ -87,6 +91,8 @@ class Report(Value):
     """That the source is what it was."""
     phases: list[PhaseReport]
     """What each phase did."""
+    class_weights: dict[str, float] | None = None
+    """What examples of each class counted in training; `None`: all the same."""
     test: Evaluation
     """The one look at the test split."""
     best_validation: dict[str, float]

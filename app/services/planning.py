@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from app.domain import kept
 from app.domain.cuts import kept_rows, resolve_cut, select_unfrozen
 from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import PlatformError
@@ -20,13 +21,13 @@ def plan(spec: ResolvedSpec, model: Model, dataset: Dataset) -> Plan:
         )
         raise PlatformError(message)
     last = resolve_cut(model.info.layers, spec.cut, model=model.name)
-    backbone = kept_rows(model.info.layers, last)
-    kept = {row.index for row in backbone}
+    reused = {row.index for row in kept_rows(model.info.layers, last)}
+    backbone = kept.backbone(model.info.layers, spec)
     phases = [_phase_plan(phase, backbone) for phase in spec.schedule]
     return Plan(
         spec=spec,
         cut_layer=last.path,
-        dropped_layers=[row.path for row in model.info.layers if row.index not in kept],
+        dropped_layers=[row.path for row in model.info.layers if row.index not in reused],
         output=_output(dataset.info),
         phases=phases,
         warnings=warnings.told(spec, phases, model.info, dataset.info),
@@ -52,4 +53,6 @@ def _output(data: DatasetInfo) -> str:
         return f"sigmoid: '{data.classes[1]}' against '{data.classes[0]}'"
     if data.task == "single_label" and data.classes:
         return f"softmax over {len(data.classes)} classes"
+    if data.task == "multi_label" and data.classes:
+        return f"a sigmoid for each of {len(data.classes)} labels"
     return "linear: 1 number" if data.targets == 1 else f"linear: {data.targets} numbers"

@@ -79,6 +79,10 @@ def show_report(out: Output, report: Report) -> None:
     test = report.test
     if test.accuracy is not None:
         out.say(f"Test accuracy {interval(test.accuracy)} on {test.examples} examples.")
+    if test.exact_match is not None:
+        out.say(f"All labels right {interval(test.exact_match)} on {test.examples} examples.")
+    if test.label_accuracy is not None:
+        out.say(f"Mean label accuracy {interval(test.label_accuracy)}.")
     if test.mean_absolute_error is not None:
         out.say(f"Mean absolute error {interval(test.mean_absolute_error)} on {test.examples} examples.")
     proofs = [phase.proof for phase in report.phases if phase.proof is not None]

@@ -62,6 +62,10 @@ class Evaluation(Record):
     examples: int
     loss: float | None = None
     accuracy: Interval | None = None
+    exact_match: Interval | None = None
+    """Several labels for each example: the fraction of examples of which all labels are right."""
+    label_accuracy: Interval | None = None
+    """Several labels for each example: the fraction of labels that are right."""
     mean_absolute_error: Interval | None = None
     confusion_matrix: Sequence[Sequence[int]] | None = None
     """Rows are true classes, columns predicted ones."""

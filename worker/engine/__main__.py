@@ -52,8 +52,7 @@ class FileJob(Spec):
 
     def spec(self) -> ResolvedSpec:
         """What to train."""
-        fields = {name: getattr(self, name) for name in Spec.model_fields}
-        return resolve(Spec(**fields), seed=self.seed)
+        return resolve(self, seed=self.seed)
 
 
 def main(arguments: list[str] | None = None) -> int:

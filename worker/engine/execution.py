@@ -38,20 +38,21 @@ class Execution(Protocol):
         """Loss and metric over the validation split."""
 
 
-def on_batches(run: Run, step: TrainStep) -> Execution:
+def on_batches(run: Run, step: TrainStep, *, examples_per_step: int) -> Execution:
     """Each step on a batch of its own, made from raw examples."""
-    return _OnBatches(run, step)
+    return _OnBatches(run, step, examples_per_step)
 
 
 class _OnBatches:
-    def __init__(self, run: Run, step: TrainStep) -> None:
+    def __init__(self, run: Run, step: TrainStep, size: int) -> None:
         self._run = run
         self._step = step
-        self.steps = run.steps_per_epoch
+        self._size = size
+        self.steps = run.steps_per_epoch(size)
 
     def train(self, order: tuple[int, int], *, done: int = 0) -> Iterator[tuple[int, Sums]]:
         run = self._run
-        batches = run.train.batches(run.batch_size, preprocess=run.preprocess, shuffle_seed=order, skip=done)
+        batches = run.train.batches(self._size, preprocess=run.preprocess, shuffle_seed=order, skip=done)
         for number, (x, y) in enumerate(_tensors(batches), start=done + 1):
             yield number, self._step(x, y)
 

@@ -3,7 +3,11 @@
 task          output                  loss                               metric
 binary        sigmoid (batch, 1)      binary crossentropy                accuracy
 single_label  softmax (batch, n)      sparse categorical crossentropy    accuracy
+multi_label   sigmoids (batch, n)     binary crossentropy, mean of n     label_accuracy
 regression    linear  (batch, n)      mean squared error                 mae
+
+Class weights and label smoothing are for training alone: validation and test losses are about the labels as they are,
+and can be compared between jobs.
 """
 
 from dataclasses import dataclass
@@ -18,7 +22,7 @@ Tensor = Any
 """A TensorFlow tensor; neither Keras nor TensorFlow has types."""
 
 THRESHOLD = 0.5
-"""A sigmoid above this means the second class, as in Keras' `BinaryAccuracy`."""
+"""A sigmoid above this means the second class, or that the label is there, as in Keras' `BinaryAccuracy`."""
 
 
 @dataclass(frozen=True)
@@ -26,35 +30,69 @@ class Objective:
     """Loss and metric of a task."""
 
     task: Task
+    class_weights: tuple[float, ...] | None = None
+    """What an example of each class counts in training; `None`: 1."""
+    label_smoothing: float = 0.0
+    """Of each label, what is spread over all classes in training."""
 
     @property
-    def metric(self) -> Literal["accuracy", "mae"]:
-        """The metric's name, as Keras names it."""
-        return "mae" if self.task == "regression" else "accuracy"
+    def metric(self) -> Literal["accuracy", "label_accuracy", "mae"]:
+        """The metric's name, as Keras names it; `label_accuracy`: the mean over labels of their accuracies."""
+        names: dict[Task, Literal["label_accuracy", "mae"]] = {"multi_label": "label_accuracy", "regression": "mae"}
+        return names.get(self.task, "accuracy")
 
     @property
     def label_dtype(self) -> str:
-        """`int32` class indices `(batch,)`, or `float32` targets `(batch, targets)`."""
-        return "float32" if self.task == "regression" else "int32"
+        """`int32` class indices, or `float32` targets, and 0 or 1 for each of several labels."""
+        return "int32" if self.one_label else "float32"
+
+    @property
+    def one_label(self) -> bool:
+        """Whether labels are `(batch,)`, one class for each example, and not as wide as the outputs."""
+        return self.task in ("binary", "single_label")
 
     def loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Mean loss of a batch, as a scalar."""
-        losses = {
-            "binary": keras.losses.binary_crossentropy,
-            "single_label": keras.losses.sparse_categorical_crossentropy,
-            "regression": keras.losses.mean_squared_error,
-        }
-        targets = ops.expand_dims(labels, -1) if self.task == "binary" else labels
-        return ops.mean(losses[self.task](targets, outputs))
+        return ops.mean(self._losses(labels, outputs, smoothing=0.0))
+
+    def training_loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        """The mean loss of a batch that training lowers: examples weighted, labels smoothed.
+
+        As in Keras the weighted losses are divided by the number of examples, not by the sum of weights.
+        """
+        if self.class_weights is None and not self.label_smoothing:
+            return self.loss(labels, outputs)
+        losses = self._losses(labels, outputs, smoothing=self.label_smoothing)
+        if self.class_weights is not None:
+            weights = ops.convert_to_tensor(self.class_weights, dtype="float32")
+            losses = losses * ops.take(weights, ops.cast(labels, "int32"))
+        return ops.mean(losses)
 
     def score(self, labels: Tensor, outputs: Tensor) -> Tensor:
-        """The metric of each example `(batch,)`: 1.0 where the class is right, or the mean absolute error."""
+        """The metric of each example `(batch,)`: 1.0 where the class is right, or a mean over its labels or targets."""
         if self.task == "regression":
             return ops.mean(ops.abs(labels - outputs), axis=-1)
-        return ops.cast(ops.equal(ops.cast(labels, "int32"), self.classes(outputs)), "float32")
+        right = ops.cast(ops.equal(ops.cast(labels, "int32"), self.classes(outputs)), "float32")
+        return ops.mean(right, axis=-1) if self.task == "multi_label" else right
 
     def classes(self, outputs: Tensor) -> Tensor:
-        """The predicted class of each example `(batch,)`, int32."""
-        if self.task == "binary":
-            return ops.cast(ops.squeeze(outputs, -1) > THRESHOLD, "int32")
-        return ops.cast(ops.argmax(outputs, axis=-1), "int32")
+        """The predicted class of each example `(batch,)`, or 0 or 1 for each label `(batch, n)`; int32."""
+        if self.task == "single_label":
+            return ops.cast(ops.argmax(outputs, axis=-1), "int32")
+        chosen = ops.cast(outputs > THRESHOLD, "int32")
+        return ops.squeeze(chosen, -1) if self.task == "binary" else chosen
+
+    def _losses(self, labels: Tensor, outputs: Tensor, *, smoothing: float) -> Tensor:
+        """Of each example `(batch,)`."""
+        match self.task:
+            case "regression":
+                return keras.losses.mean_squared_error(labels, outputs)
+            case "multi_label":
+                return keras.losses.binary_crossentropy(labels, outputs, label_smoothing=smoothing)
+            case "binary":
+                return keras.losses.binary_crossentropy(ops.expand_dims(labels, -1), outputs, label_smoothing=smoothing)
+            case "single_label" if smoothing:
+                spread = ops.one_hot(labels, outputs.shape[-1])
+                return keras.losses.categorical_crossentropy(spread, outputs, label_smoothing=smoothing)
+            case "single_label":
+                return keras.losses.sparse_categorical_crossentropy(labels, outputs)

@@ -94,12 +94,14 @@ def _prepare(
         run.evaluation = EvaluationStep(run.network, run.objective)
     boundary, cached, use = caching.attempt(run, phase, selection, prints=prints, stack=stack)
     optimizer = _optimizer(run, phase, selection)
+    examples = run.batch_size * phase.gradient_accumulation
+    at_once = run.batch_size if phase.gradient_accumulation > 1 else None
     if boundary is None or cached is None:
-        step = TrainStep(run.network, run.objective, optimizer)
-        carried_out = execution.on_batches(run, step)
+        step = TrainStep(run.network, run.objective, optimizer, at_once=at_once)
+        carried_out = execution.on_batches(run, step, examples_per_step=examples)
     else:
-        step = TrainStep(run.network, run.objective, optimizer, caching.FromFeatures(boundary))
-        carried_out = caching.on_features(run, step, boundary, cached)
+        step = TrainStep(run.network, run.objective, optimizer, caching.FromFeatures(boundary), at_once=at_once)
+        carried_out = caching.on_features(run, step, boundary, cached, examples_per_step=examples)
     if phase.optimizer_state == "carry" and run.optimizer:
         optimizers.carry(run.optimizer, optimizer)
     run.optimizer = optimizer
@@ -112,9 +114,11 @@ def _optimizer(run: Run, phase: Phase, selection: Selection) -> keras.optimizers
         phase.learning_rate_schedule,
         learning_rate=phase.optimizer.learning_rate,
         epochs=phase.epochs,
-        steps_per_epoch=run.steps_per_epoch,
+        steps_per_epoch=run.steps_per_epoch(run.batch_size * phase.gradient_accumulation),
     )
-    return optimizers.build_optimizer(phase.optimizer, rates=rates, factors=selection.rate_factors())
+    return optimizers.build_optimizer(
+        phase.optimizer, rates=rates, factors=selection.rate_factors(), scale_losses=run.scale_losses
+    )
 
 
 def _train_epochs(run: Run, current: _Current, selection: Selection) -> tuple[int, bool]:

@@ -30,6 +30,7 @@ MANIFEST = "manifest.json"
 _MEANING = {
     "binary": "one number: the probability of the second label",
     "single_label": "one probability for each label, in this order",
+    "multi_label": "for each label, in this order, the probability that it is there",
     "regression": "the targets themselves, in their own units",
 }
 

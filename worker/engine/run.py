@@ -39,6 +39,8 @@ class Run:
     cache: CacheWish = "auto"
     augmented: bool = False
     """Whether examples differ from epoch to epoch."""
+    scale_losses: bool = False
+    """Whether gradients would vanish otherwise: float16."""
     steps: int = 0
     """Optimizer steps since the start of the job."""
     first_step_at: float | None = None
@@ -51,14 +53,19 @@ class Run:
 
     def __post_init__(self) -> None:
         self.step_reports = StepReports(self.reporter)
-        self.evaluation = EvaluationStep(self.network, self.objective)
+        self.use(self.network)
+
+    def use(self, network: Network) -> None:
+        """Go on with another network."""
+        self.network = network
+        self.evaluation = EvaluationStep(network, self.objective)
+        self.__dict__.pop("wiring", None)  # of the network before
 
     @cached_property
     def wiring(self) -> Wiring:
         """The model as a list of calls."""
         return Wiring(self.network.model)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch."""
-        return math.ceil(len(self.train) / self.batch_size)
+    def steps_per_epoch(self, examples_per_step: int) -> int:
+        """Optimizer steps of an epoch; the last one may have fewer examples."""
+        return math.ceil(len(self.train) / examples_per_step)

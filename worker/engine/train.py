@@ -17,33 +17,32 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from app.domain import weighing
 from app.domain.cuts import resolve_cut
-from app.domain.dataset import DatasetInfo
 from app.domain.errors import ProofError, SourceError, WorkError
 from app.domain.model import SourceInfo
 from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
 from app.domain.spec import ResolvedSpec
 from worker.engine import (
+    assembly,
     canonical,
     evaluate,
     execution,
     export,
     failures,
     phases,
+    precision,
     results,
     runtime,
     schedule,
     sources,
-    surgery,
 )
 from worker.engine.data import Preprocess, StoredDataset, open_dataset
 from worker.engine.foldercache import FolderCache
-from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter
 from worker.engine.run import Run
 from worker.engine.sources import Source
 from worker.engine.stages import Stages
-from worker.engine.steps import Network
 
 RESULTS = "results"
 CANONICAL = "canonical"
@@ -88,6 +87,7 @@ def train(
         with stages.stage("training"):
             reports = [_train_phase(job, index) for index in range(1, len(spec.schedule) + 1)]
         with stages.stage("evaluating"):
+            job.run.use(assembly.finished(job.run.network, spec))
             test, outputs = _evaluate(job)
         with stages.stage("exporting"):
             receipt = _source_receipt(job.origin, source)
@@ -123,7 +123,7 @@ def _load(
     origin = sources.load(source)
     dataset = open_dataset(data)
     preprocess = Preprocess.resolve(spec.preprocessing, origin.info, dataset.info)
-    network = _network(spec, origin, dataset.info)
+    network = assembly.network(spec, origin, dataset.info)
     hold = spec.backbone_weights == "source"
     return _Job(
         spec=spec,
@@ -131,7 +131,7 @@ def _load(
         dataset=dataset,
         run=Run(
             network=network,
-            objective=Objective(dataset.info.task),
+            objective=assembly.objective(spec, dataset.info),
             train=dataset.split("train"),
             validation=dataset.split("validation"),
             preprocess=preprocess,
@@ -143,17 +143,11 @@ def _load(
             dataset_digest=dataset.info.digest,
             features=features or FolderCache(workdir / FEATURES, max_bytes=FEATURES_BYTES),
             cache=spec.cache,
+            scale_losses=precision.scales_losses(spec),
         ),
         selections=[schedule.select(network, phase, hold_batch_norm=hold) for phase in spec.schedule],
         cut_layer=resolve_cut(origin.info.layers, spec.cut).path,
     )
-
-
-def _network(spec: ResolvedSpec, origin: Source, data: DatasetInfo) -> Network:
-    backbone = surgery.cut_at(origin, spec.cut, seed=spec.seed, weights=spec.backbone_weights)
-    outputs = len(data.classes or ()) if data.task == "single_label" else data.targets
-    model = surgery.attach_head(backbone, spec.head, task=data.task, outputs=outputs, seed=spec.seed)
-    return Network(model=model, backbone=backbone, head=keras.Model(backbone.outputs[0], model.outputs[0]))
 
 
 # === Train, evaluate ===
@@ -178,11 +172,17 @@ def _evaluate(job: _Job) -> tuple[Evaluation, evaluate.Array]:
     batches: list[evaluate.Array] = []
     loss = execution.evaluate_batches(job.run, split, batches)["loss"]
     outputs = np.concatenate(batches)
-    if job.run.objective.task == "regression":
-        return evaluate.regression(split.labels, outputs, loss=loss, seed=job.spec.seed), outputs
+    return _judged(job, split.labels, outputs, loss=loss), outputs
+
+
+def _judged(job: _Job, labels: evaluate.Array, outputs: evaluate.Array, *, loss: float) -> Evaluation:
+    task, names = job.run.objective.task, job.dataset.info.classes or []
+    if task == "regression":
+        return evaluate.regression(labels, outputs, loss=loss, seed=job.spec.seed)
     predicted = np.asarray(job.run.objective.classes(outputs))
-    names = job.dataset.info.classes or []
-    return evaluate.classification(split.labels, predicted, names=names, loss=loss), outputs
+    if task == "multi_label":
+        return evaluate.multi_label(labels, predicted, names=names, loss=loss, seed=job.spec.seed)
+    return evaluate.classification(labels, predicted, names=names, loss=loss)
 
 
 # === Export, report ===
@@ -237,6 +237,7 @@ def _report(
         dataset_digest=data.digest,
         source=receipt,
         phases=reports,
+        class_weights=weighing.class_weights(job.spec, data),
         test=test,
         best_validation=best.metrics,
         export_difference=difference,

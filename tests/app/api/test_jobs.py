@@ -100,6 +100,82 @@ def test_carrying_on_with_another_optimizer_is_pointed_at(client: TestClient) ->
     assert "'adam'" in problem["message"]
 
 
+def test_a_preset_is_stored_as_its_phases_with_its_name_beside_them(client: TestClient, thaw: "Thaw") -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    gradual = client.post(JOBS, json={**body, "schedule": {"preset": "gradual", "blocks": 2, "epochs": 1}}).json()
+    assert gradual["preset"] == "gradual"
+    assert [phase["unfreeze"] for phase in gradual["schedule"]] == ["none", {"fraction": 0.5}, "all"]
+    scratch = client.post(JOBS, json={**body, "schedule": "from_scratch"}).json()
+    assert (scratch["preset"], scratch["backbone_weights"]) == ("from_scratch", "random")
+    given = client.post(JOBS, json={**body, "schedule": [{"epochs": 1}]}).json()
+    assert given["preset"] is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "pointer", "allowed"),
+    [
+        ("fine-tune", "/schedule", "fine_tune"),
+        ({"preset": "fastai"}, "/schedule/preset", "fine_tune"),
+        ({"epochs": 3}, "/schedule/preset", "gradual"),
+        ({"preset": "gradual", "blocks": 0}, "/schedule/blocks", None),
+        ({"preset": "full", "layer_decay": 0.5}, "/schedule/layer_decay", None),
+        ({"preset": "two_phase", "early_stopping": {"patience": 0}}, "/schedule/early_stopping/patience", None),
+        (7, "/schedule", None),
+        ([], "/schedule", None),
+        ({"preset": "two_phase", "unfreeze": {"from_layer": "nowhere"}}, "/schedule", "hidden_1"),
+    ],
+)
+def test_a_wrong_preset_is_pointed_at(
+    client: TestClient, thaw: "Thaw", schedule: Any, pointer: str, allowed: str | None
+) -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    response = client.post(JOBS, json={**body, "schedule": schedule})
+    assert response.status_code == 422
+    (problem,) = response.json()["errors"]
+    assert problem["pointer"] == pointer
+    assert allowed is None or allowed in problem["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "word"),
+    [
+        ({"head": "keep"}, "/head", "drop_last"),
+        ({"head": "kept", "cut": {"drop_last": 0}}, "/head", "keep"),
+        ({"head": "keep", "cut": {"drop_last": 0}}, "/head", "output"),
+    ],
+)
+def test_a_head_that_cannot_be_kept_is_pointed_at(
+    client: TestClient, thaw: "Thaw", changes: dict[str, Any], pointer: str, word: str
+) -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    response = client.post(JOBS, json={**body, **changes})
+    assert response.status_code == 422
+    (problem,) = response.json()["errors"]
+    assert problem["pointer"] == pointer
+    assert word in problem["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("class_weights", {"c": 2.0}, "no class of this dataset"),
+        ("class_weights", "fair", "balanced"),
+        ("class_weights", {"a": -1}, "greater than or equal to 0"),
+        ("label_smoothing", 1.0, "less than 1"),
+        ("mixed_precision", "int8", "float16"),
+    ],
+)
+def test_what_the_labels_cannot_have_is_pointed_at(
+    client: TestClient, thaw: "Thaw", field: str, value: Any, word: str
+) -> None:
+    response = client.post(
+        JOBS, json={"model": thaw.ready_model(), "training_file": thaw.ready_dataset(), field: value}
+    )
+    assert response.status_code == 422
+    assert {problem["pointer"].split("/")[1] for problem in response.json()["errors"]} == {field}
+    assert word in response.text
+
+
 @pytest.mark.parametrize(
     ("field", "value", "word"),
     [
