@@ -41,6 +41,8 @@ class JobRequest(TypedDict, total=False):
     """Phases: `{"name", "unfreeze", "epochs", "optimizer", "early_stopping"}`."""
     batch_size: int
     preprocessing: Mapping[str, object]
+    augmentation: Sequence[Mapping[str, object]]
+    """`[{"type": "flip"}, {"type": "rotation", "degrees": 10}]`: at random, to training pictures alone."""
     backbone_weights: Literal["source", "random"]
     seed: int | None
     suffix: str | None

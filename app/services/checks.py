@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from app.domain.cuts import kept_rows, resolve_cut, select_unfrozen
 from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import CutError, FieldProblem, InvalidRequestError, UserError
-from app.domain.fitting import check_types, choose_rescale, fit_shape
+from app.domain.fitting import check_augmentation, check_types, choose_rescale, fit_shape
 from app.domain.model import LayerRow, Model, SourceInfo
 from app.domain.phases import Phase, UnfreezeFrom
 from app.domain.spec import CutLayer, Spec
@@ -47,7 +47,7 @@ def _of_examples(spec: Spec, source: SourceInfo, data: DatasetInfo) -> list[Fiel
     """Examples that cannot become what the source takes: by the very rules of the training process."""
     try:
         check_types(choose_rescale(spec.preprocessing, source, data), source, data)
-        fit_shape(spec.preprocessing, source, data)
+        check_augmentation(spec.augmentation, fit_shape(spec.preprocessing, source, data).picture_shape, data)
     except UserError as error:
         if error.param is not None:
             return [_problem("", error, None)]

@@ -93,7 +93,7 @@ def _prepare(
     boundary, cached, use = caching.attempt(run, phase, selection, prints=prints, stack=stack)
     optimizer = _optimizer(run, phase, selection)
     if boundary is None or cached is None:
-        step = TrainStep(run.network, run.objective, optimizer)
+        step = TrainStep(run.network, run.augmenter.objective if run.augmenter else run.objective, optimizer)
         carried_out = execution.on_batches(run, step)
     else:
         step = TrainStep(run.network, run.objective, optimizer, caching.FromFeatures(boundary))

@@ -140,8 +140,8 @@ def _sums(loss: Tensor, scores: Tensor) -> Sums:
 
 def label_spec(network: Network, objective: Objective) -> tf.TensorSpec:
     """Of a batch's labels."""
-    shape = (None, *network.model.outputs[0].shape[1:]) if objective.task == "regression" else (None,)
-    return tf.TensorSpec(shape, objective.label_dtype)
+    shape = network.model.outputs[0].shape[1:] if objective.label_rank else ()
+    return tf.TensorSpec((None, *shape), objective.label_dtype)
 
 
 def traced(function: Callable[..., Any], signature: Sequence[tf.TensorSpec]) -> Callable[..., Any]:

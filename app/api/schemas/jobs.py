@@ -6,6 +6,7 @@ from pydantic import Field
 
 from app.api.schemas.base import ListOf, Wire, seconds
 from app.domain.artifacts import Artifact
+from app.domain.augmentation import Augmentation
 from app.domain.errors import Failure
 from app.domain.head import Head
 from app.domain.job import Attempt, Job, Plan, StageRecord
@@ -102,6 +103,8 @@ class JobObject(Wire):
     """Examples in each step."""
     preprocessing: Preprocessing
     """How raw examples become what the source expects."""
+    augmentation: list[Augmentation]
+    """What happens at random to training pictures; empty: nothing."""
     backbone_weights: Literal["source", "random"]
     """`random`: the from-scratch baseline."""
     seed: int
@@ -169,7 +172,9 @@ _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",
     "phase", "attempt", "cancel_requested_at", "error", "report",
 )  # fmt: skip
-_SAME_IN_SPEC = ("cut", "head", "schedule", "batch_size", "preprocessing", "backbone_weights", "seed")
+_SAME_IN_SPEC = (
+    "cut", "head", "schedule", "batch_size", "preprocessing", "augmentation", "backbone_weights", "seed",
+)  # fmt: skip
 
 
 def _times(job: Job) -> dict[str, int | None]:
