@@ -4,15 +4,15 @@
                   numpy, in the pipeline's threads        └─── one traced function, on the device ───┘
 
 What happens to a picture is a pure function of the job's seed, the epoch, the step and its place in the batch: no
-layer keeps a random state, so a run that goes on after an interruption sees the very same pictures. The layers are
-Keras' own; they are asked for a transformation with an explicit seed, and then to apply it. `RandomColorJitter` is
-not among them, because its inner layers draw from generators of their own.
+layer keeps a random state, so a run that goes on after an interruption sees the very same pictures. Keras' layers and
+operations do the work, with explicit seeds: a layer is asked for a transformation with a seed, and then to apply it.
+(`RandomColorJitter` cannot be asked so, its inner layers draw from generators of their own.)
 
-Places that a turned or shifted picture leaves empty are filled with its mirror image. Colours are changed in [0, 1],
-where 0 and 1 are the ends of the range that the values can have: 0 and 255 for 8-bit pictures, else the smallest and
-the largest value of the dataset. What Keras' saturation clips would be wrong in any other range.
+Values stay in the range that they can have: 0 to 255 for 8-bit pictures, else from the smallest to the largest value
+of the dataset. Saturation and hue are changed in [0, 1], for Keras would clip saturation wrongly in any other range.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,19 +21,16 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from app.domain.augmentation import Augmentation, Color, Crop, Flip, Mixup, Rotation, Translation, Zoom, mixes
+from app.domain.augmentation import Augmentation, Color, Mixup, mixes
 from app.domain.dataset import DatasetInfo
 from app.domain.fitting import check_augmentation, takes_whole_numbers
 from worker.engine.data import Preprocess
+from worker.engine.geometry import Draw, Geometric, moved
 from worker.engine.objective import Objective, Tensor
 from worker.engine.seeds import derive
 
-DEGREES = 360
-FILL = "reflect"
 EIGHT_BIT = (0.0, 255.0)
 
-Draw = Any
-"""`keras.random.SeedGenerator`: gives another seed for each draw."""
 Batch = tuple[Tensor, Tensor]
 Change = Callable[[Tensor, Tensor, Draw], Batch]
 """Of pictures `(batch, height, width, channels)` and labels."""
@@ -58,7 +55,7 @@ class Augmenter:
         """What the training step is to be measured by; `mixup` makes of classes parts of classes."""
         self._given = objective
         self._classes = len(data.classes or ())
-        self._changes = [change for wish in wishes for change in _changes(wish, pixel_range(data))]
+        self._changes = list(_all_changes(wishes, pixel_range(data)))
         self._function: Callable[[Tensor, Tensor, Tensor], Batch] | None = None
 
     def __call__(self, x: Tensor, y: Tensor, *, order: tuple[int, int], step: int) -> Batch:
@@ -126,66 +123,57 @@ class _StepSeeds(keras.random.SeedGenerator):
 # === Changes ===
 
 
-def _changes(wish: Augmentation, pixels: tuple[float, float]) -> Iterator[Change]:
-    match wish:
-        case Flip(mode="both"):
-            yield from (_layer(layers.RandomFlip(mode, dtype="float32")) for mode in ("horizontal", "vertical"))
-        case Flip():
-            yield _layer(layers.RandomFlip(wish.mode, dtype="float32"))
-        case Crop():
-            yield lambda x, y, draw: (_cropped(x, wish.scale, draw), y)
-        case Zoom():
-            yield _layer(layers.RandomZoom(wish.factor, fill_mode=FILL, dtype="float32"))
-        case Translation():
-            yield _layer(layers.RandomTranslation(wish.factor, wish.factor, fill_mode=FILL, dtype="float32"))
-        case Rotation():
-            yield _layer(layers.RandomRotation(wish.degrees / DEGREES, fill_mode=FILL, dtype="float32"))
-        case Color():
-            yield from _in_unit_range([_layer(layer) for layer in _colors(wish)], pixels)
-        case Mixup():
-            yield _mixed(layers.MixUp(wish.alpha, dtype="float32"))
+def _all_changes(wishes: Sequence[Augmentation], pixels: tuple[float, float]) -> Iterator[Change]:
+    for moves, group in itertools.groupby(wishes, lambda wish: isinstance(wish, Geometric)):
+        if moves:
+            yield _moved(list(group))
+            continue
+        for wish in group:
+            if isinstance(wish, Color):
+                yield from _color(wish, pixels)
+            elif isinstance(wish, Mixup):
+                yield _mixed(wish)
 
 
-def _layer(layer: Any) -> Change:  # noqa: ANN401 (Keras has no types)
+def _moved(wishes: Sequence[Any]) -> Change:
+    return lambda x, y, draw: (moved(x, wishes, draw), y)
+
+
+def _color(wish: Color, pixels: tuple[float, float]) -> Iterator[Change]:
+    if wish.brightness or wish.contrast:
+        yield lambda x, y, draw: (_toned(x, wish, pixels, draw), y)
+    if wish.saturation:
+        # 0.5 is Keras' word for no change: it multiplies by f / (1 - f).
+        factor = (0.5 - wish.saturation / 2, 0.5 + wish.saturation / 2)
+        yield _in_unit_range(layers.RandomSaturation(factor, value_range=(0, 1), dtype="float32"), pixels)
+    if wish.hue:
+        yield _in_unit_range(layers.RandomHue(wish.hue, value_range=(0, 1), dtype="float32"), pixels)
+
+
+def _toned(x: Tensor, wish: Color, pixels: tuple[float, float], draw: Draw) -> Tensor:
+    """What Keras' `RandomBrightness` and `RandomContrast` do, in one pass instead of five."""
+    (low, high), (batch, height, width, channels) = pixels, ops.shape(x)
+    gain = keras.random.uniform((batch, 1), 1 - wish.contrast, 1 + wish.contrast, seed=draw)
+    shift = keras.random.uniform((batch, 1), -wish.brightness, wish.brightness, seed=draw) * (high - low)
+    offset = ops.mean(ops.mean(x, axis=1), axis=1) * (1 - gain) + shift
+    # As rows of width times channels: TensorFlow is four times as fast as where the last axis is of three.
+    rows = ops.reshape(x, (-1, height, width * channels)) * gain[..., None] + ops.tile(offset, (1, width))[:, None]
+    return ops.reshape(ops.clip(rows, low, high), (-1, height, width, channels))
+
+
+def _in_unit_range(layer: Any, pixels: tuple[float, float]) -> Change:  # noqa: ANN401 (Keras has no types)
+    low, width = pixels[0], (pixels[1] - pixels[0]) or 1.0
+
     def change(x: Tensor, y: Tensor, draw: Draw) -> Batch:
         drawn = layer.get_random_transformation(x, training=True, seed=draw)
-        return layer.transform_images(x, drawn, training=True), y
+        return layer.transform_images((x - low) / width, drawn, training=True) * width + low, y
 
     return change
 
 
-def _cropped(x: Tensor, scale: float, draw: Draw) -> Tensor:
-    """Keras' `RandomCrop` takes the same place for all pictures of a batch; here each has its own place and size."""
-    batch, height, width, _ = ops.shape(x)
-    part = keras.random.uniform((batch,), scale, 1.0, seed=draw)
-    down, right = (keras.random.uniform((batch,), seed=draw) * (1 - part) for _ in range(2))
-    zero, middle = ops.zeros_like(part), 0.5 * part - 0.5  # from the corner of a pixel to its middle and back
-    rows = [part, zero, right * width + middle, zero, part, down * height + middle, zero, zero]
-    return ops.image.affine_transform(x, ops.stack(rows, axis=-1), interpolation="bilinear", fill_mode="nearest")
+def _mixed(wish: Mixup) -> Change:
+    layer = layers.MixUp(wish.alpha, dtype="float32")
 
-
-def _colors(wish: Color) -> Iterator[Any]:
-    unit: dict[str, Any] = {"value_range": (0, 1), "dtype": "float32"}
-    if wish.brightness:
-        yield layers.RandomBrightness(wish.brightness, **unit)
-    if wish.contrast:
-        yield layers.RandomContrast(wish.contrast, **unit)
-    if wish.saturation:
-        # 0.5 is Keras' word for no change: it multiplies by f / (1 - f).
-        yield layers.RandomSaturation((0.5 - wish.saturation / 2, 0.5 + wish.saturation / 2), **unit)
-    if wish.hue:
-        yield layers.RandomHue(wish.hue, **unit)
-
-
-def _in_unit_range(changes: Sequence[Change], pixels: tuple[float, float]) -> Iterator[Change]:
-    low, high = pixels
-    width = (high - low) or 1.0
-    yield lambda x, y, _: ((x - low) / width, y)
-    yield from changes
-    yield lambda x, y, _: (x * width + low, y)
-
-
-def _mixed(layer: Any) -> Change:  # noqa: ANN401 (Keras has no types)
     def change(x: Tensor, y: Tensor, draw: Draw) -> Batch:
         drawn = layer.get_random_transformation(x, training=True, seed=draw)
         rows = y if len(y.shape) > 1 else ops.expand_dims(y, -1)
