@@ -311,6 +311,10 @@ def test_a_job_trains_on_changed_pictures_and_is_measured_on_plain_ones(
         name: train(source, photos, tmp_path / name, reporter, *wishes)
         for name, reporter, wishes in [("one", recorder(), EACH), ("again", again, EACH), ("plain", plain, [])]
     }
+    assert {phase.cache.reason for phase in results["one"].report.phases} == {
+        "augmentation changes the examples in every epoch",
+        "no frozen layer with weights stands below what trains or draws at random",
+    }
     digests = {name: result.info.digest for name, result in results.items()}
     assert digests["one"] == digests["again"] != digests["plain"]
 
