@@ -41,6 +41,8 @@ class JobRequest(TypedDict, total=False):
     """Phases: `{"name", "unfreeze", "epochs", "optimizer", "learning_rate_schedule", "early_stopping", …}`."""
     batch_size: int
     preprocessing: Mapping[str, object]
+    augmentation: Sequence[Mapping[str, object]]
+    """`[{"type": "flip"}, {"type": "rotation", "degrees": 10}]`: at random, to training pictures alone."""
     backbone_weights: Literal["source", "random"]
     class_weights: Literal["balanced"] | Mapping[str, float] | None
     label_smoothing: float

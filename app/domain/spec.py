@@ -12,6 +12,7 @@ from typing import Annotated, Literal, LiteralString
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.domain.augmentation import MAX_AUGMENTATIONS, Augmentation, check_order
 from app.domain.base import Value
 from app.domain.caching import CacheWish
 from app.domain.head import KEEP, Head, HeadChoice
@@ -176,6 +177,17 @@ class Spec(Value):
     )
     preprocessing: Preprocessing = Preprocessing()
     """How raw examples become what the source expects."""
+    augmentation: list[Augmentation] = Field(
+        default_factory=list,
+        max_length=MAX_AUGMENTATIONS,
+        description=(
+            "What happens at random to training pictures, in this order, after they are resized and before they are "
+            "rescaled; never to validation, test or the exported model. What happens to a picture follows from seed, "
+            "epoch and step alone. Every epoch then has pictures of its own, so the output of frozen layers cannot be "
+            "kept from one epoch to the next: augmentation switches that cache off."
+        ),
+        examples=[[{"type": "flip", "mode": "horizontal"}, {"type": "rotation", "degrees": 10}]],
+    )
     backbone_weights: Literal["source", "random"] = Field(
         default="source",
         description="`random` trains the same architecture from new weights: the from-scratch baseline.",
@@ -187,6 +199,12 @@ class Spec(Value):
         phases = value if isinstance(value, list) else []
         for index, (before, phase) in enumerate(zip([None, *phases], phases, strict=False)):
             _check_succession(index, before, phase)
+        return value
+
+    @field_validator("augmentation")
+    @classmethod
+    def _mixup_comes_last(cls, value: list[Augmentation]) -> list[Augmentation]:
+        check_order(value)
         return value
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from app.domain import kept, weighing
 from app.domain.cuts import select_unfrozen
 from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import CutError, FieldProblem, InvalidRequestError, UserError
-from app.domain.fitting import check_types, choose_rescale, fit_shape
+from app.domain.fitting import check_augmentation, check_types, choose_rescale, fit_shape
 from app.domain.head import KEEP
 from app.domain.model import LayerRow, Model, SourceInfo
 from app.domain.phases import Phase, UnfreezeFrom
@@ -63,7 +63,7 @@ def _of_examples(spec: Spec, source: SourceInfo, data: DatasetInfo) -> list[Fiel
         if spec.head == KEEP:
             kept.check_fit(source, data)
         check_types(choose_rescale(spec.preprocessing, source, data), source, data)
-        fit_shape(spec.preprocessing, source, data)
+        check_augmentation(spec.augmentation, fit_shape(spec.preprocessing, source, data).picture_shape, data)
     except UserError as error:
         if error.param is not None:
             return [_problem("", error, None)]

@@ -110,7 +110,7 @@ def _not_wanted(run: Run, phase: Phase, found: Boundary) -> str | None:
     if not found.has_weights:
         return "no frozen layer with weights stands below what trains or draws at random"
     hindrance = boundaries.hindrance(found.prefix)
-    if run.augmented:
+    if run.augmenter:
         hindrance = "augmentation changes the examples in every epoch"
     if hindrance and run.cache == "require":
         raise _impossible(phase, hindrance)

@@ -52,9 +52,12 @@ class _OnBatches:
 
     def train(self, order: tuple[int, int], *, done: int = 0) -> Iterator[tuple[int, Sums]]:
         run = self._run
-        batches = run.train.batches(self._size, preprocess=run.preprocess, shuffle_seed=order, skip=done)
+        augmenter = run.augmenter
+        preprocess = augmenter.resize if augmenter else run.preprocess
+        batches = run.train.batches(self._size, preprocess=preprocess, shuffle_seed=order, skip=done)
         for number, (x, y) in enumerate(_tensors(batches), start=done + 1):
-            yield number, self._step(x, y)
+            batch = augmenter(x, y, order=order, step=number) if augmenter else (x, y)
+            yield number, self._step(*batch)
 
     def validate(self) -> dict[str, float]:
         return evaluate_batches(self._run, self._run.validation)

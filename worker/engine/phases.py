@@ -97,7 +97,8 @@ def _prepare(
     examples = run.batch_size * phase.gradient_accumulation
     at_once = run.batch_size if phase.gradient_accumulation > 1 else None
     if boundary is None or cached is None:
-        step = TrainStep(run.network, run.objective, optimizer, at_once=at_once)
+        objective = run.augmenter.objective if run.augmenter else run.objective
+        step = TrainStep(run.network, objective, optimizer, at_once=at_once)
         carried_out = execution.on_batches(run, step, examples_per_step=examples)
     else:
         step = TrainStep(run.network, run.objective, optimizer, caching.FromFeatures(boundary), at_once=at_once)

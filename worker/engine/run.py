@@ -9,6 +9,7 @@ import keras
 
 from app.domain.caching import CacheWish
 from app.domain.progress import EpochFinished
+from worker.engine.augmentation import Augmenter
 from worker.engine.data import Preprocess, Split
 from worker.engine.foldercache import FolderCache
 from worker.engine.objective import Objective
@@ -37,10 +38,10 @@ class Run:
     features: FolderCache
     """Where cached features are kept."""
     cache: CacheWish = "auto"
-    augmented: bool = False
-    """Whether examples differ from epoch to epoch."""
     scale_losses: bool = False
     """Whether gradients would vanish otherwise: float16."""
+    augmenter: Augmenter | None = None
+    """Changes training batches at random; `None`: they are trained on as they are."""
     steps: int = 0
     """Optimizer steps since the start of the job."""
     first_step_at: float | None = None

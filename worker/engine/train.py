@@ -25,6 +25,7 @@ from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
 from app.domain.spec import ResolvedSpec
 from worker.engine import (
     assembly,
+    augmentation,
     canonical,
     evaluate,
     execution,
@@ -124,6 +125,7 @@ def _load(
     dataset = open_dataset(data)
     preprocess = Preprocess.resolve(spec.preprocessing, origin.info, dataset.info)
     network = assembly.network(spec, origin, dataset.info)
+    objective = assembly.objective(spec, dataset.info)
     hold = spec.backbone_weights == "source"
     return _Job(
         spec=spec,
@@ -131,7 +133,7 @@ def _load(
         dataset=dataset,
         run=Run(
             network=network,
-            objective=assembly.objective(spec, dataset.info),
+            objective=objective,
             train=dataset.split("train"),
             validation=dataset.split("validation"),
             preprocess=preprocess,
@@ -144,6 +146,7 @@ def _load(
             features=features or FolderCache(workdir / FEATURES, max_bytes=FEATURES_BYTES),
             cache=spec.cache,
             scale_losses=precision.scales_losses(spec),
+            augmenter=augmentation.augmenter(spec.augmentation, preprocess, dataset.info, objective),
         ),
         selections=[schedule.select(network, phase, hold_batch_norm=hold) for phase in spec.schedule],
         cut_layer=resolve_cut(origin.info.layers, spec.cut).path,

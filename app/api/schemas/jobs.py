@@ -6,6 +6,7 @@ from pydantic import Field
 
 from app.api.schemas.base import ListOf, Wire, seconds
 from app.domain.artifacts import Artifact
+from app.domain.augmentation import Augmentation
 from app.domain.errors import Failure
 from app.domain.head import HeadChoice
 from app.domain.job import Attempt, Job, Plan, StageRecord
@@ -111,6 +112,8 @@ class JobObject(Wire):
     """How much of each label is spread over all classes in training."""
     mixed_precision: Literal["off", "bfloat16", "float16"]
     """What layers compute in during training."""
+    augmentation: list[Augmentation]
+    """What happens at random to training pictures; empty: nothing."""
     backbone_weights: Literal["source", "random"]
     """`random`: the from-scratch baseline."""
     seed: int
@@ -180,7 +183,7 @@ _SAME = (
 )  # fmt: skip
 _SAME_IN_SPEC = (
     "cut", "head", "schedule", "preset", "batch_size", "class_weights", "label_smoothing", "mixed_precision",
-    "preprocessing", "backbone_weights", "seed",
+    "preprocessing", "augmentation", "backbone_weights", "seed",
 )  # fmt: skip
 
 
