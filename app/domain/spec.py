@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from app.domain.base import Value
 from app.domain.caching import CacheWish
+from app.domain.exports import ExportFormat
 from app.domain.head import Head
 from app.domain.optimizers import Sgd
 from app.domain.phases import Phase
@@ -133,12 +134,24 @@ class Spec(Value):
         description="`random` trains the same architecture from new weights: the from-scratch baseline.",
     )
 
+    exports: list[ExportFormat] = Field(
+        default_factory=list,
+        max_length=4,
+        description="Formats of the result beside `model.keras`; each is compared with it on test examples.",
+        examples=[["saved_model", "onnx"]],
+    )
+
     @field_validator("schedule")
     @classmethod
     def _phases_follow(cls, value: list[Phase]) -> list[Phase]:
         for index, (before, phase) in enumerate(zip([None, *value], value, strict=False)):
             _check_succession(index, before, phase)
         return value
+
+    @field_validator("exports")
+    @classmethod
+    def _each_export_once(cls, value: list[ExportFormat]) -> list[ExportFormat]:
+        return list(dict.fromkeys(value))
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Spec":
