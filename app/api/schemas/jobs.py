@@ -7,6 +7,7 @@ from pydantic import Field
 from app.api.schemas.base import ListOf, Wire, seconds
 from app.domain.artifacts import Artifact
 from app.domain.errors import Failure
+from app.domain.exports import ExportFormat
 from app.domain.head import Head
 from app.domain.job import Attempt, Job, Plan, StageRecord
 from app.domain.phases import Phase
@@ -104,6 +105,8 @@ class JobObject(Wire):
     """How raw examples become what the source expects."""
     backbone_weights: Literal["source", "random"]
     """`random`: the from-scratch baseline."""
+    exports: list[ExportFormat]
+    """Formats of the result beside `model.keras`; what became of each stands in the report."""
     seed: int
     """The same job with the same seed gives the same weights on the same kind of machine."""
     suffix: str | None
@@ -169,7 +172,7 @@ _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",
     "phase", "attempt", "cancel_requested_at", "error", "report",
 )  # fmt: skip
-_SAME_IN_SPEC = ("cut", "head", "schedule", "batch_size", "preprocessing", "backbone_weights", "seed")
+_SAME_IN_SPEC = ("cut", "head", "schedule", "batch_size", "preprocessing", "backbone_weights", "exports", "seed")
 
 
 def _times(job: Job) -> dict[str, int | None]:
