@@ -6,6 +6,19 @@ from typing import Literal, Required, TypedDict
 Rescale = Literal["none", "zero_to_one", "minus_one_to_one"]
 """How a source wants its inputs: raw values, x / 255, or x / 127.5 - 1."""
 
+ExportFormat = Literal["saved_model", "litert", "litert_int8", "onnx"]
+"""A format of the result that a job makes beside `model.keras`."""
+ModelFile = Literal["keras", "saved_model", "litert", "litert_int8", "onnx"]
+"""A format in which a model can be downloaded."""
+ENDINGS: Mapping[ModelFile, str] = {
+    "keras": ".keras",
+    "saved_model": "-saved_model.zip",
+    "litert": ".tflite",
+    "litert_int8": "-int8.tflite",
+    "onnx": ".onnx",
+}
+"""Of files that are called after their model."""
+
 
 class DatasetOptions(TypedDict, total=False):
     """What may be said about a dataset; everything is found out where it is left out."""
@@ -39,6 +52,8 @@ class JobRequest(TypedDict, total=False):
     """`{"layers": [{"type": "dropout", "rate": 0.2}]}`; the output layer is added."""
     schedule: Sequence[Mapping[str, object]]
     """Phases: `{"name", "unfreeze", "epochs", "optimizer", "learning_rate_schedule", "early_stopping", …}`."""
+    cache: Literal["auto", "off", "require"]
+    """Whether frozen layers run once instead of in every epoch."""
     batch_size: int
     preprocessing: Mapping[str, object]
     augmentation: Sequence[Mapping[str, object]]
@@ -47,6 +62,8 @@ class JobRequest(TypedDict, total=False):
     class_weights: Literal["balanced"] | Mapping[str, float] | None
     label_smoothing: float
     mixed_precision: Literal["off", "bfloat16", "float16"]
+    exports: Sequence[ExportFormat]
+    """Formats of the result beside `model.keras`."""
     seed: int | None
     suffix: str | None
     metadata: Mapping[str, str]

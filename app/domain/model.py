@@ -4,9 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.domain.artifacts import Bundle
+from app.domain.artifacts import Artifact, Bundle
 from app.domain.base import Value
 from app.domain.errors import Failure
+from app.domain.exports import FILES, ModelFile
 from app.domain.spec import Rescale
 from app.domain.states import AssetStatus
 
@@ -89,5 +90,19 @@ class Model(Value):
     canonical: Bundle | None
     """What training processes open: `config.json`, `weights.safetensors`, `source.json`."""
     download: Bundle
-    """What people download: the upload as it came, or the job's `model.keras`."""
+    """What people download: the upload as it came, or the job's `model.keras` and its exports."""
     error: Failure | None
+
+    def file(self, wanted: ModelFile | None) -> Artifact | None:
+        """What to download in this format; without one, the upload as it came or `model.keras`."""
+        if wanted is None:
+            return self.download[0] if self.download else None
+        return self.files().get(wanted)
+
+    def files(self) -> dict[ModelFile, Artifact]:
+        """What there is in formats that have a name. An upload is no more than what it was registered as."""
+        if self.job_id is None:
+            is_keras = self.info is not None and self.info.format == "keras"
+            return {"keras": self.download[0]} if is_keras and self.download else {}
+        by_name = {artifact.name: artifact for artifact in self.download}
+        return {wanted: by_name[name] for wanted, name in FILES.items() if name in by_name}

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from app.domain.augmentation import MAX_AUGMENTATIONS, Augmentation, check_order
 from app.domain.base import Value
 from app.domain.caching import CacheWish
+from app.domain.exports import ExportFormat
 from app.domain.head import KEEP, Head, HeadChoice
 from app.domain.phases import Phase
 from app.domain.presets import Preset, PresetName, named
@@ -193,6 +194,13 @@ class Spec(Value):
         description="`random` trains the same architecture from new weights: the from-scratch baseline.",
     )
 
+    exports: list[ExportFormat] = Field(
+        default_factory=list,
+        max_length=4,
+        description="Formats of the result beside `model.keras`; each is compared with it on test examples.",
+        examples=[["saved_model", "onnx"]],
+    )
+
     @field_validator("schedule")
     @classmethod
     def _phases_follow(cls, value: Schedule) -> Schedule:
@@ -206,6 +214,11 @@ class Spec(Value):
     def _mixup_comes_last(cls, value: list[Augmentation]) -> list[Augmentation]:
         check_order(value)
         return value
+
+    @field_validator("exports")
+    @classmethod
+    def _each_export_once(cls, value: list[ExportFormat]) -> list[ExportFormat]:
+        return list(dict.fromkeys(value))
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Spec":

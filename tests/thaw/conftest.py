@@ -93,7 +93,9 @@ class FakeService:
             r"GET /v1/(models|datasets)/([^/]+)": self._prepared,
             r"GET /v1/models/([^/]+)/layers": lambda _, name: listed(layers(name)),
             r"GET /v1/models/([^/]+)/content": lambda request, name: content(
-                request, self.contents[str(self.models[name]["file"])], 'attachment; filename="model.keras"'
+                request,
+                self.contents[request.url.params.get("format") or str(self.models[name]["file"])],
+                'attachment; filename="model.keras"',
             ),
             r"GET /v1/datasets/([^/]+)/preview": lambda _, _name: listed(PREVIEW),
             r"POST /v1/fine_tuning/jobs": self._create_job,
@@ -307,7 +309,15 @@ def model(name: str, *, file: str | None) -> Json:
         "parameters": 12_345, "layers": 3, "digest": "d" * 64, "upgrades": [],
     }  # fmt: skip
     about = {"id": name, "object": "model", "created_at": 1, "name": "digits", "status": "ready", "file": file}
-    return {**about, "job": None, "error": None, "rescale": None, "labels": None, "summary": summary}
+    return {
+        **about,
+        "job": None,
+        "error": None,
+        "rescale": None,
+        "labels": None,
+        "formats": ["keras"],
+        "summary": summary,
+    }
 
 
 def dataset(name: str, *, file: str | None) -> Json:
@@ -353,6 +363,11 @@ PROOF = {"phase": "head", "held": True, "frozen_variables": 6, "trained_variable
 REPORT: Json = {
     "task": "binary", "test": {"examples": 54, "loss": 0.1, "accuracy": {"value": 0.98, "low": 0.9, "high": 0.99}},
     "source": {"unchanged": True}, "phases": [{"name": "head", "epochs_run": 4, "proof": PROOF}],
+    "exports": [
+        {"format": "onnx", "status": "succeeded", "file": "model.onnx", "examples": 54, "difference": 1.5e-6,
+         "agreement": 1.0},
+        {"format": "litert", "status": "failed", "reason": "It differs."},
+    ],
 }  # fmt: skip
 PLAN: Json = {
     "object": "fine_tuning.job.plan", "cut_layer": "dense_2", "dropped_layers": ["dense_3"],

@@ -10,7 +10,7 @@ from thaw.cli import text
 from thaw.cli.output import Output
 
 if TYPE_CHECKING:
-    from thaw.records import Event, Interval, Job, Plan, Report
+    from thaw.records import Event, Export, Interval, Job, Plan, Report
 
 
 def row(job: Job) -> tuple[object, ...]:
@@ -89,8 +89,21 @@ def show_report(out: Output, report: Report) -> None:
     if proofs:
         held = sum(proof.held for proof in proofs)
         out.say(f"Frozen variables stayed bit-identical in {held} of {len(proofs)} phases.")
+    for export in report.exports:
+        out.say(_export(export))
     if report.source is not None:
         out.say("The source is unchanged." if report.source.unchanged else "The source HAS CHANGED.")
+
+
+def _export(export: Export) -> str:
+    if export.status != "succeeded":
+        return f"Export {text.plain(export.format)} failed: {text.plain(export.reason or 'no reason was given')}"
+    agreement = f", the same class for {export.agreement:.1%}" if export.agreement is not None else ""
+    difference = text.measured(export.difference)
+    return (
+        f"Export {text.plain(export.format)} differs from model.keras by at most {difference}{agreement} "
+        f"({export.examples} test examples)."
+    )
 
 
 def interval(found: Interval) -> str:

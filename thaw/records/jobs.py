@@ -106,6 +106,26 @@ class SourceReceipt(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export(Record):
+    """What became of one export that the job asked for."""
+
+    format: str
+    status: str
+    """`succeeded` or `failed`."""
+    reason: str | None = None
+    """Why it failed."""
+    file: str | None = None
+    examples: int | None = None
+    difference: float | None = None
+    """The largest difference from the predictions of `model.keras`."""
+    tolerance: float | None = None
+    agreement: float | None = None
+    """Classification: the fraction of the compared examples for which it names the same class as `model.keras`."""
+    accuracy: float | None = None
+    keras_accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(Record):
     """What a job found out, with its uncertainty."""
 
@@ -116,6 +136,8 @@ class Report(Record):
     phases: Sequence[PhaseReport] = ()
     source: SourceReceipt | None = None
     best_validation: Mapping[str, float] | None = None
+    export_difference: float | None = None
+    exports: Sequence[Export] = ()
     seconds: Mapping[str, float] | None = None
     versions: Mapping[str, str] | None = None
     device: str | None = None
@@ -148,6 +170,7 @@ class Job(Record):
     head: object = None
     schedule: Sequence[Mapping[str, object]] = ()
     batch_size: int | None = None
+    exports: Sequence[str] = ()
     seed: int | None = None
     suffix: str | None = None
     metadata: Mapping[str, str] | None = None

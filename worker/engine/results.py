@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.dataset import DatasetInfo
+from app.domain.exports import FILES
 from app.domain.progress import EpochFinished
 from app.domain.report import Report
 from worker.engine import durable
 
-MODEL = "model.keras"
+MODEL = FILES["keras"]
 LABELS = "labels.json"
 METRICS = "metrics.csv"
 HISTORY = "history.json"
@@ -45,7 +46,10 @@ def write(
     durable.write_text(folder / METRICS, _csv(rows))
     _write_json(folder / HISTORY, {"epochs": rows})
     durable.write_text(folder / REPORT, report.model_dump_json(indent=2) + "\n")
-    files = [_described(folder / name) for name in (MODEL, LABELS, METRICS, HISTORY, REPORT)]
+    exported = [export.file for export in report.exports if export.file]
+    for stale in set(FILES.values()) - {MODEL, *exported}:
+        (folder / stale).unlink(missing_ok=True)  # of an earlier run in this folder
+    files = [_described(folder / name) for name in (MODEL, *exported, LABELS, METRICS, HISTORY, REPORT)]
     _write_json(folder / MANIFEST, {"files": files, "lineage": _lineage(report, result_digest)})
 
 

@@ -9,6 +9,7 @@ for phase in schedule:
     prove: frozen weights bit-identical, unfrozen ones moved
 evaluate once on the test split, with intervals
 export, read back, compare; source digest again
+the other formats, in a process of their own          # one that fails does not fail the job
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 from app.domain import weighing
 from app.domain.cuts import resolve_cut
 from app.domain.errors import ProofError, SourceError, WorkError
+from app.domain.exports import Export
 from app.domain.model import SourceInfo
 from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
 from app.domain.spec import ResolvedSpec
@@ -94,7 +96,10 @@ def train(
             receipt = _source_receipt(job.origin, source)
             model, difference = _export(job, outputs)
             info = _write_canonical(job, model)
-        report = _report(job, reports, test=test, receipt=receipt, difference=difference, stages=stages)
+            exports = _other_formats(job, data)
+        report = _report(
+            job, reports, test=test, receipt=receipt, difference=difference, exports=exports, stages=stages
+        )
         _write_results(job, report, info)
         return TrainedModel(workdir / RESULTS, workdir / CANONICAL, info, report)
 
@@ -221,6 +226,20 @@ def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:
     return sources.write_canonical(model, job.run.workdir / CANONICAL, rescale="none", labels=job.dataset.info.classes)
 
 
+def _other_formats(job: _Job, data: Path) -> list[Export]:
+    folder = job.run.workdir / RESULTS
+    return export.make_exports(
+        job.spec.exports,
+        results=folder,
+        model=folder / results.MODEL,
+        data=data,
+        task=job.dataset.info.task,
+        image_size=job.run.preprocess.image_size,
+        seed=job.spec.seed,
+        reporter=job.run.reporter,
+    )
+
+
 def _report(
     job: _Job,
     reports: list[PhaseReport],
@@ -228,6 +247,7 @@ def _report(
     test: Evaluation,
     receipt: SourceReceipt,
     difference: float,
+    exports: list[Export],
     stages: Stages,
 ) -> Report:
     data = job.dataset.info
@@ -244,6 +264,7 @@ def _report(
         test=test,
         best_validation=best.metrics,
         export_difference=difference,
+        exports=exports,
         seconds=stages.seconds(first_step_at=job.run.first_step_at),
         versions=runtime.versions(),
         device=runtime.device_name(),

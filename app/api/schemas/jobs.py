@@ -7,7 +7,9 @@ from pydantic import Field
 from app.api.schemas.base import ListOf, Wire, seconds
 from app.domain.artifacts import Artifact
 from app.domain.augmentation import Augmentation
+from app.domain.caching import CacheWish
 from app.domain.errors import Failure
+from app.domain.exports import ExportFormat
 from app.domain.head import HeadChoice
 from app.domain.job import Attempt, Job, Plan, StageRecord
 from app.domain.phases import Phase
@@ -102,6 +104,8 @@ class JobObject(Wire):
     """The phases, in order."""
     preset: PresetName | None
     """The preset that the phases come from; `null`: they were given one by one."""
+    cache: CacheWish
+    """Whether frozen layers run once instead of in every epoch; the report says where they did."""
     batch_size: int
     """Examples in each step."""
     preprocessing: Preprocessing
@@ -116,6 +120,8 @@ class JobObject(Wire):
     """What happens at random to training pictures; empty: nothing."""
     backbone_weights: Literal["source", "random"]
     """`random`: the from-scratch baseline."""
+    exports: list[ExportFormat]
+    """Formats of the result beside `model.keras`; what became of each stands in the report."""
     seed: int
     """The same job with the same seed gives the same weights on the same kind of machine."""
     suffix: str | None
@@ -182,8 +188,8 @@ _SAME = (
     "phase", "attempt", "cancel_requested_at", "error", "report",
 )  # fmt: skip
 _SAME_IN_SPEC = (
-    "cut", "head", "schedule", "preset", "batch_size", "class_weights", "label_smoothing", "mixed_precision",
-    "preprocessing", "augmentation", "backbone_weights", "seed",
+    "cut", "head", "schedule", "preset", "cache", "batch_size", "class_weights", "label_smoothing", "mixed_precision",
+    "preprocessing", "augmentation", "backbone_weights", "exports", "seed",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.domain.errors import Failure
+from app.domain.exports import Export
 from app.services import reports
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def test_every_wrong_field_is_pointed_at_at_once_with_what_is_allowed(client: Te
         "head": {"layers": [{"type": "lstm"}, {"units": 3}, {"type": "dense", "units": 0, "activation": "softmax"}]},
         "schedule": [{"epochs": 0, "unfreeze": "some", "optimizer": {"type": "sgd", "learning_rate": 0.1, "beta": 1}}],
         "batch_size": "many",
+        "exports": ["onnx", "coreml"],
         "hyperparameters": {"n_epochs": 3},
     }
     response = client.post(JOBS, json=body)
@@ -62,8 +64,9 @@ def test_every_wrong_field_is_pointed_at_at_once_with_what_is_allowed(client: Te
     assert set(problems) == {
         "/model", "/cut", "/head/layers/0/type", "/head/layers/1/type", "/head/layers/2/units",
         "/head/layers/2/activation", "/schedule/0/epochs", "/schedule/0/unfreeze", "/schedule/0/optimizer/beta",
-        "/batch_size", "/hyperparameters",
+        "/batch_size", "/exports/1", "/hyperparameters",
     }  # fmt: skip
+    assert problems["/exports/1"]["allowed"] == ["saved_model", "litert", "litert_int8", "onnx"]
     assert problems["/cut"]["allowed"] == ["drop_last", "keep_first", "layer", "fraction"]
     assert "dense" in problems["/head/layers/0/type"]["allowed"]
     assert "dense" in problems["/head/layers/1/type"]["allowed"]
@@ -275,6 +278,16 @@ def test_cancelling_a_finished_job_is_409_with_its_status_and_what_is_allowed(cl
         "invalid_state_transition", "succeeded", [],
     )  # fmt: skip
     assert response.headers["X-Should-Retry"] == "false"
+
+
+def test_exports_are_part_of_the_job_and_each_counts_once(client: TestClient, thaw: "Thaw") -> None:
+    job = thaw.job(exports=["onnx", "saved_model", "onnx"])
+    assert client.get(f"{JOBS}/{job}").json()["exports"] == ["onnx", "saved_model"]
+    assert client.get(f"{JOBS}/{thaw.job()}").json()["exports"] == []
+    thaw.succeed(thaw.claim(job), exports=[Export(format="onnx", status="failed", reason="It is too new.")])
+    assert client.get(f"{JOBS}/{job}/report").json()["exports"][0]["reason"] == "It is too new."
+    warnings = [each for each in client.get(f"{JOBS}/{job}/events").json()["data"] if each["level"] == "warn"]
+    assert [each["message"] for each in warnings] == ["The export 'onnx' failed: It is too new."]
 
 
 @pytest.mark.parametrize("identifier", ["ftjob-0", "model-0", "%00", "a%20b", "..", "x" * 101])

@@ -102,6 +102,15 @@ def test_show_of_a_finished_job_has_the_accuracy_with_its_interval(run: Run, suc
     assert "model-9" in result.stdout
 
 
+def test_show_of_a_finished_job_says_what_became_of_its_exports(run: Run, succeeded: str) -> None:
+    shown = run("jobs", "show", succeeded).stdout
+    assert (
+        "Export onnx differs from model.keras by at most 1.5e-06, the same class for 100.0% (54 test examples)."
+        in shown
+    )
+    assert "Export litert failed: It differs." in shown
+
+
 def test_show_of_a_failed_job_says_why_and_is_no_failure_of_the_command(service: FakeService, run: Run) -> None:
     error = {"class": "capacity", "code": "out_of_memory", "message": "Memory ran out.", "phase": "all"}
     result = run("jobs", "show", service.add_job(status="failed", error=error))

@@ -257,12 +257,16 @@ def test_an_epoch_that_goes_on_after_some_steps_has_the_batches_it_would_have_ha
     )
     wishes = augmenter(*EACH)
     run: Any = SimpleNamespace(
-        train=split, batch_size=16, steps_per_epoch=3, preprocess=wishes.resize, augmenter=wishes
+        train=split, batch_size=16, steps_per_epoch=lambda _: 3, preprocess=wishes.resize, augmenter=wishes
     )
     keep: Any = lambda x, y: tf.concat([tf.reshape(x, -1), tf.reshape(y, -1)], 0)  # noqa: E731
-    whole = {number: np.asarray(batch) for number, batch in execution.on_batches(run, keep).train((7, 3))}
+
+    def batches() -> Any:
+        return execution.on_batches(run, keep, examples_per_step=16)
+
+    whole = {number: np.asarray(batch) for number, batch in batches().train((7, 3))}
     keras.utils.set_random_seed(99)
-    rest = {number: np.asarray(batch) for number, batch in execution.on_batches(run, keep).train((7, 3), done=1)}
+    rest = {number: np.asarray(batch) for number, batch in batches().train((7, 3), done=1)}
     assert list(whole) == [1, 2, 3]
     assert list(rest) == [2, 3]
     assert all(np.array_equal(whole[number], batch) for number, batch in rest.items())

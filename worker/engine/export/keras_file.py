@@ -5,6 +5,8 @@
 One flat Functional model of plain Keras layers, so that `keras.saving.load_model` opens it anywhere.
 """
 
+import functools
+import inspect
 import itertools
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def exported(model: keras.Model, preprocess: Preprocess) -> keras.Model:
     taken = {path.partition("/")[0] for path, _ in leaf_layers(model)}
     tensor = raw = keras.Input(preprocess.input_shape, dtype=preprocess.input_dtype, name=_fresh("examples", taken))
     for layer in preprocess.layers():
-        tensor = _renamed(layer, _fresh(layer.name, taken))(tensor)
+        tensor = _predicting(_renamed(layer, _fresh(layer.name, taken)))(tensor)
     return keras.Model(raw, _laid_on(tensor, model), name=model.name)
 
 
@@ -63,7 +65,18 @@ def _check(model: keras.Model, test: Split, expected: Array) -> float:
 
 def _laid_on(tensor: Any, model: keras.Model) -> Any:  # noqa: ANN401 (symbolic tensors of Keras)
     """The model's output on another input, its layers used as they are: no model inside a model."""
-    return model._run_through_graph(tensor, operation_fn=lambda operation: operation)  # noqa: SLF001 (no public way)
+    return model._run_through_graph(tensor, operation_fn=_predicting)  # noqa: SLF001 (no public way)
+
+
+def _predicting(operation: Any) -> Any:  # noqa: ANN401 (a layer or an operation of Keras)
+    """The operation as the graph is to call it: for prediction, unless the whole model is called for training.
+
+    Layers that work on pictures are called with `training=True` where nothing else is said, and Keras 3.15.1 passes
+    that on to the layers behind them: `model(x)` would run BatchNormalization in training mode and change it.
+    """
+    parameter = inspect.signature(operation.call).parameters.get("training")
+    trains_by_default = parameter is not None and parameter.default is True
+    return functools.partial(operation, training=False) if trains_by_default else operation
 
 
 def _renamed(layer: keras.Layer, name: str) -> keras.Layer:
