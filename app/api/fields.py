@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.api.pointers import as_pointer, pointer_into
 from app.api.problems import printable
 from app.api.vocabulary import HEAD_LAYERS, OPTIMIZERS, PRESETS, SCHEDULES
 from app.domain.errors import FieldProblem
+from app.domain.pointers import as_pointer, pointer_into
 
 MAX_ECHO = 80
 """At most so many characters of a wrong value are repeated."""
