@@ -4,7 +4,7 @@ from pydantic import Field
 
 from app.domain.base import Value
 from app.domain.caching import CacheUse
-from app.domain.exports import Export
+from app.domain.exports import Export, ExportedInput
 from app.domain.progress import FreezeProof
 from app.domain.spec import ResolvedSpec, Task
 
@@ -100,6 +100,8 @@ class Report(Value):
     """Metrics of the epoch with the lowest validation loss."""
     export_difference: float | None = None
     """Largest difference between the predictions of the written `model.keras`, read back, and the trained model's."""
+    inputs: list[ExportedInput] = Field(default_factory=list)
+    """What `model.keras` takes: raw examples."""
     exports: list[Export] = Field(default_factory=list)
     """What became of the other formats that the job asked for."""
     seconds: dict[str, float]

@@ -94,12 +94,9 @@ def train(
             test, outputs = _evaluate(job)
         with stages.stage("exporting"):
             receipt = _source_receipt(job.origin, source)
-            model, difference = _export(job, outputs)
-            info = _write_canonical(job, model)
-            exports = _other_formats(job, data)
-        report = _report(
-            job, reports, test=test, receipt=receipt, difference=difference, exports=exports, stages=stages
-        )
+            exported = _export(job, outputs, data)
+            info = _write_canonical(job, exported.model)
+        report = _report(job, reports, test=test, receipt=receipt, exported=exported, stages=stages)
         _write_results(job, report, info)
         return TrainedModel(workdir / RESULTS, workdir / CANONICAL, info, report)
 
@@ -212,32 +209,36 @@ def _source_receipt(origin: Source, folder: Path) -> SourceReceipt:
     return SourceReceipt(model_digest_before=origin.info.digest, model_digest_after=after, unchanged=True)
 
 
-def _export(job: _Job, outputs: evaluate.Array) -> tuple[keras.Model, float]:
+@dataclass(frozen=True)
+class _Exported:
+    model: keras.Model
+    difference: float
+    others: list[Export]
+
+
+def _export(job: _Job, outputs: evaluate.Array, data: Path) -> _Exported:
+    """`model.keras`, and the other formats that the job asks for."""
     job.run.reporter.check()
     folder = job.run.workdir / RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    model = export.exported(job.run.network.model, job.run.preprocess)
-    difference = export.write(model, folder / results.MODEL, test=job.dataset.split("test"), expected=outputs)
-    return model, difference
-
-
-def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:
-    """`rescale` is `none`: the exported model takes raw examples and scales them itself."""
-    return sources.write_canonical(model, job.run.workdir / CANONICAL, rescale="none", labels=job.dataset.info.classes)
-
-
-def _other_formats(job: _Job, data: Path) -> list[Export]:
-    folder = job.run.workdir / RESULTS
-    return export.make_exports(
+    model, file = export.exported(job.run.network.model, job.run.preprocess), folder / results.MODEL
+    difference = export.write(model, file, test=job.dataset.split("test"), expected=outputs)
+    others = export.make_exports(
         job.spec.exports,
         results=folder,
-        model=folder / results.MODEL,
+        model=file,
         data=data,
         task=job.dataset.info.task,
         image_size=job.run.preprocess.image_size,
         seed=job.spec.seed,
         reporter=job.run.reporter,
     )
+    return _Exported(model, difference, others)
+
+
+def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:
+    """`rescale` is `none`: the exported model takes raw examples and scales them itself."""
+    return sources.write_canonical(model, job.run.workdir / CANONICAL, rescale="none", labels=job.dataset.info.classes)
 
 
 def _report(
@@ -246,8 +247,7 @@ def _report(
     *,
     test: Evaluation,
     receipt: SourceReceipt,
-    difference: float,
-    exports: list[Export],
+    exported: _Exported,
     stages: Stages,
 ) -> Report:
     data = job.dataset.info
@@ -263,8 +263,9 @@ def _report(
         class_weights=weighing.class_weights(job.spec, data),
         test=test,
         best_validation=best.metrics,
-        export_difference=difference,
-        exports=exports,
+        export_difference=exported.difference,
+        inputs=export.inputs_of(exported.model),
+        exports=exported.others,
         seconds=stages.seconds(first_step_at=job.run.first_step_at),
         versions=runtime.versions(),
         device=runtime.device_name(),
