@@ -5,9 +5,9 @@ from itertools import pairwise
 
 from app.domain.dataset import DatasetInfo
 from app.domain.fitting import choose_rescale
-from app.domain.job import PhasePlan
 from app.domain.model import SourceInfo
 from app.domain.phases import Phase
+from app.domain.plan import PhasePlan
 from app.domain.spec import ResolvedSpec
 
 MANY_WEIGHTS_PER_EXAMPLE = 1000

@@ -6,8 +6,8 @@ import pytest
 
 from app.domain.dataset import SplitInfo
 from app.domain.errors import InvalidRequestError
-from app.domain.job import Plan
 from app.domain.model import LayerRow
+from app.domain.plan import Plan
 from app.services import jobs, models
 from app.services.context import Services
 from app.storage.paging import PageQuery
