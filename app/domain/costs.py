@@ -98,14 +98,13 @@ def memory(
     *,
     trained: int,
     reached: Collection[int],
-    skipped: Collection[int],
     optimizer: Optimizer,
     batch_size: int,
 ) -> MemoryPlan:
     """What the training process holds while it trains.
 
-    `trained`: numbers in weights that train; `reached`: rows that gradients pass; `skipped`: rows that do not run
-    because their outputs are cached.
+    `trained`: numbers in weights that train; `reached`: rows that gradients pass. The others run without, one after
+    the other, in each step or once for the cache.
     """
     weights = FLOAT_BYTES * sum(row.parameters for row in rows)
     gradients = FLOAT_BYTES * trained
@@ -113,7 +112,7 @@ def memory(
     activations = None
     if given is not None:
         kept = sum(given[row.index] for row in rows if row.index in reached)
-        passing = [given[row.index] for row in rows if row.index not in reached and row.index not in skipped]
+        passing = [given[row.index] for row in rows if row.index not in reached]
         widest = max((first + second for first, second in zip(passing, passing[1:] or [0], strict=False)), default=0)
         activations = FLOAT_BYTES * batch_size * (kept + widest)
     return MemoryPlan(

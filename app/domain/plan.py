@@ -43,7 +43,7 @@ class CachePlan(Value):
     applies: bool
     """Whether it does."""
     because: str
-    """Why, or why not, in a sentence."""
+    """Why, or why not, in words."""
     bytes: int | None = None
     """Room for the boundary tensors of all training and validation examples, in float32; `null` where none is taken
     or their size is not known."""

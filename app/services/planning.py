@@ -81,7 +81,6 @@ def _phase_plan(rows: Layout, phase: Phase, measured: Measured | None) -> PhaseP
             rows.sizes,
             trained=trained,
             reached=reached,
-            skipped=skipped,
             optimizer=phase.optimizer,
             batch_size=rows.spec.batch_size,
         ),
@@ -92,12 +91,12 @@ def _phase_plan(rows: Layout, phase: Phase, measured: Measured | None) -> PhaseP
 def _cache_plan(rows: Layout, edge: Boundary) -> CachePlan:
     """Whether the feature cache applies: by the rules of the training process."""
     if not edge.worth_caching:
-        because = "Nothing below the layers that train is the same in every epoch: they begin at the input."
+        because = "nothing is the same in every epoch, as the layers that train begin at the input."
         return CachePlan(applies=False, because=because)
     numbers = None if rows.sizes is None else sum(rows.sizes[row.index] for row in edge.rows)
     return CachePlan(
         applies=True,
-        because=f"What is below {_listed([row.path for row in edge.rows])} gives the same in every epoch.",
+        because=f"what leads up to {_listed([row.path for row in edge.rows])} gives the same in every epoch.",
         bytes=None if numbers is None else numbers * costs.FLOAT_BYTES * rows.cached_examples,
     )
 

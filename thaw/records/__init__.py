@@ -26,19 +26,19 @@ from thaw.records.jobs import (
     Interval,
     Job,
     JobProgress,
-    PhasePlan,
     PhaseProgress,
     PhaseReport,
-    Plan,
     Report,
     SourceReceipt,
 )
+from thaw.records.plan import CachePlan, LayerPlan, MemoryPlan, PhasePlan, Plan, TimePlan
 from thaw.records.record import Record, read
 from thaw.records.service import Capabilities, Health, Part, Worker
 
 __all__ = [
     "Artifact",
     "Attempt",
+    "CachePlan",
     "Capabilities",
     "Checkpoint",
     "CorruptExample",
@@ -54,6 +54,8 @@ __all__ = [
     "Job",
     "JobProgress",
     "Layer",
+    "LayerPlan",
+    "MemoryPlan",
     "Model",
     "ModelSummary",
     "Part",
@@ -66,6 +68,7 @@ __all__ = [
     "Report",
     "SourceReceipt",
     "Split",
+    "TimePlan",
     "Worker",
     "read",
 ]

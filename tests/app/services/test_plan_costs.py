@@ -62,10 +62,10 @@ def test_held_batch_norm_is_told_apart(world: Any) -> None:
 def test_memory_is_the_sum_of_what_is_counted(world: Any) -> None:
     head, top = (phase.memory for phase in _plan(world, schedule=[HEAD, TOP], batch_size=10).phases)
     assert (head.weights_bytes, head.gradients_bytes, head.optimizer_bytes) == (4 * 45, 4 * 5, 0)
-    assert head.activations_bytes == 4 * 10 * 1, "the cache feeds the head, whose one output is kept"
+    assert head.activations_bytes == 4 * 10 * (1 + 4 + 4), "the head's one output, and two neighbours of the backbone"
     assert (top.gradients_bytes, top.optimizer_bytes) == (4 * 25, 2 * 4 * 25), "Adam keeps two numbers for each"
-    assert top.activations_bytes == 4 * 10 * (4 + 1)
-    assert top.total_bytes == 4 * 45 + 4 * 25 + 8 * 25 + 4 * 50
+    assert top.activations_bytes == 4 * 10 * (4 + 1 + 4 + 4)
+    assert top.total_bytes == 4 * 45 + 4 * 25 + 8 * 25 + 4 * 130
 
 
 def test_without_a_measurement_there_is_no_time(world: Any) -> None:

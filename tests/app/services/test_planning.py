@@ -110,9 +110,9 @@ def test_many_weights_on_few_examples(world: Any) -> None:
 
 
 def test_a_batch_that_is_larger_than_the_training_split(world: Any) -> None:
-    (warning,) = _plan(world, batch_size=201).warnings
+    warning, _short = _plan(world, batch_size=201).warnings
     assert "batch_size 201 is larger than the training split of 200" in warning
-    assert _plan(world, batch_size=200).warnings == []
+    assert "batch_size" not in " ".join(_plan(world, batch_size=200).warnings)
 
 
 def test_a_dataset_that_is_too_small(world: Any) -> None:
@@ -127,6 +127,37 @@ def test_examples_that_stand_in_more_than_one_split(world: Any) -> None:
     data = world.dataset(world.data_info(duplicates_across_splits=3)).id
     (warning,) = _plan(world, training_file=data).warnings
     assert "3 examples stand in more than one split" in warning
+
+
+def test_batch_norm_that_trains_on_small_batches(world: Any) -> None:
+    head = {"layers": [{"type": "batch_normalization"}]}
+    (warning,) = _plan(world, head=head, batch_size=8, schedule=[HEAD]).warnings
+    assert "'head' trains 1 BatchNormalization layer on batches of 8" in warning
+    assert _plan(world, head=head, batch_size=16, schedule=[HEAD]).warnings == []
+    assert _plan(world, batch_size=8, schedule=[HEAD]).warnings == []
+
+
+def test_more_phases_than_epochs_can_serve(world: Any) -> None:
+    short = [{**HEAD, "name": name, "epochs": 1} for name in ("a", "b")]
+    (warning,) = _plan(world, schedule=[*short, HEAD], batch_size=100).warnings
+    assert "Phases 'a' (2), 'b' (2), 'head' (8): so few optimizer steps" in warning
+    assert _plan(world, schedule=[{**HEAD, "epochs": 5}], batch_size=100).warnings == []
+
+
+def test_early_stopping_that_cannot_stop_anything(world: Any) -> None:
+    patient = {**HEAD, "early_stopping": {"patience": 4}}
+    (warning,) = _plan(world, schedule=[patient]).warnings
+    assert "waits for 4 epochs without improvement, and the phase has 4" in warning
+    assert _plan(world, schedule=[{**HEAD, "early_stopping": {"patience": 3}}]).warnings == []
+
+
+def test_early_stopping_on_few_validation_examples(world: Any) -> None:
+    many, few = SplitInfo(examples=200), SplitInfo(examples=49)
+    data = world.dataset(world.data_info(splits={"train": many, "validation": few, "test": many})).id
+    watched = {**HEAD, "early_stopping": {"patience": 2}}
+    (warning,) = _plan(world, training_file=data, schedule=[watched]).warnings
+    assert "the loss on 49 validation examples" in warning
+    assert _plan(world, training_file=data, schedule=[HEAD]).warnings == []
 
 
 def test_frozen_layers_of_a_random_backbone(world: Any) -> None:
