@@ -33,7 +33,7 @@ from thaw.records.jobs import (
 )
 from thaw.records.plan import CachePlan, LayerPlan, MemoryPlan, PhasePlan, Plan, TimePlan
 from thaw.records.record import Record, read
-from thaw.records.service import Capabilities, Health, Part, Worker
+from thaw.records.service import Capabilities, Fact, Health, Part, SelfTest, Worker
 
 __all__ = [
     "Artifact",
@@ -46,6 +46,7 @@ __all__ = [
     "EpochMetrics",
     "Evaluation",
     "Event",
+    "Fact",
     "Failure",
     "File",
     "FreezeProof",
@@ -66,6 +67,7 @@ __all__ = [
     "PreviewExample",
     "Record",
     "Report",
+    "SelfTest",
     "SourceReceipt",
     "Split",
     "TimePlan",

@@ -110,7 +110,7 @@ def test_many_weights_on_few_examples(world: Any) -> None:
 
 
 def test_a_batch_that_is_larger_than_the_training_split(world: Any) -> None:
-    warning, _short = _plan(world, batch_size=201).warnings
+    _short, warning = _plan(world, batch_size=201).warnings
     assert "batch_size 201 is larger than the training split of 200" in warning
     assert "batch_size" not in " ".join(_plan(world, batch_size=200).warnings)
 
