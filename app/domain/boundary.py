@@ -1,12 +1,12 @@
 """Where frozen meets trained, told from the layer table alone: what gives the same output in every epoch of a phase.
 
-    input ── still ── still ──┬── trains ── … ── cut ── head
+    input ── still ── still ──┬── trains ── … ── output
                               └── still ───────┘
                   boundary = what the still rows hand to the others, here two tensors
 
 A row is still if everything that feeds it is, its weights do not move, and it draws nothing at random. A backbone of
-which no weight moves runs as it will after the training: then dropout and noise inside it are off, and all of it is
-still. The engine follows the same rules on the Keras graph.
+which no weight moves runs as it will after the training: then dropout and noise inside it draw nothing. Pooling and
+the like at the bottom of the head are still, too. The same rules, on Keras' graphs, stand in `worker.engine.boundary`.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,30 +24,33 @@ _STOCHASTIC = frozenset({
 
 @dataclass(frozen=True)
 class Boundary:
-    """The still part of a backbone in one phase."""
+    """The still part of a model in one phase."""
 
     still: frozenset[int]
     """Indices of the rows that give the same in every epoch, the inputs included."""
     rows: tuple[LayerRow, ...]
-    """The still rows that feed what is not still, or the head, from below."""
-
-    @property
-    def worth_caching(self) -> bool:
-        """Whether anything is computed below the boundary; the examples themselves need no cache."""
-        return any(inputs_of(row) for row in self.rows)
+    """The still rows that feed what is not still, from below."""
+    has_weights: bool
+    """Whether anything that computes with weights stands below; the examples themselves need no cache."""
 
 
-def find(backbone: Sequence[LayerRow], end: LayerRow, *, moving: Collection[int]) -> Boundary:
-    """The boundary of the backbone's rows (`kept_rows`), which end at the row `end`, below the head.
+def find(backbone: Sequence[LayerRow], head: Sequence[LayerRow], *, moving: Collection[int]) -> Boundary:
+    """The boundary of a model: the backbone's rows (`kept_rows`) and the head's, of which the last one trains.
 
-    `moving`: indices of the rows of which some weight trains; BatchNormalization that is held is not among them.
+    `moving`: indices of the backbone's rows of which some weight may move; BatchNormalization that is held is not
+    among them.
     """
     restless = [row.index for row in backbone if row.index in moving or (moving and is_stochastic(row))]
-    unstill = _all_above(backbone, restless)
-    still = frozenset(row.index for row in backbone if row.index not in unstill)
-    handed = {source for row in backbone if row.index in unstill for source in inputs_of(row)}
-    rows = [row for row in backbone if row.index in still and (row.index in handed or row.index == end.index)]
-    return Boundary(still=still, rows=tuple(rows))
+    restless += [row.index for row in head if row.has_weights or is_stochastic(row)]
+    rows = [*backbone, *head]
+    unstill = _all_above(rows, restless)
+    still = frozenset(row.index for row in rows if row.index not in unstill)
+    handed = {source for row in rows if row.index in unstill for source in inputs_of(row)}
+    return Boundary(
+        still=still,
+        rows=tuple(row for row in rows if row.index in still and row.index in handed),
+        has_weights=any(row.has_weights for row in rows if row.index in still),
+    )
 
 
 def reached(backbone: Sequence[LayerRow], *, moving: Collection[int]) -> frozenset[int]:

@@ -38,17 +38,18 @@ def head_rows(
     either, and they count as none.
     """
     made: list[LayerRow] = []
+    below = end.index
     names = _Names(row.path.partition("/")[0] for row in backbone)
     shape, first = _flat_shape(end), source[-1].index + 1
     for wish in _with_pooling(head.layers, rank=len(shape)):
         if wish.type in (*_POOLING, "flatten") and len(shape) == VECTOR_RANK:
             continue
         name = names.fresh(f"head_{wish.type}")
-        row = _row(wish, first + len(made), name, shape)
-        shape = _flat_shape(row)
+        row = _row(wish, first + len(made), name, shape, below=below)
+        shape, below = _flat_shape(row), row.index
         made.append(row)
     output = HeadDense(type="dense", units=outputs(data), activation="linear")
-    return [*made, _row(output, first + len(made), names.fresh(OUTPUT), shape)]
+    return [*made, _row(output, first + len(made), names.fresh(OUTPUT), shape, below=below)]
 
 
 def outputs(data: DatasetInfo) -> int:
@@ -61,7 +62,7 @@ def _with_pooling(layers: Sequence[HeadLayer], *, rank: int) -> list[HeadLayer]:
     return [*([] if begins_well or rank == VECTOR_RANK else [HeadPooling(type="global_average_pooling")]), *layers]
 
 
-def _row(wish: HeadLayer, index: int, name: str, given: list[int | None]) -> LayerRow:
+def _row(wish: HeadLayer, index: int, name: str, given: list[int | None], *, below: int) -> LayerRow:
     shape = _shape_after(wish, given)
     parameters, trainable = _parameters(wish, given[-1] or 0)
     pooling = f"{_POOLING[wish.type]}{len(given) - VECTOR_RANK}D" if wish.type in _POOLING else None
@@ -73,6 +74,7 @@ def _row(wish: HeadLayer, index: int, name: str, given: list[int | None]) -> Lay
         parameters=parameters,
         has_weights=parameters > 0,
         legal_cut=False,
+        inputs=[below],
         trainable_parameters=trainable,
         stochastic=isinstance(wish, HeadDropout) and wish.rate > 0,
         batch_norm=isinstance(wish, HeadBatchNormalization),

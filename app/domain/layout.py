@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.domain import costs
-from app.domain.costs import Sizes
+from app.domain import estimates
 from app.domain.cuts import kept_rows, resolve_cut
 from app.domain.dataset import DatasetInfo
+from app.domain.estimates import Sizes
 from app.domain.fitting import fit_shape
 from app.domain.head_rows import head_rows
 from app.domain.model import LayerRow, SourceInfo
@@ -57,5 +57,5 @@ def lay_out(spec: ResolvedSpec, source: SourceInfo, data: DatasetInfo, *, name: 
         end=end,
         backbone=backbone,
         head=head,
-        sizes=costs.sizes([*source.layers, *head], source, shape),
+        sizes=estimates.sizes([*source.layers, *head], source, shape),
     )

@@ -93,6 +93,8 @@ class PhasePlan(Value):
     """Its `type`."""
     learning_rate: float
     """Of its optimizer."""
+    learning_rate_schedule: str = Field(examples=["cosine"])
+    """How that moves from step to step: its `type`."""
     unfrozen_layers: list[str]
     """Layers of the backbone that are unfrozen; the head always trains."""
     held_layers: list[str]

@@ -2,24 +2,23 @@
 
 from dataclasses import dataclass
 
-from app.domain import boundary
+from app.domain import boundary, learning_rates
 from app.domain.boundary import Boundary
 from app.domain.cuts import select_unfrozen
 from app.domain.layout import Layout
 from app.domain.model import LayerRow
 from app.domain.phases import Phase
-from app.domain.spec import ResolvedSpec
 
 
 @dataclass(frozen=True)
 class Selected:
-    """Rows of the backbone by their indices."""
+    """Rows of the backbone."""
 
-    unfrozen: frozenset[int]
+    unfrozen: tuple[LayerRow, ...]
     held: frozenset[int]
-    """Of the unfrozen ones BatchNormalization that stays as it is."""
+    """Indices of the unfrozen ones that stay as they are, because they are BatchNormalization."""
     moving: frozenset[int]
-    """Those of which some weight moves."""
+    """Indices of the other unfrozen ones."""
     edge: Boundary
     """What is the same in every epoch."""
 
@@ -27,21 +26,26 @@ class Selected:
 def select(layout: Layout, phase: Phase) -> Selected:
     """What the phase does to the backbone. Raises `UserError` as `cuts.select_unfrozen`."""
     rows = select_unfrozen(layout.backbone, phase.unfreeze)
-    held = {row.index for row in rows if boundary.is_batch_norm(row)} if holds_batch_norm(layout.spec) else set()
-    moving = {row.index for row in rows if row.index not in held and _moves(row)}
+    held = {row.index for row in rows if phase.batch_norm == "frozen" and boundary.is_batch_norm(row)}
+    moving = {row.index for row in rows} - held
     return Selected(
-        unfrozen=frozenset(row.index for row in rows),
+        unfrozen=tuple(rows),
         held=frozenset(held),
         moving=frozenset(moving),
-        edge=boundary.find(layout.backbone, layout.end, moving=moving),
+        edge=boundary.find(layout.backbone, layout.head, moving=moving),
     )
 
 
-def holds_batch_norm(spec: ResolvedSpec) -> bool:
-    """Whether BatchNormalization of the backbone stays as it is: a random one has no statistics worth keeping."""
-    return spec.backbone_weights == "source"
-
-
-def _moves(row: LayerRow) -> bool:
-    """Whether training changes the row; the statistics of BatchNormalization move even if nothing else in it does."""
-    return boundary.trainable_parameters(row) > 0 or boundary.is_batch_norm(row)
+def highest_rates(layout: Layout, phase: Phase) -> dict[int, float]:
+    """The highest learning rate that each unfrozen row, and each of the head, gets in the phase, by its index."""
+    rates = learning_rates.segments(
+        phase.learning_rate_schedule,
+        learning_rate=phase.optimizer.learning_rate,
+        epochs=phase.epochs,
+        steps_per_epoch=layout.steps,
+    )
+    highest = max(max(rate.begin, rate.end) for rate in rates)
+    unfrozen = select_unfrozen(layout.backbone, phase.unfreeze)
+    factors = learning_rates.layer_factors(unfrozen, phase.layer_decay)
+    in_backbone = {row.index: highest * factors[row.path] for row in unfrozen}
+    return {**in_backbone, **{row.index: highest for row in layout.head}}

@@ -3,13 +3,13 @@
     once          fill the cache: the still layers, each example of training and validation
     each epoch    forward through what is left, for both; gradients through what they reach, for training
 
-The share of a layer in a pass is its share of the work (`app.domain.costs`).
+The share of a layer in a pass is its share of the work (`app.domain.estimates`).
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from app.domain import costs
+from app.domain import estimates
 from app.domain.layout import Layout
 from app.domain.plan import TimePlan
 
@@ -52,13 +52,13 @@ def _reckoned(layout: Layout, epochs: int, *, reached: Collection[int], cached: 
     probe, given = layout.source.probe, layout.sizes
     if probe is None or given is None:
         return None
-    as_probed = costs.sizes(layout.source.layers, layout.source, probe.input_shape)
+    as_probed = estimates.sizes(layout.source.layers, layout.source, probe.input_shape)
     assert as_probed is not None  # a source with a probe has sizes for its shape
     table = {row.index: row for row in layout.source.layers}
-    second = probe.forward_seconds / sum(costs.work(row, as_probed, table) for row in table.values())
+    second = probe.forward_seconds / sum(estimates.work(row, as_probed, table) for row in table.values())
     backward = (probe.training_seconds or USUAL_TRAINING_PASS * probe.forward_seconds) / probe.forward_seconds - 1
     rows = {row.index: row for row in layout.rows}
-    seconds = {index: second * costs.work(row, given, {**table, **rows}) for index, row in rows.items()}
+    seconds = {index: second * estimates.work(row, given, {**table, **rows}) for index, row in rows.items()}
     once = sum(seconds[index] for index in cached)
     every = sum(seconds.values()) - once
     gradients = backward * sum(seconds[index] for index in reached)

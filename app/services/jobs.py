@@ -120,7 +120,7 @@ def plan(services: Services, project: str, request: JobRequest) -> Plan:
         assert isinstance(found.dataset, Dataset)
         layout = planning.lay_out(resolve(request, seed=_seed(request)), found.model, found.dataset)
         known = measured.find(session, project, layout, model=found.model, dataset_id=found.dataset.id)
-    return planning.plan(layout, measured=known)
+    return planning.plan(layout, measured=known, features_bytes=services.settings.features_bytes)
 
 
 def _not_ready(request: JobRequest, found: References) -> list[FieldProblem]:

@@ -44,7 +44,7 @@ def _of_phase(
 
 
 def _same(one: Selected, other: Selected) -> bool:
-    return (one.unfrozen, one.held) == (other.unfrozen, other.held)
+    return (one.moving, one.held) == (other.moving, other.held)
 
 
 def _read(session: Session, project: str, job: Trained, index: int) -> Measured | None:

@@ -5,15 +5,17 @@ layer table --cut--> backbone rows + head rows --phase--> what trains, boundary,
 
 from collections.abc import Mapping, Sequence
 
-from app.domain import boundary, costs, layout
+from app.domain import boundary, estimates, layout
 from app.domain.boundary import Boundary
+from app.domain.caching import PAYS_FROM_MULTIPLY_ADDS
+from app.domain.cost import multiply_adds
 from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import PlatformError
 from app.domain.layout import Layout
 from app.domain.model import LayerRow, Model
 from app.domain.phases import Phase
-from app.domain.plan import CachePlan, LayerPlan, PhasePlan, Plan
-from app.domain.selection import Selected, select
+from app.domain.plan import CachePlan, LayerPlan, LayerState, PhasePlan, Plan
+from app.domain.selection import Selected, highest_rates, select
 from app.domain.spec import ResolvedSpec
 from app.services import durations, warnings
 from app.services.durations import Measured
@@ -29,14 +31,17 @@ def lay_out(spec: ResolvedSpec, model: Model, dataset: Dataset) -> Layout:
     return layout.lay_out(spec, model.info, dataset.info, name=model.name)
 
 
-def plan(rows: Layout, *, measured: Sequence[Measured | None] = ()) -> Plan:
-    """The plan of a job. `measured`: for each phase what an earlier job took for the same; left out: nothing is known.
+def plan(rows: Layout, *, measured: Sequence[Measured | None], features_bytes: int) -> Plan:
+    """The plan of a job.
 
+    `measured`: for each phase what an earlier job took for the same. `features_bytes`: largest cache of features.
     Raises `UserError` as `app.domain.cuts`.
     """
     spec, kept = rows.spec, {row.index for row in rows.backbone}
-    known = [*measured, *[None] * len(spec.schedule)]
-    phases = [_phase_plan(rows, phase, known[index]) for index, phase in enumerate(spec.schedule)]
+    phases = [
+        _phase_plan(rows, phase, known, features_bytes=features_bytes)
+        for phase, known in zip(spec.schedule, measured, strict=True)
+    ]
     seconds = [phase.time.seconds for phase in phases if phase.time]
     return Plan(
         spec=spec,
@@ -52,31 +57,30 @@ def plan(rows: Layout, *, measured: Sequence[Measured | None] = ()) -> Plan:
 # === A phase ===
 
 
-def _phase_plan(rows: Layout, phase: Phase, measured: Measured | None) -> PhasePlan:
+def _phase_plan(rows: Layout, phase: Phase, measured: Measured | None, *, features_bytes: int) -> PhasePlan:
     chosen = select(rows, phase)
-    cache = _cache_plan(rows, chosen.edge)
-    rates = _learning_rates(rows, phase)
+    cache = _cache_plan(rows, phase, chosen.edge, features_bytes=features_bytes)
+    rates = highest_rates(rows, phase)
     layers = [_layer_plan(row, rows, chosen, rates, cached=cache.applies) for row in rows.rows]
-    in_backbone = sum(layer.trained_parameters for layer in layers if layer.part == "backbone")
     trained = sum(layer.trained_parameters for layer in layers)
-    reached = boundary.reached(rows.backbone, moving=chosen.moving) | {row.index for row in rows.head}
-    skipped = chosen.edge.still if cache.applies else frozenset[int]()
-    by_index = {row.index: row for row in rows.backbone}
+    reached = boundary.reached(rows.rows, moving={*chosen.moving, *_first_trained(rows.head)})
+    cached = chosen.edge.still if cache.applies else frozenset[int]()
     return PhasePlan(
         name=phase.name or "",
         epochs=phase.epochs,
         steps=phase.epochs * rows.steps,
         optimizer=phase.optimizer.type,
         learning_rate=phase.optimizer.learning_rate,
-        unfrozen_layers=[by_index[index].path for index in sorted(chosen.unfrozen)],
-        held_layers=[by_index[index].path for index in sorted(chosen.held)],
+        learning_rate_schedule=phase.learning_rate_schedule.type,
+        unfrozen_layers=[row.path for row in chosen.unfrozen],
+        held_layers=[row.path for row in chosen.unfrozen if row.index in chosen.held],
         frozen_layers=sum(row.has_weights for row in rows.backbone) - len(chosen.unfrozen),
-        trainable_backbone_parameters=in_backbone,
+        trainable_backbone_parameters=sum(layer.trained_parameters for layer in layers if layer.part == "backbone"),
         trainable_parameters=trained,
         layers=layers,
         boundary=[row.path for row in chosen.edge.rows],
         cache=cache,
-        memory=costs.memory(
+        memory=estimates.memory(
             rows.rows,
             rows.sizes,
             trained=trained,
@@ -84,26 +88,45 @@ def _phase_plan(rows: Layout, phase: Phase, measured: Measured | None) -> PhaseP
             optimizer=phase.optimizer,
             batch_size=rows.spec.batch_size,
         ),
-        time=durations.of_phase(rows, phase.epochs, reached=reached, cached=skipped, measured=measured),
+        time=durations.of_phase(rows, phase.epochs, reached=reached, cached=cached, measured=measured),
     )
 
 
-def _cache_plan(rows: Layout, edge: Boundary) -> CachePlan:
-    """Whether the feature cache applies: by the rules of the training process."""
-    if not edge.worth_caching:
-        because = "nothing is the same in every epoch, as the layers that train begin at the input."
-        return CachePlan(applies=False, because=because)
+def _first_trained(head: Sequence[LayerRow]) -> list[int]:
+    """The lowest row of the head that trains: gradients pass it and everything above."""
+    return [row.index for row in head if row.has_weights][:1]
+
+
+def _cache_plan(rows: Layout, phase: Phase, edge: Boundary, *, features_bytes: int) -> CachePlan:
+    """Whether the feature cache applies: by the rules of the training process (`worker.engine.caching`)."""
     numbers = None if rows.sizes is None else sum(rows.sizes[row.index] for row in edge.rows)
-    return CachePlan(
-        applies=True,
-        because=f"what leads up to {_listed([row.path for row in edge.rows])} gives the same in every epoch.",
-        bytes=None if numbers is None else numbers * costs.FLOAT_BYTES * rows.cached_examples,
-    )
+    needed = None if numbers is None else numbers * estimates.FLOAT_BYTES * rows.cached_examples
+    why_not = _why_not_cached(rows, phase, edge)
+    if why_not is None and needed is not None and needed > features_bytes:
+        why_not = f"its {needed:,} bytes are more than the {features_bytes:,} that are allowed"
+    if why_not is not None:
+        return CachePlan(applies=False, because=why_not)
+    because = f"what leads up to {_listed([row.path for row in edge.rows])} gives the same in every epoch"
+    return CachePlan(applies=True, because=because, bytes=needed)
 
 
-def _learning_rates(rows: Layout, phase: Phase) -> Mapping[int, float]:
-    """The highest rate that each row gets, by its index."""
-    return {row.index: phase.optimizer.learning_rate for row in rows.rows}
+def _why_not_cached(rows: Layout, phase: Phase, edge: Boundary) -> str | None:
+    spec = rows.spec
+    if spec.cache == "off":
+        return "the job switches it off"
+    if not edge.has_weights:
+        return "no frozen layer with weights stands below what trains or draws at random"
+    if spec.cache == "require":
+        return None
+    passes = (phase.epochs - 1) * rows.cached_examples
+    saved = passes * sum(_multiply_adds(row) for row in rows.rows if row.index in edge.still)
+    return "it would save too little" if saved < PAYS_FROM_MULTIPLY_ADDS else None
+
+
+def _multiply_adds(row: LayerRow) -> int:
+    shape = row.output_shape or []
+    first = next((side for side in shape if isinstance(side, list)), None)  # of several outputs
+    return multiply_adds(row.parameters, first or [side for side in shape if not isinstance(side, list)])
 
 
 # === A layer ===
@@ -113,27 +136,34 @@ def _layer_plan(
     row: LayerRow, rows: Layout, chosen: Selected, rates: Mapping[int, float], *, cached: bool
 ) -> LayerPlan:
     in_head = row.index > rows.source.layers[-1].index
-    trains = in_head or row.index in chosen.moving
-    trained = boundary.trainable_parameters(row) if trains else 0
-    common = {"path": row.path, "class_name": row.class_name, "parameters": row.parameters}
-    told = {
-        "part": "head" if in_head else "backbone",
-        "trained_parameters": trained,
-        "learning_rate": rates[row.index] if trained else None,
-        "cached": cached and row.index in chosen.edge.still,
-    }
+    state, because = _state(row, chosen, in_head=in_head)
+    trained = boundary.trainable_parameters(row) if state == "trains" else 0
+    return LayerPlan(
+        path=row.path,
+        class_name=row.class_name,
+        part="head" if in_head else "backbone",
+        parameters=row.parameters,
+        trained_parameters=trained,
+        state=state,
+        because=because,
+        learning_rate=rates[row.index] if trained else None,
+        cached=cached and row.index in chosen.edge.still,
+    )
+
+
+def _state(row: LayerRow, chosen: Selected, *, in_head: bool) -> tuple[LayerState, str]:
+    """What happens to the row's weights, and why."""
     if not row.has_weights:
-        return LayerPlan(**common, **told, state="weightless", because="it has no weights")
+        return "weightless", "it has no weights"
     if in_head:
-        return LayerPlan(**common, **told, state="trains", because="the head always trains")
+        return "trains", "the head always trains"
     if row.index in chosen.held:
-        because = "unfrozen, but BatchNormalization keeps the source's statistics"
-        return LayerPlan(**common, **told, state="held", because=because)
-    if trains:
-        return LayerPlan(**common, **told, state="trains", because="selected by unfreeze")
-    unmoved = "selected by unfreeze, but training changes nothing in it"
-    because = unmoved if row.index in chosen.unfrozen else "not selected by unfreeze"
-    return LayerPlan(**common, **told, state="frozen", because=because)
+        return "held", "unfrozen, but BatchNormalization keeps the source's statistics"
+    if row.index not in chosen.moving:
+        return "frozen", "not selected by unfreeze"
+    if boundary.trainable_parameters(row) or boundary.is_batch_norm(row):  # whose statistics move in any case
+        return "trains", "selected by unfreeze"
+    return "frozen", "selected by unfreeze, but training changes nothing in it"
 
 
 # === Words ===

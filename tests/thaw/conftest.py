@@ -381,7 +381,7 @@ PLAN: Json = {
         {"name": "all", "epochs": 16, "optimizer": "sgd", "learning_rate": 0.0001, "held_layers": ["norm"],
          "unfrozen_layers": ["norm", "dense_2"], "frozen_layers": 0, "trainable_backbone_parameters": 40,
          "trainable_parameters": 45, "boundary": ["in"],
-         "cache": {"applies": False, "because": "nothing is the same in every epoch.", "bytes": None},
+         "cache": {"applies": False, "because": "nothing is the same in every epoch", "bytes": None},
          "memory": {"total_bytes": 2000}, "time": {"seconds": 75, "origin": "probe", "device": "cpu"},
          "layers": [
             _layer("in", "weightless", "it has no weights"),

@@ -65,6 +65,7 @@ def _summary(phase: PhasePlan) -> str:
     """`8 epochs, adam 0.001; 1,542 weights train; 108.1 MB of memory; about 7 s`."""
     words = [f"{phase.epochs} {'epoch' if phase.epochs == 1 else 'epochs'}, {text.plain(phase.optimizer)}"]
     words[0] += f" {text.measured(phase.learning_rate)}"
+    words[0] += "" if phase.learning_rate_schedule == "constant" else f" {text.plain(phase.learning_rate_schedule)}"
     words.append(f"{text.number(phase.trainable_parameters)} weights train")
     if phase.memory:
         words.append(f"{text.size(phase.memory.total_bytes)} of memory")
@@ -79,7 +80,7 @@ def _sentences(phase: PhasePlan) -> Iterator[str]:
         room = f", {text.size(phase.cache.bytes)} cached" if phase.cache.bytes is not None else ""
         yield f"Runs once up to {_listed(phase.boundary)}{room}."
     elif phase.cache:
-        yield f"No cache: {text.plain(phase.cache.because)}"
+        yield f"No cache: {text.plain(phase.cache.because)}."
     unfrozen = [name for name in phase.unfrozen_layers if name not in set(phase.held_layers)]
     if unfrozen:
         yield f"Trains {_ends(unfrozen)}, and the head{_rates(phase.layers)}."

@@ -67,6 +67,7 @@ class PhasePlan(Record):
     """Optimizer steps of all these epochs."""
     optimizer: str = ""
     learning_rate: float | None = None
+    learning_rate_schedule: str = "constant"
     unfrozen_layers: Sequence[str] = ()
     """Layers of the backbone that are unfrozen; the head always trains."""
     held_layers: Sequence[str] = ()

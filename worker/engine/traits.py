@@ -7,6 +7,9 @@ import keras
 
 from worker.engine.graph import Operation
 
+_RATES = ("rate", "dropout", "recurrent_dropout")
+"""Attributes of layers that draw only if one of them is above 0; Keras' RNNs hold a seed generator in any case."""
+
 
 def trainable_parameters(operation: Operation) -> int:
     """Numbers in the weights that training may change, whatever the file says of `trainable`."""
@@ -16,8 +19,16 @@ def trainable_parameters(operation: Operation) -> int:
 
 
 def is_stochastic(operation: Operation) -> bool:
-    """Whether it draws at random while training, as layers with a seed generator do."""
-    return any(layer._seed_generators and not _draws_nothing(layer) for layer in _parts(operation))  # noqa: SLF001 (no public way)
+    """Whether it draws at random while training."""
+    return any(draws(layer) for layer in _parts(operation))
+
+
+def draws(layer: keras.Layer) -> bool:
+    """Whether the layer itself, without those inside it, draws at random: it has a seed generator and uses it."""
+    if not layer._seed_generators:  # noqa: SLF001 (no public way)
+        return False
+    rates = [getattr(layer, name) for name in _RATES if hasattr(layer, name)]
+    return not rates or any(rates)
 
 
 def is_batch_norm(operation: Operation) -> bool:
@@ -28,8 +39,3 @@ def is_batch_norm(operation: Operation) -> bool:
 def _parts(operation: Operation) -> list[Any]:
     """A layer and the layers inside it; a nameless function has none."""
     return operation._flatten_layers() if isinstance(operation, keras.Layer) else []  # noqa: SLF001 (no public way)
-
-
-def _draws_nothing(layer: Any) -> bool:  # noqa: ANN401 (a Keras layer)
-    """Cells of recurrent layers have a generator even without dropout."""
-    return hasattr(layer, "recurrent_dropout") and not (layer.dropout or layer.recurrent_dropout)

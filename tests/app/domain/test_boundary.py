@@ -28,12 +28,14 @@ def stack(*classes: str) -> list[LayerRow]:
     return [row(0, "InputLayer"), *(row(index, name) for index, name in enumerate(classes, start=1))]
 
 
-def found(rows: Sequence[LayerRow], moving: set[int], end: int = -1) -> Boundary:
-    return boundary.find(rows, rows[end], moving=moving)
+def found(rows: Sequence[LayerRow], moving: set[int], *, end: int = -1) -> Boundary:
+    """With a head of one layer on the row at `end`."""
+    head = row(len(rows), inputs=[rows[end].index])
+    return boundary.find(rows, [head], moving=moving)
 
 
-def named(rows: Sequence[LayerRow], moving: set[int], end: int = -1) -> list[int]:
-    return [each.index for each in found(rows, moving, end).rows]
+def named(rows: Sequence[LayerRow], moving: set[int], *, end: int = -1) -> list[int]:
+    return [each.index for each in found(rows, moving, end=end).rows]
 
 
 def test_a_backbone_of_which_nothing_trains_is_still_up_to_its_end() -> None:
@@ -91,13 +93,14 @@ def test_branches_that_cross_give_several_rows() -> None:
 def test_a_skip_from_the_input_is_part_of_the_boundary() -> None:
     rows = [row(0, "InputLayer"), row(1, inputs=[0]), row(2, inputs=[1]), row(3, "Add", inputs=[0, 2])]
     assert named(rows, {2}) == [0, 1]
-    assert found(rows, {2}).worth_caching
+    assert found(rows, {2}).has_weights
 
 
 def test_where_only_the_input_is_still_there_is_nothing_to_cache() -> None:
     rows = stack("Dense", "Dense")
     assert named(rows, {1, 2}) == [0]
-    assert not found(rows, {1, 2}).worth_caching
+    assert not found(rows, {1, 2}).has_weights
+    assert not found(stack("Rescaling", "Dense"), {2}).has_weights, "scaling is not worth a cache"
 
 
 def test_a_layer_that_is_used_again_above_what_trains_is_not_still() -> None:
@@ -109,6 +112,15 @@ def test_a_layer_that_is_used_again_above_what_trains_is_not_still() -> None:
 def test_the_end_need_not_be_the_last_row_of_the_table() -> None:
     rows = [row(0, "InputLayer"), row(1, inputs=[0, 2]), row(2, inputs=[0])]
     assert named(rows, set(), end=1) == [1]
+
+
+def test_the_bottom_of_the_head_is_still_until_something_in_it_trains_or_draws() -> None:
+    backbone = stack("Dense")
+    head = [row(2, "GlobalAveragePooling2D", inputs=[1]), row(3, "Dropout"), row(4)]
+    assert [each.index for each in boundary.find(backbone, head, moving=set()).rows] == [2]
+    head[1] = row(3, "Dropout", stochastic=False)
+    assert [each.index for each in boundary.find(backbone, head, moving=set()).rows] == [3]
+    assert [each.index for each in boundary.find(backbone, head, moving={1}).rows] == [0]
 
 
 def test_gradients_pass_what_trains_and_everything_above() -> None:

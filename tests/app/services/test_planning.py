@@ -73,6 +73,19 @@ def test_a_plan_is_refused_as_the_job_would_be(world: Any, services: Services) -
         assert {problem.pointer for problem in caught.value.problems} == {"/cut/layer", "/training_file"}
 
 
+def test_a_phase_that_unfreezes_nothing_but_held_batch_norm_is_refused(world: Any, services: Services) -> None:
+    rows = [_row(0, "in"), _row(1, "dense"), _row(2, "norm", class_name="BatchNormalization"), _row(3, "out")]
+    last = {"unfreeze": {"last": 1}, "epochs": 4}
+    request = world.request(model=world.model(world.info(layers=rows)).id, schedule=[last])
+    for call in (jobs.plan, jobs.submit):
+        with pytest.raises(InvalidRequestError) as caught:
+            call(services, "default", request)
+        (problem,) = caught.value.problems
+        assert (problem.pointer, problem.code) == ("/schedule/0/unfreeze", "nothing_to_unfreeze")
+    for change in ({"schedule": [{**last, "batch_norm": "train"}]}, {"backbone_weights": "random"}):
+        jobs.plan(services, "default", request.model_validate({**request.model_dump(), **change}))
+
+
 def test_a_plan_needs_what_is_ready(world: Any, services: Services) -> None:
     file = world.file()
     for model in (file.id, world.job(model=file.id).model_id):

@@ -1,4 +1,4 @@
-"""What a phase costs, told from layer tables: multiplications, memory. Estimates, good to a factor of about two.
+"""What a phase takes, told from layer tables: work, memory. Estimates, good to a factor of about two.
 
 work      of a layer: its weights times the places where they are used, plus a little for each number it gives
 sizes     numbers that each layer gives for one example

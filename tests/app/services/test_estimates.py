@@ -1,9 +1,10 @@
 """Plans: layers, boundary, cache, memory and time, in numbers that were worked out by hand.
 
 The source is 4 -> 4 -> 4 -> 4 dense, 20 parameters each; the head is one sigmoid on 4 numbers, 5 parameters; the
-dataset has 200 examples in each split.
+dataset has 200 examples in each split. Caches are required, as they would save too little.
 """
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from app.domain.model import LayerRow
 from app.domain.plan import Plan
 from app.domain.probe import Probe
 from app.services import jobs
+from app.services.context import Services
 
 pytestmark = pytest.mark.parametrize("db", ["sqlite"], indirect=True)  # no statement here is another one's
 
@@ -45,7 +47,44 @@ def test_the_cache_holds_the_boundary_of_training_and_validation(world: Any) -> 
     assert (head.cache.applies, head.cache.bytes) == (True, 4 * 4 * 400)
     assert [layer.cached for layer in top.layers] == [True, True, False, False]
     assert (everything.cache.applies, everything.cache.bytes) == (False, None)
-    assert "begin at the input" in everything.cache.because
+    assert everything.cache.because == "no frozen layer with weights stands below what trains or draws at random"
+
+
+def test_a_cache_that_saves_too_little_or_is_switched_off_is_none(world: Any) -> None:
+    for cache, because in (("auto", "it would save too little"), ("off", "the job switches it off")):
+        head, _ = (phase.cache for phase in _plan(world, cache=cache).phases)
+        assert (head.applies, head.because, head.bytes) == (False, because, None)
+
+
+def test_a_cache_pays_from_so_many_multiplications(world: Any) -> None:
+    """A layer of 1,000 weights at 100 x 100 places, 400 examples: 4e9 in each epoch after the first."""
+    rows = [_row(0), _row(1, "Conv2D", output_shape=[None, 100, 100, 5], parameters=1000), _row(2)]
+    model = world.model(world.info(layers=rows)).id
+    for epochs, applies in ((1, False), (2, True)):
+        head = {**HEAD, "epochs": epochs}
+        (phase,) = _plan(world, model=model, cache="auto", cut={"layer": "layer_1"}, schedule=[head]).phases
+        assert (phase.cache.applies, phase.boundary) == (applies, ["head_global_average_pooling"])
+
+
+def test_a_cache_that_is_larger_than_allowed_is_none(world: Any, services: Services) -> None:
+    small = services.settings.model_copy(update={"features_bytes": 4 * 4 * 400 - 1})
+    found = jobs.plan(dataclasses.replace(services, settings=small), "default", world.request(cache="require"))
+    assert found.phases[0].cache.because == "its 6,400 bytes are more than the 6,399 that are allowed"
+
+
+def test_each_layer_gets_its_own_rate(world: Any) -> None:
+    decayed = {**ALL, "layer_decay": 0.1, "learning_rate_schedule": {"type": "one_cycle"}}
+    (phase,) = _plan(world, schedule=[decayed]).phases
+    rates = [layer.learning_rate for layer in phase.layers if layer.learning_rate]
+    assert rates == pytest.approx([1e-6, 1e-5, 1e-4])
+    assert phase.learning_rate_schedule == "one_cycle"
+
+
+def test_batch_norm_that_is_to_train_trains(world: Any) -> None:
+    rows = [_row(0), _row(1), _row(2, "BatchNormalization", parameters=16), _row(3)]
+    model = world.model(world.info(layers=rows)).id
+    (phase,) = _plan(world, model=model, schedule=[{**ALL, "batch_norm": "train"}], batch_size=8).phases
+    assert [layer.state for layer in phase.layers] == ["weightless", "trains", "trains", "trains"]
 
 
 def test_held_batch_norm_is_told_apart(world: Any) -> None:
@@ -91,26 +130,27 @@ def test_sizes_of_a_source_of_free_size_are_scaled_from_those_that_registration_
     rows = [
         _row(0, output_shape=[None, None, None, 3]),
         _row(1, "Conv2D", output_shape=[None, None, None, 8], parameters=224),
-        _row(2, "GlobalAveragePooling2D", output_shape=[None, 8], parameters=0, has_weights=False),
+        _row(2, "Conv2D", output_shape=[None, None, None, 8], parameters=72),
+        _row(3, "GlobalAveragePooling2D", output_shape=[None, 8], parameters=0, has_weights=False),
     ]
     probe = Probe(
         device="cpu",
         input_shape=[128, 128, 3],
         batch_size=4,
         forward_seconds=1e-3,
-        output_numbers=[49_152, 32_768, 8],
+        output_numbers=[49_152, 32_768, 32_768, 8],
     )
-    info = world.info(layers=rows, input_shape=[None, None, None, 3], parameters=224)
+    info = world.info(layers=rows, input_shape=[None, None, None, 3], parameters=296)
     data = world.dataset(world.data_info(kind="images", example_shape=[64, 64, 3], dtype="uint8")).id
-    cut = {"layer": "layer_1"}
+    cut = {"layer": "layer_2"}
     for known, size in ((info, None), (info.model_copy(update={"probe": probe}), 32_768 // 4 * 4 * 400)):
-        plan = _plan(world, model=world.model(known).id, training_file=data, cut=cut, schedule=[HEAD])
+        plan = _plan(world, model=world.model(known).id, training_file=data, cut=cut, schedule=[TOP])
         assert (plan.phases[0].cache.applies, plan.phases[0].cache.bytes) == (True, size)
     assert plan.phases[0].time is not None
 
 
 def _plan(world: Any, **changes: Any) -> Plan:
-    return jobs.plan(world.services, "default", world.request(**changes))
+    return jobs.plan(world.services, "default", world.request(**{"cache": "require", **changes}))
 
 
 def _row(index: int, class_name: str = "Dense", **changes: Any) -> LayerRow:
