@@ -13,6 +13,7 @@ from app.domain.optimizers import Optimizer
 from app.domain.plan import MemoryPlan
 
 FLOAT_BYTES = 4
+HALF_BYTES = 2
 WORK_OF_AN_OUTPUT = 10.0
 """Multiplications that writing one number costs as much as; measured: with it, the shares of
 a MobileNet's first fifth, half and four fifths come out right to 1 % on a CPU."""
@@ -100,11 +101,12 @@ def memory(
     reached: Collection[int],
     optimizer: Optimizer,
     batch_size: int,
+    number_bytes: int,
 ) -> MemoryPlan:
     """What the training process holds while it trains.
 
     `trained`: numbers in weights that train; `reached`: rows that gradients pass. The others run without, one after
-    the other, in each step or once for the cache.
+    the other, in each step or once for the cache. `number_bytes`: of what layers compute in.
     """
     weights = FLOAT_BYTES * sum(row.parameters for row in rows)
     gradients = FLOAT_BYTES * trained
@@ -114,7 +116,7 @@ def memory(
         kept = sum(given[row.index] for row in rows if row.index in reached)
         passing = [given[row.index] for row in rows if row.index not in reached]
         widest = max((first + second for first, second in zip(passing, passing[1:] or [0], strict=False)), default=0)
-        activations = FLOAT_BYTES * batch_size * (kept + widest)
+        activations = number_bytes * batch_size * (kept + widest)
     return MemoryPlan(
         weights_bytes=weights,
         gradients_bytes=gradients,

@@ -54,7 +54,7 @@ def head_rows(
 
 def outputs(data: DatasetInfo) -> int:
     """Numbers that the output layer gives for an example."""
-    return len(data.classes or ()) if data.task == "single_label" else data.targets
+    return len(data.classes or ()) if data.task in ("single_label", "multi_label") else data.targets
 
 
 def _with_pooling(layers: Sequence[HeadLayer], *, rank: int) -> list[HeadLayer]:

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.domain import estimates
-from app.domain.cuts import kept_rows, resolve_cut
+from app.domain import estimates, kept
+from app.domain.cuts import resolve_cut
 from app.domain.dataset import DatasetInfo
 from app.domain.estimates import Sizes
 from app.domain.fitting import fit_shape
+from app.domain.head import Head
 from app.domain.head_rows import head_rows
 from app.domain.model import LayerRow, SourceInfo
 from app.domain.spec import ResolvedSpec
@@ -21,10 +22,11 @@ class Layout:
     spec: ResolvedSpec
     source: SourceInfo
     data: DatasetInfo
-    end: LayerRow
-    """The last row of the backbone."""
+    cut: LayerRow
+    """The last row of the source that is reused."""
     backbone: Sequence[LayerRow]
     head: Sequence[LayerRow]
+    """New rows, or those of the source's own output layer."""
     sizes: Sizes | None
     """Numbers that each row gives for one example."""
 
@@ -32,6 +34,11 @@ class Layout:
     def rows(self) -> list[LayerRow]:
         """Backbone and head."""
         return [*self.backbone, *self.head]
+
+    @property
+    def number_bytes(self) -> int:
+        """Of a number that a layer gives: in what layers compute."""
+        return estimates.FLOAT_BYTES if self.spec.mixed_precision == "off" else estimates.HALF_BYTES
 
     @property
     def cached_examples(self) -> int:
@@ -45,16 +52,19 @@ class Layout:
 
 
 def lay_out(spec: ResolvedSpec, source: SourceInfo, data: DatasetInfo, *, name: str | None = None) -> Layout:
-    """Cut the layer table and put the head's rows on. `name`: the source's, for messages. Raises `CutError`."""
-    end = resolve_cut(source.layers, spec.cut, model=name)
-    backbone = kept_rows(source.layers, end)
-    head = head_rows(source.layers, end, spec.head, data, backbone=backbone)
+    """Cut the layer table and put the head's rows on; `name`: the source's, for errors: `CutError` and `UserError`."""
+    cut = resolve_cut(source.layers, spec.cut, model=name)
+    backbone = kept.backbone(source.layers, spec, model=name)
+    if isinstance(spec.head, Head):
+        head = head_rows(source.layers, cut, spec.head, data, backbone=backbone)
+    else:
+        head = kept.split(source.layers)[1]
     shape = fit_shape(spec.preprocessing, source, data).output_shape
     return Layout(
         spec=spec,
         source=source,
         data=data,
-        end=end,
+        cut=cut,
         backbone=backbone,
         head=head,
         sizes=estimates.sizes([*source.layers, *head], source, shape),

@@ -13,6 +13,9 @@ Part = Literal["backbone", "head"]
 Origin = Literal["jobs", "probe"]
 """`jobs`: measured in an earlier job; `probe`: reckoned from passes that were measured at registration."""
 
+NOTHING_STILL = "no frozen layer with weights stands below what trains or draws at random"
+"""Why a phase has no cache, even where the job requires one."""
+
 
 class LayerPlan(Value):
     """What one phase would do with one layer."""
@@ -45,8 +48,8 @@ class CachePlan(Value):
     because: str
     """Why, or why not, in words."""
     bytes: int | None = None
-    """Room for the boundary tensors of all training and validation examples, in float32; `null` where none is taken
-    or their size is not known."""
+    """Room for the boundary tensors of all training and validation examples; `null` where none is taken or their size
+    is not known."""
 
 
 class MemoryPlan(Value):

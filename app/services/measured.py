@@ -18,7 +18,7 @@ JOBS = 10
 """So many of the newest are looked at."""
 EPOCHS = 50
 """So many of a phase are read."""
-_MAY_DIFFER = {"cut", "head", "schedule", "seed", "backbone_weights"}
+_MAY_DIFFER = {"cut", "head", "schedule", "preset", "seed", "backbone_weights", "class_weights", "label_smoothing"}
 """Fields of the spec that do not change how long an epoch takes, or that are compared by what they mean."""
 
 
@@ -26,7 +26,7 @@ def find(session: Session, project: str, layout: Layout, *, model: Model, datase
     """For each phase what the newest job took that did the same, or `None`."""
     earlier = jobs.trained_with(session, project, model=model.id, dataset=dataset_id, limit=JOBS)
     alike = [(job, _layout_of(job.spec, layout)) for job in earlier if _rest(job.spec) == _rest(layout.spec)]
-    same_cut = [(job, other) for job, other in alike if other is not None and other.end.index == layout.end.index]
+    same_cut = [(job, other) for job, other in alike if other is not None and _ends_alike(other, layout)]
     wanted = [select(layout, phase) for phase in layout.spec.schedule]
     return [_of_phase(session, project, each, same_cut) for each in wanted]
 
@@ -41,6 +41,11 @@ def _of_phase(
                 if found is not None:
                     return found
     return None
+
+
+def _ends_alike(one: Layout, other: Layout) -> bool:
+    """The same backbone below the head, whatever the head."""
+    return one.backbone[-1].index == other.backbone[-1].index and len(one.backbone) == len(other.backbone)
 
 
 def _same(one: Selected, other: Selected) -> bool:

@@ -14,7 +14,7 @@ from app.domain.errors import PlatformError
 from app.domain.layout import Layout
 from app.domain.model import LayerRow, Model
 from app.domain.phases import Phase
-from app.domain.plan import CachePlan, LayerPlan, LayerState, PhasePlan, Plan
+from app.domain.plan import NOTHING_STILL, CachePlan, LayerPlan, LayerState, PhasePlan, Plan
 from app.domain.selection import Selected, highest_rates, select
 from app.domain.spec import ResolvedSpec
 from app.services import durations, warnings
@@ -37,7 +37,7 @@ def plan(rows: Layout, *, measured: Sequence[Measured | None], features_bytes: i
     `measured`: for each phase what an earlier job took for the same. `features_bytes`: largest cache of features.
     Raises `UserError` as `app.domain.cuts`.
     """
-    spec, kept = rows.spec, {row.index for row in rows.backbone}
+    spec, reused = rows.spec, {row.index for row in rows.rows}
     phases = [
         _phase_plan(rows, phase, known, features_bytes=features_bytes)
         for phase, known in zip(spec.schedule, measured, strict=True)
@@ -45,8 +45,8 @@ def plan(rows: Layout, *, measured: Sequence[Measured | None], features_bytes: i
     seconds = [phase.time.seconds for phase in phases if phase.time]
     return Plan(
         spec=spec,
-        cut_layer=rows.end.path,
-        dropped_layers=[row.path for row in rows.source.layers if row.index not in kept],
+        cut_layer=rows.cut.path,
+        dropped_layers=[row.path for row in rows.source.layers if row.index not in reused],
         output=_output(rows.data),
         phases=phases,
         seconds=sum(seconds) if len(seconds) == len(phases) else None,
@@ -87,6 +87,7 @@ def _phase_plan(rows: Layout, phase: Phase, measured: Measured | None, *, featur
             reached=reached,
             optimizer=phase.optimizer,
             batch_size=rows.spec.batch_size,
+            number_bytes=rows.number_bytes,
         ),
         time=durations.of_phase(rows, phase.epochs, reached=reached, cached=cached, measured=measured),
     )
@@ -100,7 +101,7 @@ def _first_trained(head: Sequence[LayerRow]) -> list[int]:
 def _cache_plan(rows: Layout, phase: Phase, edge: Boundary, *, features_bytes: int) -> CachePlan:
     """Whether the feature cache applies: by the rules of the training process (`worker.engine.caching`)."""
     numbers = None if rows.sizes is None else sum(rows.sizes[row.index] for row in edge.rows)
-    needed = None if numbers is None else numbers * estimates.FLOAT_BYTES * rows.cached_examples
+    needed = None if numbers is None else numbers * rows.number_bytes * rows.cached_examples
     why_not = _why_not_cached(rows, phase, edge)
     if why_not is None and needed is not None and needed > features_bytes:
         why_not = f"its {needed:,} bytes are more than the {features_bytes:,} that are allowed"
@@ -115,7 +116,9 @@ def _why_not_cached(rows: Layout, phase: Phase, edge: Boundary) -> str | None:
     if spec.cache == "off":
         return "the job switches it off"
     if not edge.has_weights:
-        return "no frozen layer with weights stands below what trains or draws at random"
+        return NOTHING_STILL
+    if spec.augmentation:
+        return "augmentation changes the examples in every epoch"
     if spec.cache == "require":
         return None
     passes = (phase.epochs - 1) * rows.cached_examples
@@ -135,7 +138,7 @@ def _multiply_adds(row: LayerRow) -> int:
 def _layer_plan(
     row: LayerRow, rows: Layout, chosen: Selected, rates: Mapping[int, float], *, cached: bool
 ) -> LayerPlan:
-    in_head = row.index > rows.source.layers[-1].index
+    in_head = any(row is each for each in rows.head)
     state, because = _state(row, chosen, in_head=in_head)
     trained = boundary.trainable_parameters(row) if state == "trains" else 0
     return LayerPlan(
@@ -175,6 +178,8 @@ def _output(data: DatasetInfo) -> str:
         return f"sigmoid: '{data.classes[1]}' against '{data.classes[0]}'"
     if data.task == "single_label" and data.classes:
         return f"softmax over {len(data.classes)} classes"
+    if data.task == "multi_label" and data.classes:
+        return f"a sigmoid for each of {len(data.classes)} labels"
     return "linear: 1 number" if data.targets == 1 else f"linear: {data.targets} numbers"
 
 

@@ -8,7 +8,7 @@ from app.domain.dataset import DatasetInfo
 from app.domain.fitting import choose_rescale
 from app.domain.model import SourceInfo
 from app.domain.phases import Phase
-from app.domain.plan import PhasePlan
+from app.domain.plan import NOTHING_STILL, PhasePlan
 from app.domain.spec import ResolvedSpec
 
 MANY_WEIGHTS_PER_EXAMPLE = 1000
@@ -30,6 +30,7 @@ def told(spec: ResolvedSpec, phases: Sequence[PhasePlan], source: SourceInfo, da
         *_rates(spec.schedule, phases),
         *_backbone(spec, phases),
         *_batch_norm(spec, phases),
+        *_cache(spec, phases),
         *_epochs(spec, phases, data),
         *_examples(spec, phases, data),
         *_preprocessing(spec, source, data),
@@ -67,6 +68,15 @@ def _batch_norm(spec: ResolvedSpec, phases: Sequence[PhasePlan]) -> Iterator[str
                 f"Phase '{phase.name}' trains {len(norms)} BatchNormalization {_plural('layer', len(norms))} on "
                 f"batches of {spec.batch_size}: so few examples say little about mean and variance. Use batches of "
                 f"{SMALL_BATCH} or more, or layer_normalization in the head."
+            )
+
+
+def _cache(spec: ResolvedSpec, phases: Sequence[PhasePlan]) -> Iterator[str]:
+    for phase in phases:
+        if spec.cache == "require" and not phase.cache.applies and phase.cache.because != NOTHING_STILL:
+            yield (
+                f"The job requires cached features and would fail in phase '{phase.name}', which cannot have them: "
+                f"{phase.cache.because}. Set cache to 'auto'."
             )
 
 

@@ -107,6 +107,24 @@ def test_memory_is_the_sum_of_what_is_counted(world: Any) -> None:
     assert top.total_bytes == 4 * 45 + 4 * 25 + 8 * 25 + 4 * 130
 
 
+def test_the_sources_own_output_layer_is_a_head_that_trains(world: Any) -> None:
+    (phase,) = _plan(world, head="keep", cut={"drop_last": 0}, schedule=[HEAD], training_file=_four(world)).phases
+    assert [(layer.path, layer.part, layer.state) for layer in phase.layers] == [
+        ("in", "backbone", "weightless"),
+        ("dense_1", "backbone", "frozen"),
+        ("dense_2", "backbone", "frozen"),
+        ("out", "head", "trains"),
+    ]
+    assert (phase.boundary, phase.trainable_parameters) == (["dense_2"], 20)
+
+
+def test_half_precision_halves_what_layers_give_and_not_the_weights(world: Any) -> None:
+    full, half = (_plan(world, mixed_precision=type_, schedule=[HEAD]).phases[0] for type_ in ("off", "bfloat16"))
+    assert half.memory.activations_bytes * 2 == full.memory.activations_bytes
+    assert half.memory.weights_bytes == full.memory.weights_bytes
+    assert half.cache.bytes * 2 == full.cache.bytes
+
+
 def test_without_a_measurement_there_is_no_time(world: Any) -> None:
     plan = _plan(world)
     assert (plan.seconds, [phase.time for phase in plan.phases]) == (None, [None, None])
@@ -151,6 +169,11 @@ def test_sizes_of_a_source_of_free_size_are_scaled_from_those_that_registration_
 
 def _plan(world: Any, **changes: Any) -> Plan:
     return jobs.plan(world.services, "default", world.request(**{"cache": "require", **changes}))
+
+
+def _four(world: Any) -> str:
+    """A dataset of four classes."""
+    return str(world.dataset(world.data_info(task="single_label", classes=["a", "b", "c", "d"])).id)
 
 
 def _row(index: int, class_name: str = "Dense", **changes: Any) -> LayerRow:

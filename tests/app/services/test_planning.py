@@ -49,6 +49,7 @@ def test_a_branch_that_the_cut_does_not_need_is_dropped(world: Any) -> None:
     ("changes", "output"),
     [
         ({"task": "single_label", "classes": ["a", "b", "c"]}, "softmax over 3 classes"),
+        ({"task": "multi_label", "classes": ["a", "b", "c"]}, "a sigmoid for each of 3 labels"),
         ({"task": "regression", "classes": None}, "linear: 1 number"),
         ({"task": "regression", "classes": None, "targets": 3}, "linear: 3 numbers"),
     ],
@@ -140,6 +141,20 @@ def test_examples_that_stand_in_more_than_one_split(world: Any) -> None:
     data = world.dataset(world.data_info(duplicates_across_splits=3)).id
     (warning,) = _plan(world, training_file=data).warnings
     assert "3 examples stand in more than one split" in warning
+
+
+def test_a_required_cache_that_cannot_be(world: Any) -> None:
+    pictures = world.data_info(kind="images", example_shape=[8, 8, 3], dtype="uint8", value_range=(0.0, 255.0))
+    rows = [_row(0, "in", output_shape=[None, 8, 8, 3])]
+    rows += [_row(index, f"conv_{index}", output_shape=[None, 8, 8, 4]) for index in (1, 2)]
+    source = world.info(layers=rows, input_shape=[None, 8, 8, 3], rescale="none")
+    asked = {"model": world.model(source).id, "training_file": world.dataset(pictures).id, "schedule": [HEAD]}
+    flipped = {**asked, "augmentation": [{"type": "flip", "mode": "horizontal"}]}
+    (warning,) = _plan(world, cache="require", **flipped).warnings
+    assert "would fail in phase 'head'" in warning
+    assert "augmentation changes the examples in every epoch" in warning
+    assert _plan(world, **flipped).warnings == []
+    assert _plan(world, cache="require", **asked).warnings == []
 
 
 def test_batch_norm_that_trains_on_small_batches(world: Any) -> None:

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from app.domain.dataset import SPLITS, DatasetInfo, SplitInfo
-from app.domain.head import Head
 from app.domain.layout import lay_out
 from app.domain.model import SourceInfo
-from app.domain.phases import Phase
 from app.domain.selection import highest_rates, select
 from app.domain.spec import ResolvedSpec, Spec, resolve
 
@@ -35,7 +33,7 @@ def plain() -> Any:
             layers.BatchNormalization(name="norm_2"),
             layers.ReLU(name="relu"),
             layers.GlobalAveragePooling2D(name="pool"),
-            layers.Dense(3, name="top"),
+            layers.Dense(2, activation="softmax", name="top"),
         ]
     )
 
@@ -50,7 +48,7 @@ def branched() -> Any:
     right = layers.GaussianNoise(0.1, name="noise")(layers.Conv2D(4, 1, name="right")(stem))
     joined = layers.ReLU(name="relu")(layers.Add(name="join")([left, right]) + 1.0)
     skipped = layers.Concatenate(name="skip")([joined, raw])
-    return keras.Model(raw, layers.Dense(3, name="top")(layers.Flatten(name="flat")(skipped)))
+    return keras.Model(raw, layers.Dense(2, activation="softmax", name="top")(layers.Flatten(name="flat")(skipped)))
 
 
 def nested() -> Any:
@@ -69,18 +67,30 @@ def nested() -> Any:
     shared = layers.Dense(5, name="shared")
     raw = keras.Input((6,))
     x = shared(shared(inner(raw)))
-    return keras.Model(raw, layers.Dense(3, name="top")(layers.Dense(4, name="last")(x)))
+    return keras.Model(raw, layers.Dense(2, activation="softmax", name="top")(layers.Dense(4, name="last")(x)))
 
 
-CASES: list[tuple[Callable[[], Any], dict[str, Any], list[dict[str, Any]], dict[str, Any]]] = [
+NEW: dict[str, Any] = {"layers": []}
+WHOLE = {"drop_last": 0}
+CASES: list[tuple[Callable[[], Any], dict[str, Any], Any, dict[str, Any]]] = [
     (make, cut, head, phase)
     for make, cuts, selections in (
-        (plain, [{"drop_last": 1}, {"layer": "relu"}], ["none", "all", {"last": 2}, {"match": "conv_2"}, {"last": 4}]),
-        (branched, [{"drop_last": 1}, {"layer": "join"}], ["none", "all", {"match": "left"}, {"match": "right"}]),
-        (nested, [{"drop_last": 1}], ["none", {"match": "high"}, {"match": "shared"}, {"match": "last|low"}]),
+        (
+            plain,
+            [WHOLE, {"drop_last": 1}, {"layer": "relu"}],
+            ["none", "all", {"last": 2}, {"match": "conv_2"}, {"last": 4}],
+        ),
+        (
+            branched,
+            [WHOLE, {"drop_last": 1}, {"layer": "join"}],
+            ["none", "all", {"match": "left"}, {"match": "right"}],
+        ),
+        (nested, [WHOLE, {"drop_last": 1}], ["none", {"match": "high"}, {"match": "shared"}, {"match": "last|low"}]),
     )
     for cut in cuts
-    for head in ([], [{"type": "dropout", "rate": 0.5}, {"type": "dense", "units": 4}])
+    for head in (NEW, {"layers": [{"type": "dropout", "rate": 0.5}, {"type": "dense", "units": 4}]}, "keep")
+    if head != "keep" or cut == WHOLE
+    if head == "keep" or cut != WHOLE
     for selection in selections
     for phase in (
         {"unfreeze": selection, "epochs": 2, "layer_decay": 0.5},
@@ -124,14 +134,11 @@ def test_tables_and_graphs_agree(
     sources_of: Callable[[Callable[[], Any]], Any],
     make: Callable[[], Any],
     cut: dict[str, Any],
-    head: list[dict[str, Any]],
+    head: Any,
     phase: dict[str, Any],
 ) -> None:
-    import keras
-
     from app.domain.boundary import trainable_parameters
-    from worker.engine import boundary, schedule, surgery
-    from worker.engine.steps import Network
+    from worker.engine import assembly, boundary, schedule
     from worker.engine.wiring import Wiring
 
     source = sources_of(make)
@@ -140,12 +147,10 @@ def test_tables_and_graphs_agree(
     rows = lay_out(spec, source.info, data)
     told = select(rows, spec.schedule[0])
 
-    backbone = surgery.cut_at(source, spec.cut, seed=1)
-    model = surgery.attach_head(backbone, spec.head, task="single_label", outputs=2, seed=1)
-    network = Network(model=model, backbone=backbone, head=keras.Model(backbone.outputs[0], model.outputs[0]))
+    network = assembly.network(spec, source, data)
     selection = schedule.select(network, spec.schedule[0])
     schedule.freeze(network, selection)
-    found = boundary.find(network, Wiring(model), selection)
+    found = boundary.find(network, Wiring(network.model), selection)
 
     assert [row.path.rpartition("/")[2] for row in told.edge.rows] == [
         name if name != "the input" else rows.source.layers[0].path for name in found.makers
@@ -158,9 +163,8 @@ def test_tables_and_graphs_agree(
     assert by_path == pytest.approx(selection.factors)
 
 
-def _spec(cut: dict[str, Any], head: list[dict[str, Any]], phase: dict[str, Any]) -> ResolvedSpec:
-    values = {"cut": cut, "head": Head.model_validate({"layers": head}), "schedule": [Phase.model_validate(phase)]}
-    return resolve(Spec.model_validate(values), seed=1)
+def _spec(cut: dict[str, Any], head: Any, phase: dict[str, Any]) -> ResolvedSpec:
+    return resolve(Spec.model_validate({"cut": cut, "head": head, "schedule": [phase]}), seed=1)
 
 
 def _data(source: SourceInfo) -> DatasetInfo:
