@@ -8,6 +8,7 @@ from app.domain.artifacts import Artifact, Bundle
 from app.domain.base import Value
 from app.domain.errors import Failure
 from app.domain.exports import FILES, ModelFile
+from app.domain.probe import Probe
 from app.domain.spec import Rescale
 from app.domain.states import AssetStatus
 
@@ -36,6 +37,12 @@ class LayerRow(Value):
     """Why it may not, in a sentence."""
     inputs: list[int] | None = None
     """Indices of the rows that feed this one; `None`: the row before it, as in a plain stack of layers."""
+    trainable_parameters: int | None = None
+    """Numbers in the weights that training may change: batch-norm statistics do not count; `None`: not looked at."""
+    stochastic: bool | None = None
+    """Whether it gives something else each time while training: dropout, noise; `None`: told by its class."""
+    batch_norm: bool | None = None
+    """Whether it is, or wraps, BatchNormalization; `None`: told by its class."""
 
 
 class SourceInfo(Value):
@@ -61,6 +68,8 @@ class SourceInfo(Value):
     """What had to be changed in the file's configuration so that it loads, in sentences."""
     digest: str
     """sha256 over the architecture and every weight: equal digests are equal models."""
+    probe: Probe | None = None
+    """How fast it computes; `None`: not measured. Not in the canonical files, which follow from the model alone."""
 
 
 class ModelOptions(Value):

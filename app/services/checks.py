@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from app.domain import kept, weighing
+from app.domain.boundary import is_batch_norm
 from app.domain.cuts import select_unfrozen
 from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import CutError, FieldProblem, InvalidRequestError, UserError
@@ -10,7 +11,7 @@ from app.domain.fitting import check_augmentation, check_types, choose_rescale, 
 from app.domain.head import KEEP
 from app.domain.model import LayerRow, Model, SourceInfo
 from app.domain.phases import Phase, UnfreezeFrom
-from app.domain.spec import CutLayer, Spec, phases_of
+from app.domain.spec import CutLayer, Spec, phases_of, preset_of
 
 
 def problems(spec: Spec, model: Model | None, dataset: Dataset | None) -> list[FieldProblem]:
@@ -42,6 +43,8 @@ def _of_layers(spec: Spec, source: SourceInfo, name: str) -> list[FieldProblem]:
         named = isinstance(error, CutError) and isinstance(spec.cut, CutLayer)
         return [_problem("", error, [row.path for row in source.layers if row.legal_cut] if named else None)]
     found = [_unfreeze_problem(index, phase, backbone) for index, phase in enumerate(phases_of(spec))]
+    if spec.backbone_weights == "source" and preset_of(spec) != "from_scratch":
+        found += [_held_problem(index, phase, backbone) for index, phase in enumerate(phases_of(spec))]
     pointers = {} if isinstance(spec.schedule, list) else {"pointer": "/schedule"}  # a preset has no phases to point at
     return [problem.model_copy(update=pointers) for problem in found if problem is not None]
 
@@ -78,6 +81,21 @@ def _unfreeze_problem(index: int, phase: Phase, backbone: Sequence[LayerRow]) ->
         named = isinstance(phase.unfreeze, UnfreezeFrom)
         return _problem(f"/schedule/{index}", error, [row.path for row in backbone] if named else None)
     return None
+
+
+def _held_problem(index: int, phase: Phase, backbone: Sequence[LayerRow]) -> FieldProblem | None:
+    """A phase that unfreezes nothing but BatchNormalization, and holds it: the training process would refuse it."""
+    try:
+        rows = select_unfrozen(backbone, phase.unfreeze)
+    except UserError:  # told already
+        return None
+    if phase.batch_norm == "train" or not rows or not all(is_batch_norm(row) for row in rows):
+        return None
+    message = (
+        f"This phase unfreezes nothing but BatchNormalization ({len(rows)} layers, the topmost '{rows[-1].path}'), "
+        "which is held still. Unfreeze other layers too, say 'none', or batch_norm 'train'."
+    )
+    return FieldProblem(pointer=f"/schedule/{index}/unfreeze", code="nothing_to_unfreeze", message=message)
 
 
 def _problem(where: str, error: UserError, allowed: list[str] | None) -> FieldProblem:

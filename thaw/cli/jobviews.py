@@ -1,4 +1,4 @@
-"""How jobs, plans and events look to people."""
+"""How jobs and events look to people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from thaw.cli import text
 from thaw.cli.output import Output
 
 if TYPE_CHECKING:
-    from thaw.records import Event, Export, Interval, Job, Plan, Report
+    from thaw.records import Event, Export, Interval, Job, Report
 
 
 def row(job: Job) -> tuple[object, ...]:
@@ -111,38 +111,6 @@ def interval(found: Interval) -> str:
     return f"{found.value:.4g} (95 % interval {found.low:.4g} to {found.high:.4g})"
 
 
-def show_plan(out: Output, plan: Plan) -> None:
-    """The phases of a plan as a table, and its warnings."""
-    dropped = len(plan.dropped_layers)
-    out.facts(
-        {
-            "cut": f"after {plan.cut_layer}, {dropped} {'layer' if dropped == 1 else 'layers'} dropped"
-            if plan.cut_layer
-            else None,
-            "output": plan.output or None,
-            "seed": plan.spec.get("seed") if plan.spec else None,
-        }
-    )
-    out.table(
-        ("PHASE", "EPOCHS", "OPTIMIZER", "LEARNING RATE", "UNFROZEN", "FROZEN", "TRAINABLE"),
-        [
-            (
-                phase.name,
-                phase.epochs,
-                phase.optimizer,
-                text.measured(phase.learning_rate),
-                _layers(phase.unfrozen_layers),
-                f"{phase.frozen_layers} layers",
-                f"{text.number(phase.trainable_backbone_parameters)} + head",
-            )
-            for phase in plan.phases
-        ],
-        numbers=("EPOCHS", "LEARNING RATE", "TRAINABLE"),
-    )
-    for warning in plan.warnings:
-        out.note(f"Warning: {text.plain(warning)}")
-
-
 def event_line(event: Event) -> str:
     """`14:02:11  Phase 'all', epoch 3 of 16: loss 0.31`, in local time."""
     clock = time.strftime("%H:%M:%S", time.localtime(event.created_at))
@@ -163,10 +131,3 @@ def _schedule_table(out: Output, schedule: Sequence[Mapping[str, object]]) -> No
         out.table(
             ("PHASE", "UNFREEZE", "EPOCHS", "OPTIMIZER", "LEARNING RATE"), rows, numbers=("EPOCHS", "LEARNING RATE")
         )
-
-
-def _layers(names: Sequence[str]) -> str:
-    """None, all by name, or the ends of a long list."""
-    if not names:
-        return "none (the head alone)"
-    return ", ".join(names) if len(names) <= 4 else f"{len(names)}: {names[0]} … {names[-1]}"

@@ -27,19 +27,19 @@ from thaw.records.jobs import (
     Interval,
     Job,
     JobProgress,
-    PhasePlan,
     PhaseProgress,
     PhaseReport,
-    Plan,
     Report,
     SourceReceipt,
 )
+from thaw.records.plan import CachePlan, LayerPlan, MemoryPlan, PhasePlan, Plan, TimePlan
 from thaw.records.record import Record, read
-from thaw.records.service import Capabilities, Health, Part, Worker
+from thaw.records.service import Capabilities, Fact, Health, Part, SelfTest, Worker
 
 __all__ = [
     "Artifact",
     "Attempt",
+    "CachePlan",
     "Capabilities",
     "Checkpoint",
     "CorruptExample",
@@ -48,6 +48,7 @@ __all__ = [
     "Evaluation",
     "Event",
     "Export",
+    "Fact",
     "Failure",
     "File",
     "FreezeProof",
@@ -56,6 +57,8 @@ __all__ = [
     "Job",
     "JobProgress",
     "Layer",
+    "LayerPlan",
+    "MemoryPlan",
     "Model",
     "ModelSummary",
     "Part",
@@ -66,8 +69,10 @@ __all__ = [
     "PreviewExample",
     "Record",
     "Report",
+    "SelfTest",
     "SourceReceipt",
     "Split",
+    "TimePlan",
     "Worker",
     "read",
 ]

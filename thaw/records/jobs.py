@@ -227,30 +227,3 @@ class EpochMetrics(Record):
     step: int = 0
     created_at: float = 0.0
     phase: PhaseProgress | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhasePlan(Record):
-    """What one phase would train."""
-
-    name: str
-    epochs: int
-    optimizer: str = ""
-    learning_rate: float | None = None
-    unfrozen_layers: Sequence[str] = ()
-    """Layers of the backbone that train; the head always does."""
-    frozen_layers: int = 0
-    trainable_backbone_parameters: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan(Record):
-    """What a job would do."""
-
-    phases: Sequence[PhasePlan]
-    cut_layer: str | None = None
-    """The last layer of the source that would be reused."""
-    dropped_layers: Sequence[str] = ()
-    output: str = ""
-    warnings: Sequence[str] = ()
-    spec: Mapping[str, object] | None = None

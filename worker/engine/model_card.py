@@ -10,8 +10,10 @@ from typing import Any
 
 from app.domain.dataset import SPLITS, DatasetInfo
 from app.domain.exports import FILES, Export
+from app.domain.head import KEEP
 from app.domain.phases import Phase
 from app.domain.report import Evaluation, Interval, PhaseReport, Report
+from app.domain.spec import ResolvedSpec
 from worker.engine import loading
 
 FILE = "MODEL_CARD.md"
@@ -43,22 +45,29 @@ def card(report: Report, data: DatasetInfo, *, lineage: Mapping[str, str], files
 # === Sections ===
 
 
+def _head(spec: ResolvedSpec) -> str:
+    if spec.head == KEEP:
+        return "the source's own output layer"
+    return ", ".join(layer.type for layer in spec.head.layers) or "nothing but a new output layer"
+
+
 def _what(report: Report, lineage: Mapping[str, str]) -> str:
     spec, versions = report.spec, report.versions
     labels = report.labels or []
     does = f"tells {len(labels)} classes apart: {_named(labels)}" if labels else "predicts numbers"
+    if report.task == "multi_label":
+        does = f"says for each of {len(labels)} labels whether it applies: {_named(labels)}"
     weights = {
         "source": "the source's weights",
         "random": "new weights in the source's architecture (a baseline from scratch)",
     }[spec.backbone_weights]
-    head = ", ".join(layer.type for layer in spec.head.layers) or "nothing but the output layer"
     made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
     lines = [
         f"It {does}. It has {report.parameters:,} parameters and takes raw examples: what prepares them is inside.",
         "",
         (
             f"It was fine-tuned from another model, reused up to its layer {_code(report.cut_layer)} with {weights}; "
-            f"on top of that: {_plain(head)}."
+            f"on top of that: {_plain(_head(spec))}."
         ),
         "",
         _table(("", "sha256"), [(name, _code(digest)) for name, digest in lineage.items()]),

@@ -18,7 +18,7 @@ from app.domain.errors import UserError
 from app.domain.head import Head, HeadFlatten, HeadLayer, HeadPooling
 from app.domain.model import LayerRow
 from app.domain.spec import Cut, Task
-from worker.engine import graph, heads, seeds
+from worker.engine import graph, heads, seeds, traits
 from worker.engine.canonical import Source, copy_weights
 from worker.engine.precision import Precision, converted, default_policy, policy_name
 
@@ -61,6 +61,9 @@ def _row(index: int, step: graph.Step) -> LayerRow:
         legal_cut=because is None,
         illegal_because=because,
         inputs=sorted(step.inputs),
+        trainable_parameters=traits.trainable_parameters(step.operation),
+        stochastic=traits.is_stochastic(step.operation),
+        batch_norm=traits.is_batch_norm(step.operation),
     )
 
 

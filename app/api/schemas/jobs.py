@@ -11,8 +11,9 @@ from app.domain.caching import CacheWish
 from app.domain.errors import Failure
 from app.domain.exports import ExportFormat
 from app.domain.head import HeadChoice
-from app.domain.job import Attempt, Job, Plan, StageRecord
+from app.domain.job import Attempt, Job, StageRecord
 from app.domain.phases import Phase
+from app.domain.plan import Plan
 from app.domain.presets import PresetName
 from app.domain.progress import PhaseProgress, Stage
 from app.domain.report import Report
