@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         default=20 * GIB, ge=0, description="A worker keeps sources and datasets of past jobs up to this."
     )
+    features_bytes: int = Field(
+        default=20 * GIB, ge=0, description="A machine keeps cached features of frozen layers up to this."
+    )
     gpu_start_method: Literal["spawn", "forkserver"] = Field(
         default="spawn", description="How training processes for GPUs start; on CPU they are always forked."
     )
@@ -105,6 +108,14 @@ class Settings(BaseSettings):
     def cache_dir(self) -> Path:
         """Canonical models and datasets that workers here have used; safe to delete when nothing runs."""
         return self.data_dir / "cache"
+
+    def features_dir(self) -> Path:
+        """Cached features of frozen layers, shared by the jobs of this machine; safe to delete when nothing runs."""
+        return self.data_dir / "features"
+
+    def selftest_dir(self) -> Path:
+        """What workers here have found out about their versions and devices; safe to delete."""
+        return self.data_dir / "selftest"
 
     def run_dir(self) -> Path:
         """Sockets, pid files and the note of what runs here (`service.json`)."""

@@ -25,14 +25,18 @@ from typing import assert_never
 
 from app.domain.progress import Progress
 from worker import endings, lifeline, messages
+from worker.engine.foldercache import FolderCache
 from worker.engine.reporter import Reporter, TrainingStopped
-from worker.messages import Failed, Outcome, Ready, Registered, Reported, Stopped, Trained, Validated
-from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
+from worker.messages import Failed, Outcome, Ready, Registered, Reported, Stopped, Tested, Trained, Validated
+from worker.orders import Order, RegisterOrder, SelfTestOrder, TrainOrder, ValidateOrder
 
 LOG = "output.log"
 """What the process printed, in the attempt's folder."""
 RUN = "run"
 """The engine's working folder inside the attempt's: `results`, `canonical`, `checkpoints`."""
+
+_SELF_TEST_NICENESS = 10
+"""A job that comes meanwhile goes first."""
 
 Work = Callable[[Order, Reporter], Outcome]
 
@@ -106,6 +110,8 @@ def perform(order: Order, reporter: Reporter) -> Outcome:
             return _register(task, order.folder)
         case ValidateOrder() as task:
             return _validate(task, order.folder)
+        case SelfTestOrder() as task:
+            return _test(task, order.folder)
         case task:
             assert_never(task)
 
@@ -113,7 +119,8 @@ def perform(order: Order, reporter: Reporter) -> Outcome:
 def _train(task: TrainOrder, folder: Path, reporter: Reporter) -> Trained:
     from worker.engine.train import train
 
-    trained = train(task.spec, task.source, task.data, folder / RUN, reporter)
+    features = FolderCache(task.features, max_bytes=task.features_bytes) if task.features else None
+    trained = train(task.spec, task.source, task.data, folder / RUN, reporter, features=features)
     return Trained(info=trained.info, report=trained.report)
 
 
@@ -130,6 +137,15 @@ def _validate(task: ValidateOrder, folder: Path) -> Validated:
     canonical = folder / RUN / "canonical"
     info, preview = validate(task.upload, canonical, options=task.options, max_unpacked_bytes=task.max_unpacked_bytes)
     return Validated(info=info, preview=preview)
+
+
+def _test(task: SelfTestOrder, folder: Path) -> Tested:
+    os.nice(_SELF_TEST_NICENESS)
+    from worker.engine import runtime, selftest
+
+    place = folder / RUN / "selftest"
+    facts, bits = ([], selftest.bits(place)) if task.again else selftest.run(place)
+    return Tested(facts=facts, bits=bits, device=runtime.device_name(), versions=runtime.versions())
 
 
 # === Surroundings ===

@@ -89,7 +89,13 @@ class Training:
             for bundle in (self.claim.model.canonical, self.claim.dataset.canonical)
         )
         return Order(
-            task=TrainOrder(spec=self.claim.job.spec, source=source, data=data),
+            task=TrainOrder(
+                spec=self.claim.job.spec,
+                source=source,
+                data=data,
+                features=self.services.settings.features_dir(),
+                features_bytes=self.services.settings.features_bytes,
+            ),
             folder=folder,
             environment=self.device.environment(),
             start_method=self.services.settings.gpu_start_method if self.device.gpu else "forkserver",

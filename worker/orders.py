@@ -15,6 +15,10 @@ class TrainOrder:
     spec: ResolvedSpec
     source: Path
     data: Path
+    features: Path | None = None
+    """Where the jobs of this machine share cached features; `None`: this job keeps its own."""
+    features_bytes: int = 0
+    """What all of them together may take."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,14 @@ class ValidateOrder:
     max_unpacked_bytes: int
 
 
-Task = TrainOrder | RegisterOrder | ValidateOrder
+@dataclass(frozen=True)
+class SelfTestOrder:
+    """Try out what training relies on; `again`: only the job whose bits are compared with another process's."""
+
+    again: bool = False
+
+
+Task = TrainOrder | RegisterOrder | ValidateOrder | SelfTestOrder
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from worker.child import LOG, RUN
 from worker.devices import DevicePool
 from worker.duties import Duty, Registration, Training, Validation
 from worker.endings import Exit
+from worker.fitness import Fitness
 from worker.lease import UNREACHABLE, JobCancelled, Lease
 from worker.messages import Failed, Outcome, Stopped
 from worker.orders import Order
@@ -57,9 +58,14 @@ class Supervisor:
     cache: BundleCache
     devices: DevicePool
     stopping: threading.Event
+    fitness: Fitness = field(default_factory=Fitness)
 
     def train(self, job_id: str) -> None:
-        """Train a job, if nobody else does and a device is free."""
+        """Train a job, if nobody else does, a device is free, and this worker is fit to."""
+        refusal = self.fitness.refusal()
+        if refusal is not None:
+            _log.error("training refused, the job will be rung for again", id=job_id, because=refusal)
+            return
         with self.devices.borrow() as device:
             if device is None:
                 _log.info("no device is free, the job will be rung for again", id=job_id)

@@ -39,7 +39,7 @@ JOB_EXAMPLES: dict[str, Example] = {
         "value": {"model": _MODEL, "training_file": _DATASET},
     },
     "part": {
-        "summary": "A pooled head, then the last fifth of the layers",
+        "summary": "A pooled head, then the last fifth of the layers, on pictures that differ in every epoch",
         "value": {
             "model": _MODEL,
             "training_file": _DATASET,
@@ -55,6 +55,11 @@ JOB_EXAMPLES: dict[str, Example] = {
                 },
             ],
             "preprocessing": {"rescale": "minus_one_to_one", "image_size": [128, 128]},
+            "augmentation": [
+                {"type": "flip", "mode": "horizontal"},
+                {"type": "rotation", "degrees": 10},
+                {"type": "color", "brightness": 0.1, "contrast": 0.1},
+            ],
         },
     },
 }

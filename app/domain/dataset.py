@@ -27,7 +27,8 @@ class DatasetOptions(Value):
     kind: DatasetKind | None = None
     """Left out: found out from the file."""
     task: Task | None = None
-    """Left out: class folders and integer labels are classes (two: binary), other numbers regression."""
+    """Left out: class folders and integer labels are classes (two: binary), a table of 0 and 1 several labels at once
+    (multi_label), other numbers regression."""
     validation_fraction: float = Field(default=0.15, gt=0, lt=0.9)
     """How much of the training examples is held back to choose by."""
     test_fraction: float = Field(default=0.15, gt=0, lt=0.9)
@@ -35,7 +36,7 @@ class DatasetOptions(Value):
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Another seed, another split."""
     class_names: list[str] | None = Field(default=None, min_length=2, max_length=10_000)
-    """All but images: what the labels 0, 1, 2, … mean. Left out: the labels themselves are the names."""
+    """All but images: what the labels 0, 1, 2, …, or the columns, mean. Left out: they are their own names."""
     target: str | list[str] | None = Field(default=None, examples=["quality"])
     """Tables and texts: what to predict, one column or several of numbers. Left out: the one named `target`, `label`,
     `class` or `y`."""
@@ -72,7 +73,7 @@ class SplitInfo(Value):
     examples: int
     """How many."""
     class_counts: dict[str, int] | None = None
-    """Examples of each class, by its name; `None` for regression."""
+    """Examples of each class, by its name; an example with several labels counts for each. `None` for regression."""
 
 
 class CorruptExample(Value):
@@ -139,8 +140,8 @@ class PreviewExample(Value):
     """Where it stands."""
     index: int
     """Its place there, from 0."""
-    label: str | float | list[float]
-    """The name of its class, or the numbers to predict."""
+    label: str | float | list[str] | list[float]
+    """The name of its class, the names of its labels, or the numbers to predict."""
     shape: list[int]
     """Without the batch axis."""
     image_png: str | None = None

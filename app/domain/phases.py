@@ -2,12 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from app.domain.base import Value
+from app.domain.learning_rates import ConstantRate, LearningRateSchedule
 from app.domain.optimizers import Optimizer, Sgd
 
 MAX_EPOCHS = 10_000
+
+
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
 
 
 class UnfreezeLast(Value):
@@ -87,6 +92,32 @@ class Phase(Value):
     epochs: int = Field(ge=1, le=MAX_EPOCHS, examples=[4])
     """How often all training examples are seen, at most."""
     optimizer: Optimizer = Field(default=Sgd(type="sgd", learning_rate=0.01))
-    """What changes the weights, and how fast. Each phase starts with a fresh one."""
+    """What changes the weights, and how fast."""
+    optimizer_state: Literal["reset", "carry"] = "reset"
+    """`carry`: go on with the moments and the step count of the phase before, which must have the same type of
+    optimizer; weights that are newly unfrozen start with fresh moments. `reset`: start with a fresh optimizer."""
+    start_from: Literal["last", "best"] = "last"
+    """`best`: start from the weights that the phase before had after its epoch with the lowest validation loss; `last`:
+    from those that it ended with."""
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    """Whether BatchNormalization of unfrozen layers of the backbone trains, statistics included; frozen layers' never
+    does. With `backbone_weights: random` there is nothing to keep, and it always trains."""
+    learning_rate_schedule: LearningRateSchedule = Field(default=ConstantRate(type="constant"))
+    """How the optimizer's learning rate moves from step to step."""
+    gradient_accumulation: int = Field(default=1, ge=1, le=1024)
+    """So many batches make one step: their gradients are averaged over all of their examples. The last step of an epoch
+    takes what is left, be it less."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1, examples=[0.9])
+    """Discriminative learning rates: the topmost unfrozen layer of the backbone gets the learning rate times this, the
+    one below it times this once more, and so on; the head gets all of it. `null`: so do all layers."""
     early_stopping: EarlyStopping | None = None
     """Whether the phase may end before its epochs are over; `null`: it does not."""
+
+    @field_validator("learning_rate_schedule")
+    @classmethod
+    def _warms_up_in_time(cls, value: LearningRateSchedule, info: ValidationInfo) -> LearningRateSchedule:
+        epochs = info.data.get("epochs")  # missing where it is wrong itself
+        if epochs is not None and value.warmup_epochs is not None and value.warmup_epochs > epochs:
+            message = f"warmup_epochs {value.warmup_epochs:g} is longer than the phase, which has {epochs} epochs"
+            raise ValueError(message)
+        return value

@@ -9,11 +9,12 @@ from app.domain.dataset import Dataset, DatasetOptions
 from app.domain.errors import FieldProblem, InvalidStateTransitionError, NotFoundError
 from app.domain.file import File
 from app.domain.ids import new_id
-from app.domain.job import Attempt, Job, JobRequest, Plan
+from app.domain.job import Attempt, Job, JobRequest
 from app.domain.model import Model, ModelOptions
+from app.domain.plan import Plan
 from app.domain.spec import resolve
 from app.domain.states import JobStatus, allowed_actions
-from app.services import checks, datasets, models, planning, references
+from app.services import checks, datasets, measured, models, planning, references
 from app.services.context import Services
 from app.services.references import References
 from app.services.ringing import Hint, ring
@@ -114,10 +115,12 @@ def plan(services: Services, project: str, request: JobRequest) -> Plan:
     """
     with services.db.read() as session:
         found = references.find(session, project, request)
-    _refuse(request, found, _not_ready(request, found))
-    assert isinstance(found.model, Model)
-    assert isinstance(found.dataset, Dataset)
-    return planning.plan(resolve(request, seed=_seed(request)), found.model, found.dataset)
+        _refuse(request, found, _not_ready(request, found))
+        assert isinstance(found.model, Model)
+        assert isinstance(found.dataset, Dataset)
+        layout = planning.lay_out(resolve(request, seed=_seed(request)), found.model, found.dataset)
+        known = measured.find(session, project, layout, model=found.model, dataset_id=found.dataset.id)
+    return planning.plan(layout, measured=known, features_bytes=services.settings.features_bytes)
 
 
 def _not_ready(request: JobRequest, found: References) -> list[FieldProblem]:

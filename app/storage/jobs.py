@@ -1,6 +1,7 @@
 """Jobs: what is in their rows, and the one statement that moves them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, tuple_
@@ -150,6 +151,33 @@ def page(
     if created_after is not None:
         where.append(position[0] > created_after)
     return page_of(session, JobRow, project, query, where=where, position=position).map(job_of)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A job that succeeded, by what it was asked to do."""
+
+    id: str
+    spec: ResolvedSpec
+
+
+def trained_with(session: Session, project: str, *, model: str, dataset: str, limit: int) -> list[Trained]:
+    """The newest jobs that succeeded with this model and dataset, without their reports."""
+    statement = (
+        select(JobRow.id, JobRow.spec)
+        .where(JobRow.project == project, JobRow.model_id == model, JobRow.dataset_id == dataset)
+        .where(JobRow.status == "succeeded")
+        .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+        .limit(limit)
+    )
+    return [Trained(found.id, ResolvedSpec.model_validate(found.spec)) for found in session.execute(statement)]
+
+
+def report_of(session: Session, project: str, identifier: str) -> Report | None:
+    """The report of a job that has one."""
+    statement = select(JobRow.report).where(JobRow.id == identifier, JobRow.project == project)
+    found = session.scalars(statement).one_or_none()
+    return None if found is None else Report.model_validate(found)
 
 
 def cancel_requested(session: Session, project: str, identifier: str) -> bool:

@@ -43,6 +43,17 @@ def of_phase(session: Session, project: str, job_id: str, *, attempt: int, phase
     return [_epoch(row) for row in session.scalars(statement.order_by(MetricRow.epoch).limit(MAX_EPOCHS))]
 
 
+def seconds_of_phase(session: Session, project: str, job_id: str, *, phase_index: int, limit: int) -> list[float]:
+    """How long the first `limit` epochs of a phase took, in whichever attempts they ran, the last attempt first."""
+    statement = (
+        select(MetricRow.metrics)
+        .where(MetricRow.project == project, MetricRow.job_id == job_id, MetricRow.phase_index == phase_index)
+        .order_by(MetricRow.attempt.desc(), MetricRow.epoch)
+        .limit(limit)
+    )
+    return [metrics["seconds"] for metrics in session.scalars(statement) if "seconds" in metrics]
+
+
 def page(session: Session, project: str, job_id: str, query: PageQuery, *, attempt: int) -> Page[EpochMetrics]:
     """One page of an attempt's epochs; `query.after` is an epoch's number. Raises `InvalidRequestError`."""
     statement = select(MetricRow).where(

@@ -70,7 +70,7 @@ def test_the_page_names_every_command() -> None:
 def test_the_first_program_on_the_page_runs(digits: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(PROGRAMS[0], "docs/client.md", "exec"), {})  # noqa: S102 (our own page)
     shown = capsys.readouterr().out
-    assert "all 16 0.0001 ['dense', 'dense_1', 'dense_2']" in shown
+    assert "all 16 0.0001 ['norm', 'dense_2']" in shown
     assert "The job succeeded." in shown
     assert "0.980, 95 % interval 0.900 to 0.990" in shown
     assert Path("model.keras").read_bytes() == b"weights"

@@ -110,7 +110,10 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     assert second.report is not None
     assert first.report.test == second.report.test, "the same job gives the same result"
     names = {artifact.name for artifact in first.artifacts}
-    assert names == {"model.keras", "labels.json", "metrics.csv", "history.json", "report.json", "manifest.json"}
+    assert names == {
+        "model.keras", "labels.json", "metrics.csv", "history.json", "events.out.tfevents.thaw", "report.json",
+        "MODEL_CARD.md", "manifest.json",
+    }  # fmt: skip
     result = models.get(site.services, DEFAULT_PROJECT, str(first.result_model_id))
     site.services.store.fetch(result.download[0].sha256, tmp_path / "result.keras")
     command = [sys.executable, "-c", TRY_RESULT, str(tmp_path / "result.keras"), str(tmp_path / "data.npz")]

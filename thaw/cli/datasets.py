@@ -39,7 +39,7 @@ def push(
         Literal["images", "arrays", "table", "text"] | None, typer.Option(help="Left out: found out.")
     ] = None,
     task: Annotated[
-        Literal["binary", "single_label", "regression"] | None,
+        Literal["binary", "single_label", "multi_label", "regression"] | None,
         typer.Option(help="What there is to learn. Left out: two classes are binary, more single_label."),
     ] = None,
     validation_fraction: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from thaw.cli import jobfile, jobviews, listing, watch
+from thaw.cli import jobfile, jobviews, listing, planview, watch
 from thaw.cli.output import Output
 from thaw.cli.session import (
     INTERRUPTED,
@@ -87,15 +87,17 @@ def plan(
     model: ModelOption = None,
     data: DataOption = None,
     changes: Changes = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Show a table of all layers for each phase.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a job would do, without creating it: phases, unfrozen layers, learning rates, warnings.
+    """Show what a job would do, without creating it: what trains in each phase, what it costs, warnings.
 
-    The plan needs the model and the data to be on the service, so that local files are pushed, as by `jobs create`.
+    Each phase is drawn as a strip of the model's layers. Memory and time are estimates. The plan needs the model and
+    the data to be on the service, so that local files are pushed, as by `jobs create`.
 
     Example: thaw plan -f job.yaml
 
-    Example: thaw plan -f job.yaml --set cut.drop_last=3
+    Example: thaw plan -f job.yaml --layers --set cut.drop_last=3
     """
     with session(context, as_json=as_json) as opened:
         request = jobfile.push_local(opened, _request(file, model, data, changes))
@@ -103,7 +105,7 @@ def plan(
         if opened.out.as_json:
             opened.out.document(found.raw)
         else:
-            jobviews.show_plan(opened.out, found)
+            planview.show_plan(opened.out, found, layers=layers)
 
 
 @app.command("list")

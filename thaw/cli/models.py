@@ -12,6 +12,7 @@ from thaw.cli import listing, text
 from thaw.cli.output import Output
 from thaw.cli.session import All, AsJson, BadInputError, Force, Limit, ModelId, Target, session
 from thaw.cli.transfers import bar, refuse_to_replace, waiting
+from thaw.requests import ENDINGS
 
 if TYPE_CHECKING:
     from thaw.records import Layer, Model
@@ -96,19 +97,28 @@ def show(context: typer.Context, model: ModelId, *, as_json: AsJson = False) -> 
 
 @app.command()
 def pull(
-    context: typer.Context, model: ModelId, *, output: Target = Path(), force: Force = False, as_json: AsJson = False
+    context: typer.Context,
+    model: ModelId,
+    *,
+    wanted: Annotated[
+        Literal["keras", "saved_model", "litert", "litert_int8", "onnx"] | None,
+        typer.Option("--format", help="Which of the formats that `thaw models show` lists."),
+    ] = None,
+    output: Target = Path(),
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Download a model: the file as it was pushed, or the `model.keras` of a job's result.
+    """Download a model: the file as it was pushed, the `model.keras` of a job's result, or one of its exports.
 
     What came is compared with the service's sha256 before it gets its name.
 
-    Example: thaw models pull model-01jd8k2v7e0000000000000000 -o shoes.keras
+    Example: thaw models pull model-01jd8k2v7e0000000000000000 --format onnx -o shoes.onnx
     """
     with session(context, as_json=as_json) as (client, out):
-        target = output / f"{model}.keras" if output.is_dir() else output
+        target = output / f"{model}{ENDINGS[wanted or 'keras']}" if output.is_dir() else output
         refuse_to_replace(target, force=force)
         with bar(out, target.name) as progress:
-            saved = client.models.download(model, target, on_progress=progress)
+            saved = client.models.download(model, target, format=wanted, on_progress=progress)
         if out.as_json:
             out.document({"id": model, "path": str(saved.absolute()), "bytes": saved.stat().st_size})
         else:
@@ -147,6 +157,7 @@ def _show(out: Output, model: Model) -> None:
             "output": text.shape(summary.output_shape) if summary else None,
             "parameters": text.number(summary.parameters) if summary else None,
             "rescale": model.rescale,
+            "formats": ", ".join(model.formats) or None,
             "labels": ", ".join(model.labels[:12]) + (", …" if len(model.labels) > 12 else "")
             if model.labels
             else None,

@@ -23,23 +23,24 @@ from thaw.records.jobs import (
     EpochMetrics,
     Evaluation,
     Event,
+    Export,
     FreezeProof,
     Interval,
     Job,
     JobProgress,
-    PhasePlan,
     PhaseProgress,
     PhaseReport,
-    Plan,
     Report,
     SourceReceipt,
 )
+from thaw.records.plan import CachePlan, LayerPlan, MemoryPlan, PhasePlan, Plan, TimePlan
 from thaw.records.record import Record, read
-from thaw.records.service import Capabilities, Health, Part, Worker
+from thaw.records.service import Capabilities, Fact, Health, Part, SelfTest, Worker
 
 __all__ = [
     "Artifact",
     "Attempt",
+    "CachePlan",
     "Capabilities",
     "Checkpoint",
     "CorruptExample",
@@ -47,6 +48,8 @@ __all__ = [
     "EpochMetrics",
     "Evaluation",
     "Event",
+    "Export",
+    "Fact",
     "Failure",
     "File",
     "FreezeProof",
@@ -55,6 +58,8 @@ __all__ = [
     "Job",
     "JobProgress",
     "Layer",
+    "LayerPlan",
+    "MemoryPlan",
     "Model",
     "ModelSummary",
     "Part",
@@ -65,9 +70,11 @@ __all__ = [
     "PreviewExample",
     "Record",
     "Report",
+    "SelfTest",
     "SourceReceipt",
     "Split",
     "TableColumn",
+    "TimePlan",
     "Worker",
     "read",
 ]

@@ -61,6 +61,8 @@ class Model(Record):
     error: Failure | None = None
     rescale: str | None = None
     labels: Sequence[str] | None = None
+    formats: Sequence[str] = ()
+    """What it can be downloaded as, by name."""
     summary: ModelSummary | None = None
 
 

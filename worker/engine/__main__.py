@@ -15,11 +15,12 @@ standard error. The only limits are those of the machine: this is for one's own 
 """
 
 import argparse
+import json
 import multiprocessing
 import secrets
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -30,6 +31,7 @@ from pydantic import Field, ValidationError
 from app.domain.dataset import DatasetOptions
 from app.domain.errors import SourceError, WorkError
 from app.domain.model import ModelOptions
+from app.domain.pointers import pointer_into
 from app.domain.spec import ResolvedSpec, Spec, resolve
 
 UNLIMITED = sys.maxsize
@@ -52,8 +54,7 @@ class FileJob(Spec):
 
     def spec(self) -> ResolvedSpec:
         """What to train."""
-        fields = {name: getattr(self, name) for name in Spec.model_fields}
-        return resolve(Spec(**fields), seed=self.seed)
+        return resolve(self, seed=self.seed)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     except WorkError as error:
         sys.stderr.write(f"{error.message}\n")
     except ValidationError as error:
-        sys.stderr.write("".join(f"{_place(item['loc'])}: {item['msg']}\n" for item in error.errors()))
+        sys.stderr.write("".join(f"{line}\n" for line in _told(error, options.job)))
     except OSError as error:
         sys.stderr.write(f"{error}\n")
     except KeyboardInterrupt:
@@ -131,8 +132,16 @@ def _in_own_process(
             raise SourceError(message) from error
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "job"
+def _told(error: ValidationError, job: Path) -> Iterator[str]:
+    """Each wrong field, by its place in the file."""
+    try:
+        document = json.loads(job.read_bytes())
+    except ValueError:  # then that is the error
+        document = None
+    for detail in error.errors():
+        location = [*detail["loc"], *detail.get("ctx", {}).get("at", [])]  # `at`: app.domain.spec's own
+        pointer = pointer_into(document, location, missing=detail["type"] == "missing")
+        yield f"{pointer.removeprefix('/').replace('/', '.') or 'job'}: {detail['msg']}"
 
 
 def _say(line: str) -> None:

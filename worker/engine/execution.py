@@ -6,7 +6,6 @@ The loop over a phase (`phases`) sees only `Execution`: it counts steps, looks f
 metrics between two of whatever this module carries out.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -39,22 +38,26 @@ class Execution(Protocol):
         """Loss and metric over the validation split."""
 
 
-def on_batches(run: Run, step: TrainStep) -> Execution:
+def on_batches(run: Run, step: TrainStep, *, examples_per_step: int) -> Execution:
     """Each step on a batch of its own, made from raw examples."""
-    return _OnBatches(run, step)
+    return _OnBatches(run, step, examples_per_step)
 
 
 class _OnBatches:
-    def __init__(self, run: Run, step: TrainStep) -> None:
+    def __init__(self, run: Run, step: TrainStep, size: int) -> None:
         self._run = run
         self._step = step
-        self.steps = math.ceil(len(run.train) / run.batch_size)
+        self._size = size
+        self.steps = run.steps_per_epoch(size)
 
     def train(self, order: tuple[int, int], *, done: int = 0) -> Iterator[tuple[int, Sums]]:
         run = self._run
-        batches = run.train.batches(run.batch_size, preprocess=run.preprocess, shuffle_seed=order, skip=done)
+        augmenter = run.augmenter
+        preprocess = augmenter.resize if augmenter else run.preprocess
+        batches = run.train.batches(self._size, preprocess=preprocess, shuffle_seed=order, skip=done)
         for number, (x, y) in enumerate(_tensors(batches), start=done + 1):
-            yield number, self._step(x, y)
+            batch = augmenter(x, y, order=order, step=number) if augmenter else (x, y)
+            yield number, self._step(*batch)
 
     def validate(self) -> dict[str, float]:
         return evaluate_batches(self._run, self._run.validation)

@@ -12,20 +12,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 from safetensors.numpy import save_file
 
+from app.domain import learning_rates
 from app.domain.caching import CacheUse
 from app.domain.errors import UserError
 from app.domain.phases import Phase
 from app.domain.progress import EpochFinished, PhaseFinished, PhaseProgress, PhaseStarted
 from app.domain.report import PhaseReport
-from worker.engine import caching, canonical, durable, execution, proof, schedule
+from worker.engine import caching, canonical, durable, execution, optimizers, proof, schedule
 from worker.engine.execution import Execution
-from worker.engine.optimizers import build_optimizer
 from worker.engine.run import Run
 from worker.engine.schedule import Selection
-from worker.engine.steps import Network, TrainStep
-from worker.engine.stopping import EarlyStop
+from worker.engine.steps import EvaluationStep, Network, TrainStep
+from worker.engine.stopping import BestEpoch, EarlyStop
 from worker.engine.totals import NotFiniteError, Totals
 
 CHECKPOINTS = "checkpoints"
@@ -44,12 +45,15 @@ class _Current:
         return PhaseProgress(index=self.index, name=str(self.phase.name), epoch=epoch, epochs=self.phase.epochs)
 
 
-def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection) -> PhaseReport:
-    """Train one phase; `index` counts from 1.
+def run_phase(run: Run, phase: Phase, *, index: int, selection: Selection, keep_best: bool = False) -> PhaseReport:
+    """Train one phase; `index` counts from 1. `keep_best`: the next phase starts from this one's best epoch.
 
     Raises `ProofError` if a frozen weight moved, `UserError` with code `diverged` or `nothing_moved`, and
     whatever the reporter's `check` raises.
     """
+    if phase.start_from == "best" and run.best:
+        run.best.restore()
+    run.best = BestEpoch(_movable(run.network, selection)) if keep_best else None
     with ExitStack() as stack:
         return _run_phase(run, phase, index, selection, stack)
 
@@ -86,13 +90,36 @@ def _prepare(
 ) -> tuple[_Current, CacheUse]:
     """The step and its execution: on cached features where that is right and pays."""
     prints = {id(variable): frozen[name] for name, variable in selection.frozen.items()}
+    if run.network.model.losses:  # penalties of weights that train, which differ from phase to phase
+        run.evaluation = EvaluationStep(run.network, run.objective)
     boundary, cached, use = caching.attempt(run, phase, selection, prints=prints, stack=stack)
-    optimizer = build_optimizer(phase.optimizer)
+    optimizer = _optimizer(run, phase, selection)
+    examples = run.batch_size * phase.gradient_accumulation
+    at_once = run.batch_size if phase.gradient_accumulation > 1 else None
     if boundary is None or cached is None:
-        step = TrainStep(run.network, run.objective, optimizer)
-        return _Current(phase, index, step, execution.on_batches(run, step)), use
-    step = TrainStep(run.network, run.objective, optimizer, caching.FromFeatures(boundary))
-    return _Current(phase, index, step, caching.on_features(run, step, boundary, cached)), use
+        objective = run.augmenter.objective if run.augmenter else run.objective
+        step = TrainStep(run.network, objective, optimizer, at_once=at_once)
+        carried_out = execution.on_batches(run, step, examples_per_step=examples)
+    else:
+        step = TrainStep(run.network, run.objective, optimizer, caching.FromFeatures(boundary), at_once=at_once)
+        carried_out = caching.on_features(run, step, boundary, cached, examples_per_step=examples)
+    if phase.optimizer_state == "carry" and run.optimizer:
+        optimizers.carry(run.optimizer, optimizer)
+    run.optimizer = optimizer
+    return _Current(phase, index, step, carried_out), use
+
+
+def _optimizer(run: Run, phase: Phase, selection: Selection) -> keras.optimizers.Optimizer:
+    """A new one, whose rates follow the phase."""
+    rates = learning_rates.segments(
+        phase.learning_rate_schedule,
+        learning_rate=phase.optimizer.learning_rate,
+        epochs=phase.epochs,
+        steps_per_epoch=run.steps_per_epoch(run.batch_size * phase.gradient_accumulation),
+    )
+    return optimizers.build_optimizer(
+        phase.optimizer, rates=rates, factors=selection.rate_factors(), scale_losses=run.scale_losses
+    )
 
 
 def _train_epochs(run: Run, current: _Current, selection: Selection) -> tuple[int, bool]:
@@ -103,6 +130,8 @@ def _train_epochs(run: Run, current: _Current, selection: Selection) -> tuple[in
     while epoch < current.phase.epochs:
         epoch += 1
         metrics = _train_epoch(run, current, current.progress(epoch))
+        if run.best:
+            run.best.note(metrics["val_loss"])
         if early_stop and early_stop.stops_after(metrics["val_loss"]):
             break
     if early_stop:

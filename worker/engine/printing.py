@@ -61,9 +61,12 @@ def _proof(proof: FreezeProof) -> str:
 
 
 def _figures(test: Evaluation) -> str:
-    interval = test.accuracy or test.mean_absolute_error
-    assert interval is not None  # every task has one of the two
-    name = "accuracy" if test.accuracy else "mean absolute error"
+    figures = {
+        "accuracy": test.accuracy,
+        "all labels right": test.exact_match,
+        "mean absolute error": test.mean_absolute_error,
+    }
+    name, interval = next((name, found) for name, found in figures.items() if found is not None)
     return (
         f"{name} {interval.value:.4f} (95 % interval {interval.low:.4f} to {interval.high:.4f}), "
         f"{test.examples} examples"

@@ -6,9 +6,10 @@ Selections of all phases are made before the first one trains: a phase that sele
 after hours. `trainable` takes effect when a step is traced and its optimizer built, so both are made anew for
 each phase.
 
-BatchNormalization of the backbone is held still in every phase, unfrozen or not: gamma, beta and statistics. Its
-statistics come from the many examples of the source's own training; batches of a small dataset would replace
-them by noise. A backbone with random weights has no such statistics, so there it trains like every other layer.
+BatchNormalization of the backbone is held still, unfrozen or not, gamma, beta and statistics, unless the phase says
+`batch_norm: train`: its statistics come from the many examples of the source's own training; batches of a small
+dataset would replace them by noise. A backbone with random weights has no such statistics, so there it trains like
+every other layer.
 """
 
 import math
@@ -20,6 +21,8 @@ import keras
 
 from app.domain.cuts import select_unfrozen
 from app.domain.errors import UserError
+from app.domain.learning_rates import layer_factors
+from app.domain.model import LayerRow
 from app.domain.phases import Phase
 from worker.engine import surgery
 from worker.engine.canonical import key_of
@@ -39,6 +42,13 @@ class Selection:
     """Of these the ones that hold still nevertheless, because they are BatchNormalization."""
     frozen: Variables
     trained: Variables
+    factors: dict[str, float]
+    """By path of an unfrozen layer of the backbone, the part of the phase's learning rate that it gets."""
+
+    def rate_factors(self) -> list[tuple[Any, float]]:
+        """The trained variables of the backbone, each with its part of the learning rate."""
+        paths = {name: name.rpartition("/")[0] for name in self.trained}
+        return [(self.trained[name], self.factors[path]) for name, path in paths.items() if path in self.factors]
 
     def sizes(self) -> tuple[int, int]:
         """How many numbers train, and how many are frozen."""
@@ -53,10 +63,13 @@ def weights_of(model: keras.Model) -> Variables:
 def select(network: Network, phase: Phase, *, hold_batch_norm: bool = True) -> Selection:
     """What a phase unfreezes, decided from the layer table; leaves every layer of the model trainable.
 
+    `hold_batch_norm`: whether the phase's `batch_norm` counts; otherwise it trains wherever it is unfrozen.
     Raises `UserError` with code `nothing_to_unfreeze`, `unknown_layer` or `invalid_pattern`, with the phase's name.
     """
     _make_trainable(network.model)  # a variable's own flag now says whether gradients move it at all
-    layers = _unfrozen(network.backbone, phase)
+    hold_batch_norm = hold_batch_norm and phase.batch_norm == "frozen"
+    rows = _unfrozen(network.backbone, phase)
+    layers = frozenset(row.path for row in rows)
     backbone = dict(surgery.leaf_layers(network.backbone))
     norms = [norm for layer in backbone.values() for norm in _batch_norms(layer)] if hold_batch_norm else []
     still = {id(weight) for path, layer in backbone.items() if path not in layers for weight in layer.weights}
@@ -67,6 +80,7 @@ def select(network: Network, phase: Phase, *, hold_batch_norm: bool = True) -> S
         held=frozenset(path for path in layers if hold_batch_norm and _batch_norms(backbone[path])),
         frozen={name: weight for name, weight in weights.items() if id(weight) in still},
         trained={name: weight for name, weight in weights.items() if id(weight) not in still and weight.trainable},
+        factors=layer_factors(rows, phase.layer_decay),
     )
     _refuse_nothing(phase, selection, [backbone[path] for path in layers])
     return selection
@@ -88,9 +102,9 @@ def _make_trainable(model: keras.Model) -> None:
         layer.trainable = True
 
 
-def _unfrozen(backbone: keras.Model, phase: Phase) -> frozenset[str]:
+def _unfrozen(backbone: keras.Model, phase: Phase) -> list[LayerRow]:
     try:
-        return frozenset(row.path for row in select_unfrozen(surgery.layer_table(backbone), phase.unfreeze))
+        return select_unfrozen(surgery.layer_table(backbone), phase.unfreeze)
     except UserError as error:
         error.phase = phase.name
         raise
@@ -102,7 +116,7 @@ def _refuse_nothing(phase: Phase, selection: Selection, layers: list[keras.Layer
         return
     message = (
         f"Phase '{phase.name}' unfreezes nothing but {', '.join(sorted(selection.layers)[:5])}, of which no weight "
-        "trains: BatchNormalization is held still in every phase. Unfreeze other layers too, or say 'none'."
+        "trains: BatchNormalization is held still. Unfreeze other layers too, say 'none', or batch_norm 'train'."
     )
     raise UserError(message, code="nothing_to_unfreeze", param="unfreeze", phase=phase.name)
 

@@ -18,7 +18,7 @@ import numpy as np
 from app.domain.errors import PlatformError, SourceError
 from app.domain.model import ModelFormat, ModelOptions, SourceInfo
 from app.domain.spec import Rescale
-from worker.engine import canonical
+from worker.engine import canonical, probe
 from worker.engine.canonical import Source
 from worker.engine.intake import uploads
 from worker.engine.intake.vet import vet
@@ -32,7 +32,8 @@ def register(path: Path, destination: Path, *, options: ModelOptions, max_parame
     """Check an uploaded `.keras` or HDF5 model and write it as a canonical folder, all of it or nothing.
 
     Call it in a process of its own: the file is somebody else's. Raises `SourceError` that says what is wrong
-    with the file and what to do; then nothing is at `destination`.
+    with the file and what to do; then nothing is at `destination`. What is returned, and not the folder, says how
+    fast the model computes.
     """
     with _scratch_for(destination) as scratch:
         vetted = vet(path, scratch)
@@ -49,7 +50,7 @@ def register(path: Path, destination: Path, *, options: ModelOptions, max_parame
         )
         _check_same(model, load(scratch / "canonical"))
         publish(scratch / "canonical", destination)
-    return info
+    return info.model_copy(update={"probe": probe.measure(model, info.layers)})
 
 
 def load(folder: Path) -> Source:

@@ -1,4 +1,4 @@
-"""Early stopping: end a phase when the validation loss no longer falls, and go back to its best epoch."""
+"""The best epoch of a phase, and early stopping: end a phase when the validation loss no longer falls."""
 
 import math
 from collections.abc import Mapping
@@ -34,4 +34,25 @@ class EarlyStop:
     def restore(self) -> None:
         """Give all variables the values of the best epoch, if that was asked for."""
         for name, value in self._best_values.items():
+            self._variables[name].assign(value)
+
+
+class BestEpoch:
+    """Keeps the weights of a phase's epoch with the lowest validation loss; of equals the first."""
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        """`variables`: all that training may move."""
+        self._variables = variables
+        self._loss = math.inf
+        self._values: dict[str, np.ndarray[Any, Any]] = {}
+
+    def note(self, val_loss: float) -> None:
+        """Take note of an epoch."""
+        if val_loss < self._loss:
+            self._loss = val_loss
+            self._values = {name: np.asarray(variable).copy() for name, variable in self._variables.items()}
+
+    def restore(self) -> None:
+        """Give all variables the values of the best epoch."""
+        for name, value in self._values.items():
             self._variables[name].assign(value)

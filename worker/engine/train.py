@@ -9,6 +9,7 @@ for phase in schedule:
     prove: frozen weights bit-identical, unfrozen ones moved
 evaluate once on the test split, with intervals
 export, read back, compare; source digest again
+the other formats, in a process of their own          # one that fails does not fail the job
 """
 
 from dataclasses import dataclass
@@ -17,33 +18,34 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from app.domain import weighing
 from app.domain.cuts import resolve_cut
-from app.domain.dataset import DatasetInfo
 from app.domain.errors import ProofError, SourceError, WorkError
+from app.domain.exports import Export, ExportedInput
 from app.domain.model import SourceInfo
 from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
 from app.domain.spec import ResolvedSpec
 from worker.engine import (
+    assembly,
+    augmentation,
     canonical,
     evaluate,
     execution,
     export,
     failures,
     phases,
+    precision,
     results,
     runtime,
     schedule,
     sources,
-    surgery,
 )
 from worker.engine.data import Preprocess, StoredDataset, open_dataset
 from worker.engine.foldercache import FolderCache
-from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter
 from worker.engine.run import Run
 from worker.engine.sources import Source
 from worker.engine.stages import Stages
-from worker.engine.steps import Network
 
 RESULTS = "results"
 CANONICAL = "canonical"
@@ -88,13 +90,14 @@ def train(
         with stages.stage("training"):
             reports = [_train_phase(job, index) for index in range(1, len(spec.schedule) + 1)]
         with stages.stage("evaluating"):
+            job.run.use(assembly.finished(job.run.network, spec))
             test, outputs = _evaluate(job)
         with stages.stage("exporting"):
             receipt = _source_receipt(job.origin, source)
-            exported = _export(job, outputs)
+            exported = _export(job, outputs, data)
             info = _write_canonical(job, exported.model)
-        report = _report(job, reports, test=test, receipt=receipt, difference=exported.difference, stages=stages)
-        _write_results(job, report, info, exported.inputs)
+        report = _report(job, reports, test=test, receipt=receipt, exported=exported, stages=stages)
+        _write_results(job, report, info, exported.names)
         return TrainedModel(workdir / RESULTS, workdir / CANONICAL, info, report)
 
 
@@ -123,7 +126,8 @@ def _load(
     origin = sources.load(source)
     dataset = open_dataset(data)
     preprocess = Preprocess.resolve(spec.preprocessing, origin.info, dataset.info)
-    network = _network(spec, origin, dataset.info)
+    network = assembly.network(spec, origin, dataset.info)
+    objective = assembly.objective(spec, dataset.info)
     hold = spec.backbone_weights == "source"
     return _Job(
         spec=spec,
@@ -131,7 +135,7 @@ def _load(
         dataset=dataset,
         run=Run(
             network=network,
-            objective=Objective(dataset.info.task),
+            objective=objective,
             train=dataset.split("train"),
             validation=dataset.split("validation"),
             preprocess=preprocess,
@@ -143,27 +147,25 @@ def _load(
             dataset_digest=dataset.info.digest,
             features=features or FolderCache(workdir / FEATURES, max_bytes=FEATURES_BYTES),
             cache=spec.cache,
+            scale_losses=precision.scales_losses(spec),
+            augmenter=augmentation.augmenter(spec.augmentation, preprocess, dataset.info, objective),
         ),
         selections=[schedule.select(network, phase, hold_batch_norm=hold) for phase in spec.schedule],
         cut_layer=resolve_cut(origin.info.layers, spec.cut).path,
     )
 
 
-def _network(spec: ResolvedSpec, origin: Source, data: DatasetInfo) -> Network:
-    backbone = surgery.cut_at(origin, spec.cut, seed=spec.seed, weights=spec.backbone_weights)
-    outputs = len(data.classes or ()) if data.task == "single_label" else data.targets
-    model = surgery.attach_head(backbone, spec.head, task=data.task, outputs=outputs, seed=spec.seed)
-    return Network(model=model, backbone=backbone, head=keras.Model(backbone.outputs[0], model.outputs[0]))
-
-
 # === Train, evaluate ===
 
 
 def _train_phase(job: _Job, index: int) -> PhaseReport:
-    phase = job.spec.schedule[index - 1]
+    phase, *later = job.spec.schedule[index - 1 :]
+    keep_best = bool(later) and later[0].start_from == "best"
     try:
         with failures.translated():
-            return phases.run_phase(job.run, phase, index=index, selection=job.selections[index - 1])
+            return phases.run_phase(
+                job.run, phase, index=index, selection=job.selections[index - 1], keep_best=keep_best
+            )
     except WorkError as error:
         error.phase = phase.name
         raise
@@ -175,11 +177,17 @@ def _evaluate(job: _Job) -> tuple[Evaluation, evaluate.Array]:
     batches: list[evaluate.Array] = []
     loss = execution.evaluate_batches(job.run, split, batches)["loss"]
     outputs = np.concatenate(batches)
-    if job.run.objective.task == "regression":
-        return evaluate.regression(split.labels, outputs, loss=loss, seed=job.spec.seed), outputs
+    return _judged(job, split.labels, outputs, loss=loss), outputs
+
+
+def _judged(job: _Job, labels: evaluate.Array, outputs: evaluate.Array, *, loss: float) -> Evaluation:
+    task, names = job.run.objective.task, job.dataset.info.classes or []
+    if task == "regression":
+        return evaluate.regression(labels, outputs, loss=loss, seed=job.spec.seed)
     predicted = np.asarray(job.run.objective.classes(outputs))
-    names = job.dataset.info.classes or []
-    return evaluate.classification(split.labels, predicted, names=names, loss=loss), outputs
+    if task == "multi_label":
+        return evaluate.multi_label(labels, predicted, names=names, loss=loss, seed=job.spec.seed)
+    return evaluate.classification(labels, predicted, names=names, loss=loss)
 
 
 # === Export, report ===
@@ -204,22 +212,36 @@ def _source_receipt(origin: Source, folder: Path) -> SourceReceipt:
 @dataclass(frozen=True)
 class _Exported:
     model: keras.Model
-    """For later jobs. The one that people download is the same, but for tables, where it takes raw rows."""
-    inputs: dict[str, str] | None
+    """For later jobs. The one that people download is the same, but for tables, where it takes rows."""
+    inputs: list[ExportedInput]
+    """What the download takes."""
+    names: dict[str, str]
     """Of a table: by column, what the download's input for it is called."""
     difference: float
+    others: list[Export]
 
 
-def _export(job: _Job, outputs: evaluate.Array) -> _Exported:
+def _export(job: _Job, outputs: evaluate.Array, data: Path) -> _Exported:
+    """`model.keras`, and the other formats that the job asks for."""
     job.run.reporter.check()
     folder = job.run.workdir / RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    model = export.exported(job.run.network.model, job.run.preprocess)
+    model, file = export.exported(job.run.network.model, job.run.preprocess), folder / results.MODEL
     table = job.dataset.table
-    download, inputs = export.taking_rows(model, table.encoding) if table else (model, None)
-    test = job.dataset.split("test")
-    difference = export.write(download, folder / results.MODEL, test=test, expected=outputs, inputs=inputs)
-    return _Exported(model, inputs, difference)
+    download, names = export.taking_rows(model, table.encoding) if table else (model, {})
+    difference = export.write(download, file, test=job.dataset.split("test"), expected=outputs, names=names)
+    others = export.make_exports(
+        job.spec.exports,
+        results=folder,
+        model=file,
+        names=names,
+        data=data,
+        task=job.dataset.info.task,
+        image_size=job.run.preprocess.image_size,
+        seed=job.spec.seed,
+        reporter=job.run.reporter,
+    )
+    return _Exported(model, export.inputs_of(download), names, difference, others)
 
 
 def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:
@@ -235,7 +257,7 @@ def _report(
     *,
     test: Evaluation,
     receipt: SourceReceipt,
-    difference: float,
+    exported: _Exported,
     stages: Stages,
 ) -> Report:
     data = job.dataset.info
@@ -248,9 +270,12 @@ def _report(
         dataset_digest=data.digest,
         source=receipt,
         phases=reports,
+        class_weights=weighing.class_weights(job.spec, data),
         test=test,
         best_validation=best.metrics,
-        export_difference=difference,
+        export_difference=exported.difference,
+        inputs=exported.inputs,
+        exports=exported.others,
         seconds=stages.seconds(first_step_at=job.run.first_step_at),
         versions=runtime.versions(),
         device=runtime.device_name(),
@@ -258,12 +283,12 @@ def _report(
     )
 
 
-def _write_results(job: _Job, report: Report, info: SourceInfo, inputs: dict[str, str] | None) -> None:
+def _write_results(job: _Job, report: Report, info: SourceInfo, names: dict[str, str]) -> None:
     results.write(
         job.run.workdir / RESULTS,
         data=job.dataset.info,
         history=job.run.history,
         report=report,
         result_digest=info.digest,
-        inputs=inputs,
+        names=names,
     )

@@ -54,7 +54,7 @@ def test_every_wrong_field_is_reported_at_once() -> None:
             "unknown": 1,
         }
     )
-    assert fields == {("cut",), ("schedule", 0, "epochs"), ("batch_size",), ("unknown",)}
+    assert fields == {("cut",), ("schedule", "phases", 0, "epochs"), ("batch_size",), ("unknown",)}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_learning_rate_is_a_positive_finite_number(rate: object) -> None:
 
 def test_an_optimizer_takes_only_its_own_options() -> None:
     assert _wrong_fields({"schedule": [{"epochs": 1, "optimizer": {**SGD, "beta_1": 0.9}}]}) == {
-        ("schedule", 0, "optimizer", "sgd", "beta_1")
+        ("schedule", "phases", 0, "optimizer", "sgd", "beta_1")
     }
 
 
@@ -98,3 +98,32 @@ def test_metadata_is_limited_as_openai_limits_it() -> None:
         JobRequest(model="m", training_file="d", metadata={"k" * 65: "v"})
     with pytest.raises(ValidationError):
         JobRequest(model="m", training_file="d", metadata={str(number): "" for number in range(17)})
+
+
+@pytest.mark.parametrize(
+    ("phases", "kind", "at"),
+    [
+        ([{"epochs": 1, "optimizer_state": "carry"}], "no_phase_before", [0, "optimizer_state"]),
+        ([{"epochs": 1, "start_from": "best"}], "no_phase_before", [0, "start_from"]),
+        (
+            [{"epochs": 1}, {"epochs": 1, "optimizer_state": "carry", "optimizer": {**SGD, "type": "adam"}}],
+            "other_optimizer",
+            [1, "optimizer_state"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_phase_takes_over_only_what_is_there(phases: list[dict[str, object]], kind: str, at: list[object]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Spec.model_validate({"schedule": phases})
+    (error,) = caught.value.errors()
+    assert (error["loc"], error["type"], error["ctx"]["at"]) == (("schedule",), kind, at)
+
+
+def test_a_phase_may_carry_on_with_other_options_of_the_same_optimizer() -> None:
+    Spec.model_validate({"schedule": [{"epochs": 1}, {"epochs": 1, "optimizer_state": "carry", "start_from": "best"}]})
+
+
+def test_random_weights_have_no_batch_norm_statistics_to_keep() -> None:
+    for weights, expected in (("source", "frozen"), ("random", "train")):
+        spec = resolve(Spec(backbone_weights=weights), seed=0)
+        assert {phase.batch_norm for phase in spec.schedule} == {expected}

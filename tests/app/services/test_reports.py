@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.domain.errors import Failure, PlatformError
+from app.domain.errors import Failure, LeaseLostError, PlatformError
+from app.domain.exports import Export
 from app.domain.progress import PhaseStarted, StageStarted, StepFinished
 from app.services import claims, history, jobs, models, reports
 from app.services.context import Services
@@ -155,6 +156,50 @@ def test_a_success_publishes_the_result_as_a_model(world: Any, services: Service
     assert [artifact.name for artifact in model.download] == ["model.keras"]
     assert model.options.labels == ["a", "b"]
     assert job == world.get(claim)
+
+
+def test_exports_belong_to_the_result_and_one_that_failed_is_told_before_the_end(
+    world: Any, services: Services
+) -> None:
+    claim = world.claim()
+    exports = [
+        Export(format="onnx", status="succeeded", file="model.onnx", difference=1e-6),
+        Export(format="litert", status="failed", reason="It differs."),
+    ]
+    job = reports.succeed_job(
+        services,
+        claim,
+        artifacts=[world.artifact("model.onnx"), world.artifact(), world.artifact("report.json")],
+        canonical=[world.artifact("config.json")],
+        info=world.info(),
+        report=world.report(claim).model_copy(update={"exports": exports}),
+    )
+    model = models.get(services, "default", str(job.result_model_id))
+    assert [artifact.name for artifact in model.download] == ["model.keras", "model.onnx"]
+    warning, last = _events(services, claim)[-2:]
+    assert (warning.level, warning.type) == ("warn", "message")
+    assert warning.message == "The export 'litert' failed: It differs."
+    assert warning.data["export"]["format"] == "litert"
+    assert last.type == "completed"
+    assert job.report is not None
+    assert job.report.exports == exports
+
+
+def test_a_worker_that_lost_its_job_tells_nothing_of_its_exports(world: Any, services: Services) -> None:
+    claim = world.claim()
+    world.succeed(claim)
+    before = _events(services, claim)
+    failed = Export(format="onnx", status="failed", reason="no")
+    with pytest.raises(LeaseLostError):
+        reports.succeed_job(
+            services,
+            claim,
+            artifacts=[world.artifact()],
+            canonical=[],
+            info=world.info(),
+            report=world.report(claim).model_copy(update={"exports": [failed]}),
+        )
+    assert _events(services, claim) == before
 
 
 def test_a_result_may_be_the_source_of_the_next_job(world: Any) -> None:

@@ -228,3 +228,17 @@ def test_a_waiting_job_whose_examples_do_not_fit_fails_when_they_are_known(world
     failed = world.get(job)
     assert failed.error is not None
     assert (failed.status, failed.error.code, failed.error.param) == ("failed", "unusable_dataset", "training_file")
+
+
+def test_augmentation_is_refused_for_what_is_no_picture_and_taken_for_pictures(world: Any) -> None:
+    wishes = [{"type": "flip"}, {"type": "color", "saturation": 0.2}]
+    with pytest.raises(InvalidRequestError, match="is for pictures") as caught:
+        world.job(augmentation=wishes)
+    assert [(problem.pointer, problem.code) for problem in caught.value.problems] == [("/augmentation", "no_pictures")]
+    source = world.model(world.info(input_shape=[None, 32, 32, 1]))
+    gray = world.dataset(world.data_info(dtype="uint8", example_shape=[32, 32]))
+    with pytest.raises(InvalidRequestError, match="3 channels") as caught:
+        world.job(model=source.id, training_file=gray.id, augmentation=wishes)
+    assert [problem.pointer for problem in caught.value.problems] == ["/augmentation/1"]
+    job = world.job(model=source.id, training_file=gray.id, augmentation=wishes[:1])
+    assert world.get(job).spec.augmentation == job.spec.augmentation != []

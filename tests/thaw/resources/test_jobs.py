@@ -27,7 +27,7 @@ def test_a_plan_creates_nothing(service: FakeService, client: Client) -> None:
     plan = client.jobs.plan(model="model-1", training_file="ds-1")
     assert [(phase.name, list(phase.unfrozen_layers)) for phase in plan.phases] == [
         ("head", []),
-        ("all", ["dense", "dense_1", "dense_2"]),
+        ("all", ["norm", "dense_2"]),
     ]
     assert plan.warnings == ["The learning rate does not fall."]
     assert service.jobs == {}

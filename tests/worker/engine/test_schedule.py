@@ -123,3 +123,26 @@ def test_an_unknown_layer_is_refused_with_the_phase_named(network: Any) -> None:
         schedule.select(network, phase({"from_layer": "frist"}))
     assert caught.value.failure().code == "unknown_layer"
     assert caught.value.failure().phase == "p"
+
+
+def test_each_weight_of_an_unfrozen_layer_gets_the_part_of_the_rate_of_its_layer(network: Any) -> None:
+    decayed = Phase(name="p", unfreeze={"last": 4}, epochs=1, layer_decay=0.5)
+    selection = schedule.select(network, decayed)
+    assert selection.factors == {"wrapped": 0.5, "inner/norm": 0.25, "inner/dense": 0.125, "norm": 0.0625}
+    names = {id(variable): name for name, variable in selection.trained.items()}
+    found = {names[id(variable)]: factor for variable, factor in selection.rate_factors()}
+    assert found == {"inner/dense/0.kernel": 0.125, "inner/dense/1.bias": 0.125}
+
+
+def test_batch_norm_that_is_to_train_trains_where_it_is_unfrozen_and_nowhere_else(network: Any) -> None:
+    last = Phase(name="p", unfreeze={"last": 2}, epochs=1, batch_norm="train")
+    selection = schedule.select(network, last)
+    schedule.freeze(network, selection)
+    flagged = {id(weight) for weight in network.model.trainable_weights}
+    norms = {"inner/norm/0.gamma", "inner/norm/1.beta", "wrapped/0.gamma", "wrapped/1.beta"}
+    assert {
+        name for name, weight in schedule.weights_of(network.model).items() if id(weight) in flagged
+    } == HEAD | norms
+    moving = ("2.moving_mean", "3.moving_variance")
+    assert {f"norm/{name}" for name in moving} <= selection.frozen.keys()
+    assert not {f"{layer}/{name}" for layer in ("inner/norm", "wrapped") for name in moving} & selection.frozen.keys()

@@ -74,3 +74,17 @@ def test_stops_and_restores_as_keras_does(
 def test_restores_what_was_best_when_the_phase_ran_to_its_end() -> None:
     options = EarlyStopping(patience=10)
     assert by_thaw([1.0, 0.2, 0.3], options) == (3, 2.0)
+
+
+def test_the_best_epoch_is_the_first_with_the_lowest_loss_and_comes_back() -> None:
+    import keras
+
+    from worker.engine.stopping import BestEpoch
+
+    variable = keras.Variable([0.0])
+    best = BestEpoch({"weight": variable})
+    for epoch, loss in enumerate((3.0, 1.0, 1.0, 2.0)):
+        variable.assign([float(epoch)])
+        best.note(loss)
+    best.restore()
+    assert float(variable[0]) == 1.0

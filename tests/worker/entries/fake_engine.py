@@ -10,14 +10,15 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from app.domain.dataset import SPLITS, DatasetInfo, SplitInfo
-from app.domain.errors import CutError
+from app.domain.errors import CutError, ProofError
 from app.domain.model import LayerRow, SourceInfo
 from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseProgress, StageStarted, StepFinished
 from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
+from app.domain.worker import Fact
 from worker import child
 from worker.engine.reporter import Reporter
-from worker.messages import Outcome, Registered, Trained, Validated
-from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
+from worker.messages import Outcome, Registered, Tested, Trained, Validated
+from worker.orders import Order, RegisterOrder, SelfTestOrder, TrainOrder, ValidateOrder
 
 DIGEST = "0" * 64
 
@@ -29,7 +30,62 @@ def entry(connection: Connection, order: Order) -> None:
 def work(order: Order, reporter: Reporter) -> Outcome:
     if isinstance(order.task, TrainOrder):
         return BEHAVIOURS[order.task.spec.schedule[0].name or ""](order, reporter)
+    if isinstance(order.task, SelfTestOrder):
+        return self_tested(order.task, holds=True, bits="same")
     return BEHAVIOURS[order.task.upload.name.partition(".")[0]](order, reporter)
+
+
+def self_tested(task: SelfTestOrder, *, holds: bool, bits: str) -> Tested:
+    """A self-test of one fact."""
+    fact = Fact(name="frozen_weights_stay_still", kind="freezing", holds=holds, measured="2 of 2 arrays")
+    return Tested(facts=[] if task.again else [fact], bits=bits, device="cpu", versions={"keras": "3"})
+
+
+def _entry_of_self_test(behave: Callable[[SelfTestOrder], Tested]) -> Callable[[Connection, Order], None]:
+    def work_on(order: Order, _reporter: Reporter) -> Outcome:
+        assert isinstance(order.task, SelfTestOrder)
+        return behave(order.task)
+
+    return lambda connection, order: child.main(connection, order, work=work_on)
+
+
+def unfit(connection: Connection, order: Order) -> None:
+    """Where frozen weights move."""
+    _entry_of_self_test(lambda task: self_tested(task, holds=False, bits="same"))(connection, order)
+
+
+def undetermined(connection: Connection, order: Order) -> None:
+    """Where each process gives other bits."""
+    _entry_of_self_test(lambda task: self_tested(task, holds=True, bits=str(os.getpid())))(connection, order)
+
+
+def refusing(connection: Connection, order: Order) -> None:
+    """Where a job's own proof fails."""
+
+    def behave(_task: SelfTestOrder) -> Tested:
+        message = "1 frozen variables moved in phase 'head'"
+        raise ProofError(message)
+
+    _entry_of_self_test(behave)(connection, order)
+
+
+def crashing(connection: Connection, order: Order) -> None:
+    """Where the first operation is an illegal instruction."""
+    _entry_of_self_test(lambda _task: os.kill(os.getpid(), signal.SIGILL))(connection, order)  # type: ignore[arg-type, return-value]
+
+
+def ended(connection: Connection, order: Order) -> None:
+    """Where somebody kills it."""
+    _entry_of_self_test(lambda _task: os.kill(os.getpid(), signal.SIGKILL))(connection, order)  # type: ignore[arg-type, return-value]
+
+
+def short_of_memory(connection: Connection, order: Order) -> None:
+    """Where there is no memory at the moment."""
+
+    def behave(_task: SelfTestOrder) -> Tested:
+        raise MemoryError
+
+    _entry_of_self_test(behave)(connection, order)
 
 
 def source_info() -> SourceInfo:

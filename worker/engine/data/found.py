@@ -28,9 +28,14 @@ class Labels:
 
     task: Task
     values: Array
-    """int32 class indices `(n,)`, or float32 `(n, targets)`."""
+    """int32 class indices `(n,)`, float32 0 or 1 for each label `(n, labels)`, or float32 `(n, targets)`."""
     classes: list[str] | None
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def several(self) -> bool:
+        """Whether an example may have several labels."""
+        return self.task == "multi_label"
 
     @property
     def targets(self) -> int:

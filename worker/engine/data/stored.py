@@ -4,7 +4,7 @@
     examples.npy      the values of all examples, one after another; of texts their UTF-8
     shapes.npy        int32 (n, rank): the shape of each example; only where they differ
     table.json, numbers.npy, categories.npy     tables only: their rows, see `tables`
-    labels.npy        int32 (n,) class indices, or float32 (n, targets)
+    labels.npy        int32 (n,) class indices, or float32 (n, targets) or (n, labels)
     train.npy, validation.npy, test.npy     int64: which examples, in the order of their digests
 
 The order within a split depends on the examples alone, not on the archive that they came in, so equal digests
@@ -122,7 +122,7 @@ class Split:
     def __init__(self, name: SplitName, storage: Storage, indices: Array, labels: Array) -> None:
         self.name = name
         self.labels = labels[indices]
-        """int32 class indices `(n,)`, or float32 `(n, targets)`."""
+        """int32 class indices `(n,)`, or float32 `(n, targets)`, or 0 or 1 for each of several labels."""
         self._storage = storage
         self._indices = indices
 

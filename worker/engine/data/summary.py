@@ -59,7 +59,12 @@ def _split_info(found: Found, indices: Indices, split: SplitName) -> SplitInfo:
     classes = found.labels.classes
     if classes is None:
         return SplitInfo(examples=len(indices[split]))
-    counts = Counter(found.labels.values[indices[split]].tolist())
+    values = found.labels.values[indices[split]]
+    if found.labels.several:
+        sums = values.sum(axis=0, dtype="float64").tolist()
+        by_name = {name: int(count) for name, count in zip(classes, sums, strict=True)}
+        return SplitInfo(examples=len(values), class_counts=by_name)
+    counts = Counter(values.tolist())
     return SplitInfo(
         examples=len(indices[split]), class_counts={name: counts[index] for index, name in enumerate(classes)}
     )
@@ -102,10 +107,11 @@ def _warnings(found: Found, groups: list[list[int]]) -> list[str]:
         warnings.append(f"{copies} examples are exact copies of others, for instance {first}.")
     if found.labels.classes is not None:
         values = found.labels.values
-        torn = [group for group in groups if len({int(values[index]) for index in group}) > 1]
+        torn = [group for group in groups if len({values[index].tobytes() for index in group}) > 1]
         if torn:
             first = " and ".join(f"'{found.names[index]}'" for index in torn[0][:2])
-            warnings.append(f"{len(torn)} examples stand in several classes with the same bytes, for instance {first}.")
+            what = "have different labels" if found.labels.several else "stand in several classes"
+            warnings.append(f"{len(torn)} examples {what} with the same bytes, for instance {first}.")
     return warnings
 
 

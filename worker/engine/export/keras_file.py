@@ -6,6 +6,8 @@ One flat Functional model of plain Keras layers, so that `keras.saving.load_mode
 raw example is a row: a dictionary with one input for each column.
 """
 
+import functools
+import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,7 +35,7 @@ def exported(model: keras.Model, preprocess: Preprocess) -> keras.Model:
     taken = {path.partition("/")[0] for path, _ in leaf_layers(model)}
     tensor = raw = keras.Input(preprocess.input_shape, dtype=preprocess.input_dtype, name=_fresh("examples", taken))
     for layer in preprocess.layers():
-        tensor = _renamed(layer, _fresh(layer.name, taken))(tensor)
+        tensor = _predicting(_renamed(layer, _fresh(layer.name, taken)))(tensor)
     return keras.Model(raw, _laid_on(tensor, model), name=model.name)
 
 
@@ -47,24 +49,24 @@ def taking_rows(model: keras.Model, encoding: Encoding) -> tuple[keras.Model, di
 
 
 def write(
-    model: keras.Model, path: Path, *, test: Split, expected: Array, inputs: Mapping[str, str] | None = None
+    model: keras.Model, path: Path, *, test: Split, expected: Array, names: Mapping[str, str] | None = None
 ) -> float:
     """Write an exported model as a `.keras` file and read it back; the largest difference of its predictions.
 
-    `expected`: what the trained model predicts for the test split, `(n, outputs)`; `inputs`: of a model on rows, what
-    the input for each column is called. Raises `PlatformError` with code
-    `export_check_failed`, and then there is no file; or `storage_full`.
+    `expected`: what the trained model predicts for the test split, `(n, outputs)`; `names`: of a model on rows, what
+    the input for each column is called. Raises `PlatformError` with code `export_check_failed`, and then there is no
+    file; or `storage_full`.
     """
     durable.require_room(path.parent, 2 * sum(np.asarray(weight).nbytes for weight in model.weights))
     with durable.replacing(path) as temporary:
         model.save(temporary)
         read_back = keras.saving.load_model(temporary, compile=False)
-        return _check(lambda raw: read_back(named(raw, inputs or {})), test, expected)
+        return _check(lambda raw: read_back(named(raw, names or {})), test, expected)
 
 
-def named(raw: Raw, inputs: Mapping[str, str]) -> Raw:
+def named(raw: Raw, names: Mapping[str, str]) -> Raw:
     """A raw example as the exported model takes it: columns by the names of their inputs."""
-    return {inputs[column]: values for column, values in raw.items()} if isinstance(raw, dict) else raw
+    return {names[column]: values for column, values in raw.items()} if isinstance(raw, dict) else raw
 
 
 def _check(model: Callable[[Raw], Any], test: Split, expected: Array) -> float:
@@ -83,7 +85,18 @@ def _check(model: Callable[[Raw], Any], test: Split, expected: Array) -> float:
 
 def _laid_on(tensor: Any, model: keras.Model) -> Any:  # noqa: ANN401 (symbolic tensors of Keras)
     """The model's output on another input, its layers used as they are: no model inside a model."""
-    return model._run_through_graph(tensor, operation_fn=lambda operation: operation)  # noqa: SLF001 (no public way)
+    return model._run_through_graph(tensor, operation_fn=_predicting)  # noqa: SLF001 (no public way)
+
+
+def _predicting(operation: Any) -> Any:  # noqa: ANN401 (a layer or an operation of Keras)
+    """The operation as the graph is to call it: for prediction, unless the whole model is called for training.
+
+    Layers that work on pictures are called with `training=True` where nothing else is said, and Keras 3.15.1 passes
+    that on to the layers behind them: `model(x)` would run BatchNormalization in training mode and change it.
+    """
+    parameter = inspect.signature(operation.call).parameters.get("training")
+    trains_by_default = parameter is not None and parameter.default is True
+    return functools.partial(operation, training=False) if trains_by_default else operation
 
 
 def _renamed(layer: keras.Layer, name: str) -> keras.Layer:
