@@ -10,7 +10,6 @@ from typing import Any
 
 from app.domain.dataset import SPLITS, DatasetInfo
 from app.domain.exports import FILES, Export
-from app.domain.head import KEEP
 from app.domain.phases import Phase
 from app.domain.report import Evaluation, Interval, PhaseReport, Report
 from app.domain.spec import ResolvedSpec
@@ -46,7 +45,7 @@ def card(report: Report, data: DatasetInfo, *, lineage: Mapping[str, str], files
 
 
 def _head(spec: ResolvedSpec) -> str:
-    if spec.head == KEEP:
+    if isinstance(spec.head, str):
         return "the source's own output layer"
     return ", ".join(layer.type for layer in spec.head.layers) or "nothing but a new output layer"
 
