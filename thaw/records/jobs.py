@@ -169,6 +169,8 @@ class Job(Record):
     cut: Mapping[str, object] | None = None
     head: object = None
     schedule: Sequence[Mapping[str, object]] = ()
+    preset: str | None = None
+    """Where the phases come from; `None`: they were given one by one."""
     batch_size: int | None = None
     exports: Sequence[str] = ()
     seed: int | None = None
