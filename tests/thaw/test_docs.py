@@ -97,7 +97,10 @@ def test_the_page_names_every_call_and_every_error() -> None:
 
 def test_the_example_is_the_recipe_that_a_job_gets_which_says_nothing() -> None:
     from app.domain.job import JobRequest
+    from app.domain.spec import resolve
 
     told = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     silent = JobRequest(model=told["model"], training_file=told["training_file"], seed=told["seed"])
-    assert JobRequest(**told) == silent
+    expected = resolve(silent, seed=silent.seed or 0)
+    assert expected.preset == "two_phase"
+    assert resolve(JobRequest(**told), seed=told["seed"]) == expected.model_copy(update={"preset": None})
