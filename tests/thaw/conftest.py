@@ -95,7 +95,7 @@ class FakeService:
             r"GET /v1/models/([^/]+)/content": lambda request, name: content(
                 request,
                 self.contents[request.url.params.get("format") or str(self.models[name]["file"])],
-                'attachment; filename="model.keras"',
+                f'attachment; filename="model.{request.url.params.get("format", "keras")}"',
             ),
             r"GET /v1/datasets/([^/]+)/preview": lambda _, _name: listed(PREVIEW),
             r"POST /v1/fine_tuning/jobs": self._create_job,

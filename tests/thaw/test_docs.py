@@ -33,6 +33,7 @@ def digits(service: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr("thaw.client.Client", connected)
     for name in ("digits_0_to_7.keras", "digits_8_and_9.npz"):
         Path(name).write_bytes(b"digits")
+    service.contents["onnx"] = b"for onnx"
     add_job = service.add_job
 
     def succeed(**asked: object) -> str:
@@ -74,6 +75,8 @@ def test_the_first_program_on_the_page_runs(digits: FakeService, capsys: pytest.
     assert "The job succeeded." in shown
     assert "0.980, 95 % interval 0.900 to 0.990" in shown
     assert Path("model.keras").read_bytes() == b"weights"
+    assert Path("model.onnx").read_bytes() == b"for onnx"
+    assert "onnx succeeded 1.5e-06 None" in shown
     assert next(iter(digits.jobs.values()))["metadata"] == {"team": "digits"}
 
 

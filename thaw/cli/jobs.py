@@ -218,7 +218,9 @@ def download(
 ) -> None:
     """Download what a job has produced; each file is compared with its sha256 before it gets its name.
 
-    There are model.keras, labels.json, metrics.csv, history.json, report.json and manifest.json.
+    There are model.keras and the exports that the job asked for (saved_model.zip, model.tflite, model_int8.tflite,
+    model.onnx), labels.json, metrics.csv, history.json, report.json, MODEL_CARD.md, events.out.tfevents.thaw (for
+    TensorBoard) and manifest.json.
 
     Example: thaw jobs download ftjob-01jd8k2v7e0000000000000000 model.keras labels.json -o shoes
     """

@@ -131,7 +131,9 @@ class Jobs:
 
         Args:
             job_id: Which.
-            artifact: `model.keras`, `labels.json`, `metrics.csv`, `history.json`, `report.json` or `manifest.json`.
+            artifact: `model.keras`, an export (`saved_model.zip`, `model.tflite`, `model_int8.tflite`, `model.onnx`),
+                `labels.json`, `metrics.csv`, `history.json`, `report.json`, `MODEL_CARD.md`,
+                `events.out.tfevents.thaw` (for TensorBoard) or `manifest.json`.
             destination: A file, which is replaced if it exists; a folder; or `None` for the working folder.
             on_progress: Called with the bytes done and the bytes in all.
 
