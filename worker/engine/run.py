@@ -10,7 +10,7 @@ import keras
 from app.domain.caching import CacheWish
 from app.domain.progress import EpochFinished
 from worker.engine.augmentation import Augmenter
-from worker.engine.data import Preprocess, Split
+from worker.engine.data import Preprocess, Preprocesses, Split
 from worker.engine.foldercache import FolderCache
 from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter, StepReports
@@ -28,7 +28,7 @@ class Run:
     objective: Objective
     train: Split
     validation: Split
-    preprocess: Preprocess
+    preprocess: Preprocess | Preprocesses
     batch_size: int
     seed: int
     workdir: Path

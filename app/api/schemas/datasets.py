@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from app.api.schemas.base import ListOf, Wire
 from app.api.schemas.models import Name
 from app.domain.dataset import (
+    ArrayInput,
     CorruptExample,
     Dataset,
     DatasetInfo,
@@ -73,6 +74,8 @@ class DatasetObject(Wire):
     """Of the stored examples."""
     value_range: tuple[float, float] | None = None
     """Smallest and largest value over all examples."""
+    inputs: list[ArrayInput] | None = None
+    """Arrays for models with several inputs: what each of them gets; the three above are then those of the first."""
     corrupt: list[CorruptExample] | None = None
     """The first examples that could not be read."""
     corrupt_count: int | None = None
