@@ -30,7 +30,8 @@ class DatasetRequest(DatasetOptions):
     )
 
     file: str = Field(min_length=1, max_length=100, examples=["file-01jd8k2v7e0000000000000000"])
-    """The id of an uploaded zip or tar.gz of class folders, or of an npz."""
+    """The id of an uploaded zip or tar.gz of class folders, or of an npz: with `x` and `y`, or `x_train`, `y_train`, …;
+    for a model with the inputs `left` and `right` with `x__left`, `x__right` and `y`, or `x_train__left`, …."""
     name: Name | None = Field(default=None, examples=["shoes"])
     """How people call it; left out: the file's name."""
 

@@ -41,7 +41,7 @@ class ModelSummary(Wire):
     input_shape: list[int | None]
     """With the batch axis first, as `null`."""
     inputs: list[ModelInput]
-    """All inputs, in the model's order; `input_shape` is that of the first."""
+    """All inputs, in the model's order; `input_shape` is that of the first. Empty for models registered long ago."""
     output_shape: list[int | None]
     """With the batch axis first, as `null`."""
     parameters: int
