@@ -11,8 +11,8 @@ from app.domain.spec import Task
 from app.domain.states import AssetStatus
 
 DatasetKind = Literal["images", "arrays"]
-"""`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …), or with `x__left`,
-`x__right`, `y` for a model with the inputs `left` and `right`."""
+"""`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …), or with
+`x__left`, `x__right`, `y` for a model with the inputs `left` and `right`."""
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 

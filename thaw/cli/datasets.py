@@ -125,9 +125,8 @@ def _row(dataset: Dataset) -> tuple[object, ...]:
 def _examples(dataset: Dataset) -> str | None:
     """Shape and type; for several inputs of each."""
     if dataset.inputs:
-        return ", ".join(
-            f"{text.plain(each.name)}: {text.shape(each.example_shape)} {each.dtype}" for each in dataset.inputs
-        )
+        shapes = [(text.plain(each.name), text.shape(each.example_shape), each.dtype) for each in dataset.inputs]
+        return ", ".join(f"{name}: {shape} {dtype}" for name, shape, dtype in shapes)
     return f"{text.shape(dataset.example_shape)} {dataset.dtype}" if dataset.example_shape else None
 
 

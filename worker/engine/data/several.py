@@ -23,9 +23,9 @@ class Preprocesses:
         return [preprocess.apply(raw[name]) for name, preprocess in self.parts]
 
     @property
-    def image_size(self) -> None:
-        """None: arrays have one shape each, so the exported model's inputs have it too."""
-        return
+    def image_size(self) -> tuple[int, int] | None:
+        """`None`: arrays have one shape each, so the exported model's inputs have it too."""
+        return None
 
     @property
     def numbers(self) -> int:
