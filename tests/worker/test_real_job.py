@@ -213,3 +213,46 @@ def _digest(site: Site, job: Job) -> str:
     info = models.get(site.services, DEFAULT_PROJECT, str(job.result_model_id)).info
     assert info is not None
     return info.digest
+
+
+MAKE_TWO_INPUTS = """
+import sys, keras, numpy as np
+left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+shared = keras.layers.Dense(16, activation="relu", name="shared")
+apart = keras.layers.Subtract(name="apart")([shared(left), shared(right)])
+hidden = keras.layers.Dense(16, activation="relu", name="hidden")(apart)
+keras.Model([left, right], keras.layers.Dense(3, name="old")(hidden)).save(sys.argv[1] + "/twins.keras")
+rng = np.random.default_rng(1)
+y = np.arange(400) % 2
+x = rng.normal(size=(400, 4)).astype("float32")
+other = np.where(y[:, None] == 1, x + 2, x).astype("float32")
+np.savez(sys.argv[1] + "/pairs.npz", x__left=x, x__right=other, y=y)
+"""
+
+TRY_TWO_INPUTS = """
+import sys, keras, numpy as np
+model = keras.saving.load_model(sys.argv[1])
+data = np.load(sys.argv[2])
+raw = {"left": data["x__left"], "right": data["x__right"]}
+print(np.mean((model.predict(raw, verbose=0)[:, 0] > 0.5) == data["y"]))
+"""
+
+
+def test_a_real_job_trains_a_model_with_two_inputs(site: Site, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", MAKE_TWO_INPUTS, str(tmp_path)], check=True, capture_output=True)
+    job = site.run(
+        JobRequest(
+            model=site.upload(tmp_path / "twins.keras"),
+            training_file=site.upload(tmp_path / "pairs.npz"),
+            schedule=[Phase(unfreeze="all", epochs=10, optimizer={"type": "adam", "learning_rate": 0.01})],
+            seed=1,
+        )
+    )
+    assert job.status == "succeeded", (job.error, site.log.read_text())
+    result = models.get(site.services, DEFAULT_PROJECT, str(job.result_model_id))
+    assert result.info is not None
+    assert [each.name for each in result.info.inputs] == ["left", "right"]
+    site.services.store.fetch(result.download[0].sha256, tmp_path / "result.keras")
+    command = [sys.executable, "-c", TRY_TWO_INPUTS, str(tmp_path / "result.keras"), str(tmp_path / "pairs.npz")]
+    tried = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert float(tried.stdout.split()[-1]) > 0.9

@@ -5,12 +5,14 @@ fields that an older one leaves out have their defaults. Times are Unix seconds,
 """
 
 from thaw.records.assets import (
+    ArrayInput,
     CorruptExample,
     Dataset,
     Failure,
     File,
     Layer,
     Model,
+    ModelInput,
     ModelSummary,
     PreviewExample,
     Split,
@@ -37,6 +39,7 @@ from thaw.records.record import Record, read
 from thaw.records.service import Capabilities, Fact, Health, Part, SelfTest, Worker
 
 __all__ = [
+    "ArrayInput",
     "Artifact",
     "Attempt",
     "CachePlan",
@@ -60,6 +63,7 @@ __all__ = [
     "LayerPlan",
     "MemoryPlan",
     "Model",
+    "ModelInput",
     "ModelSummary",
     "Part",
     "PhasePlan",

@@ -16,7 +16,7 @@ from app.domain.report import PhaseReport
 from app.domain.spec import ResolvedSpec
 from worker.engine.augmentation import Augmenter
 from worker.engine.checkpoint import Checkpoints, Fingerprints
-from worker.engine.data import Preprocess, Split
+from worker.engine.data import Preprocess, Preprocesses, Split
 from worker.engine.foldercache import FolderCache
 from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter, StepReports
@@ -37,7 +37,7 @@ class Run:
     objective: Objective
     train: Split
     validation: Split
-    preprocess: Preprocess
+    preprocess: Preprocess | Preprocesses
     workdir: Path
     reporter: Reporter
     stages: Stages

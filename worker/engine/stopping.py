@@ -73,10 +73,8 @@ class BestEpoch:
     def __init__(self, variables: Mapping[str, Any]) -> None:
         """`variables`: all that training may move."""
         self._variables = variables
-        self.loss = math.inf
-        """The lowest so far."""
-        self.values: dict[str, np.ndarray[Any, Any]] = {}
-        """What the variables were after its epoch."""
+        self._loss = math.inf
+        self._values: dict[str, np.ndarray[Any, Any]] = {}
 
     @property
     def loss(self) -> float | None:
@@ -95,11 +93,11 @@ class BestEpoch:
 
     def note(self, val_loss: float) -> None:
         """Take note of an epoch."""
-        if val_loss < self.loss:
-            self.loss = val_loss
-            self.values = {name: np.asarray(variable).copy() for name, variable in self._variables.items()}
+        if val_loss < self._loss:
+            self._loss = val_loss
+            self._values = {name: np.asarray(variable).copy() for name, variable in self._variables.items()}
 
     def restore(self) -> None:
         """Give all variables the values of the best epoch."""
-        for name, value in self.values.items():
+        for name, value in self._values.items():
             self._variables[name].assign(value)

@@ -19,10 +19,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from app.domain import weighing
+from app.domain import kept, weighing
 from app.domain.cuts import resolve_cut
 from app.domain.errors import ProofError, SourceError, WorkError
 from app.domain.exports import Export
+from app.domain.inputs import used_inputs
 from app.domain.model import SourceInfo
 from app.domain.progress import CheckpointRefused
 from app.domain.report import Evaluation, Report, SourceReceipt
@@ -44,7 +45,7 @@ from worker.engine import (
     sources,
 )
 from worker.engine.checkpoint import Checkpoint, Checkpoints, identity_of
-from worker.engine.data import Preprocess, StoredDataset, open_dataset
+from worker.engine.data import StoredDataset, open_dataset, resolve_preprocess
 from worker.engine.foldercache import FolderCache
 from worker.engine.reporter import Reporter
 from worker.engine.run import Run
@@ -131,7 +132,8 @@ def _load(
 ) -> _Job:
     origin = sources.load(source)
     dataset = open_dataset(data)
-    preprocess = Preprocess.resolve(spec.preprocessing, origin.info, dataset.info)
+    used = used_inputs(kept.backbone(origin.info.layers, spec))
+    preprocess = resolve_preprocess(spec.preprocessing, origin.info, dataset.info, used=used)
     network = assembly.network(spec, origin, dataset.info)
     objective = assembly.objective(spec, dataset.info)
     hold = spec.backbone_weights == "source"

@@ -22,6 +22,7 @@ def summarize(found: Found, indices: Indices) -> DatasetInfo:
         example_shape=_example_shape(found),
         dtype=found.dtype,
         value_range=found.value_range,
+        inputs=found.inputs,
         classes=labels.classes,
         targets=labels.targets,
         splits={split: _split_info(found, indices, split) for split in SPLITS},
@@ -90,7 +91,8 @@ def _warnings(found: Found, groups: list[list[int]]) -> list[str]:
 def _digest(found: Found, indices: Indices) -> str:
     """sha256 over what the dataset means: types, classes, and for each split its examples with their labels."""
     labels = found.labels
-    head = [FORMAT, labels.task, labels.classes, _example_shape(found), found.dtype]
+    head: list[object] = [FORMAT, labels.task, labels.classes, _example_shape(found), found.dtype]
+    head += [[each.name, each.example_shape, each.dtype] for each in found.inputs]
     digest = hashlib.sha256(json.dumps(head).encode())
     for split in SPLITS:
         digest.update(f"{split} {len(indices[split])}".encode())

@@ -109,7 +109,8 @@ class Bench:
             yield batch
 
     def _taken(self, split: str, index: int, inputs: list[ExportedInput]) -> Batch:
-        example = self._splits[split].example(index)
+        raw = self._splits[split].raw(index)
+        example = {name: value[0] for name, value in raw.items()} if isinstance(raw, dict) else raw[0]
         return fitted(inputs, batch_of_one(inputs_of(self.model), example))
 
 
