@@ -20,6 +20,10 @@ ENDINGS: Mapping[ModelFile, str] = {
 """Of files that are called after their model."""
 
 
+Preset = Literal["two_phase", "head_only", "gradual", "fine_tune", "full", "from_scratch"]
+"""Schedules that have a name; the job shows the phases that one stands for."""
+
+
 class DatasetOptions(TypedDict, total=False):
     """What may be said about a dataset; everything is found out where it is left out."""
 
@@ -60,10 +64,11 @@ class JobRequest(TypedDict, total=False):
     """A dataset's id, or the id of an uploaded data file."""
     cut: Mapping[str, object]
     """`{"drop_last": 1}`, `{"keep_first": 12}`, `{"layer": "block_12_add"}` or `{"fraction": 0.75}`."""
-    head: Mapping[str, object]
-    """`{"layers": [{"type": "dropout", "rate": 0.2}]}`; the output layer is added."""
-    schedule: Sequence[Mapping[str, object]]
-    """Phases: `{"name", "unfreeze", "epochs", "optimizer", "learning_rate_schedule", "early_stopping", …}`."""
+    head: Mapping[str, object] | Literal["keep"]
+    """`{"layers": [{"type": "dropout", "rate": 0.2}]}`; the output layer is added. `keep`: the source's own."""
+    schedule: Sequence[Mapping[str, object]] | Mapping[str, object] | Preset
+    """A preset's name, or `{"preset": name, …}` with its options; or phases: `{"name", "unfreeze", "epochs",
+    "optimizer", "learning_rate_schedule", "early_stopping", …}`."""
     cache: Literal["auto", "off", "require"]
     """Whether frozen layers run once instead of in every epoch."""
     batch_size: int

@@ -32,6 +32,8 @@ from worker.orders import Order, RegisterOrder, SelfTestOrder, TrainOrder, Valid
 
 LOG = "output.log"
 """What the process printed, in the attempt's folder."""
+CANCEL_SIGNAL = signal.SIGUSR1
+"""Ends the task at its next step with nothing kept; SIGTERM, which others send too, keeps a checkpoint."""
 RUN = "run"
 """The engine's working folder inside the attempt's: `results`, `canonical`, `checkpoints`."""
 
@@ -61,31 +63,36 @@ def probe(connection: Connection) -> None:
 
 
 class PipeReporter:
-    """Passes progress to the supervisor, and the supervisor's SIGTERM to the engine."""
+    """Passes progress to the supervisor, and the supervisor's signals to the engine."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._asked_to_stop = False
+        self._cancelled = False
         signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(CANCEL_SIGNAL, self._cancel)
 
     def report(self, progress: Progress) -> None:
         """Send it; waits while the supervisor has too much to read."""
         self.send(Reported(progress=progress))
 
     def check(self) -> None:
-        """Raise `TrainingStopped` once SIGTERM has come."""
-        if self._asked_to_stop:
-            raise TrainingStopped
+        """Raise `TrainingStopped` once a signal has come."""
+        if self._cancelled or self._asked_to_stop:
+            raise TrainingStopped(keep=not self._cancelled)
 
     def send(self, message: messages.Message) -> None:
         """Send any message. Without a supervisor there is nobody to work for: `TrainingStopped`."""
         try:
             self._connection.send_bytes(messages.encode(message))
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise TrainingStopped from error
+            raise TrainingStopped(keep=False) from error
 
     def _stop(self, *_: object) -> None:
         self._asked_to_stop = True
+
+    def _cancel(self, *_: object) -> None:
+        self._cancelled = True
 
 
 def _outcome(work: Work, order: Order, reporter: Reporter) -> Outcome:

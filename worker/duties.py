@@ -20,7 +20,7 @@ from app.queue import TaskName
 from app.services import reports
 from app.services.claims import Claim, DatasetClaim, JobClaim, ModelClaim
 from app.services.context import Services
-from worker import bundles, memory
+from worker import bundles, memory, resumption
 from worker.bundles import BundleCache
 from worker.child import RUN
 from worker.devices import CPU, Device
@@ -83,7 +83,8 @@ class Training:
         return Limits(memory_bytes=self.services.settings.training_memory_bytes)
 
     def order(self, folder: Path, stack: ExitStack) -> Order:
-        """Source and data come from the cache; both stay there while it trains."""
+        """Source and data come from the cache, and stay there while it trains; a checkpoint into its own folder."""
+        resumption.place(self.claim.checkpoints, folder / RUN, self.services.store)
         source, data = (
             stack.enter_context(self.cache.folder(_present(bundle), scratch=folder))
             for bundle in (self.claim.model.canonical, self.claim.dataset.canonical)

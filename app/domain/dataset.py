@@ -11,8 +11,9 @@ from app.domain.spec import Task
 from app.domain.states import AssetStatus
 
 DatasetKind = Literal["images", "arrays", "table", "text"]
-"""`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …); `table`: CSV or
-Parquet with a target column; `text`: CSV or Parquet with a column of texts and one of labels."""
+"""`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …), or with
+`x__left`, `x__right`, `y` for a model with the inputs `left` and `right`; `table`: CSV or Parquet with a target column;
+`text`: CSV or Parquet with a column of texts and one of labels."""
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -98,6 +99,19 @@ class TableColumn(Value):
     """Different values that the training split has; `null` for numbers."""
 
 
+class ArrayInput(Value):
+    """Examples for one input of a model with several, all of one shape."""
+
+    name: str
+    """Of the model's input."""
+    example_shape: list[int]
+    """Without the batch axis."""
+    dtype: str
+    """Of the stored examples."""
+    value_range: tuple[float, float]
+    """Smallest and largest value over all examples."""
+
+
 class DatasetInfo(Value):
     """What validation found out about a dataset; stored with it."""
 
@@ -109,6 +123,9 @@ class DatasetInfo(Value):
     """Of the stored examples: `uint8` images, `float32` rows of tables, `string` texts, or the array's own."""
     value_range: tuple[float, float] | None
     """Smallest and largest value over all examples; `None` for texts."""
+    inputs: list[ArrayInput] = Field(default_factory=list)
+    """Arrays for models with several inputs: what each of them gets, by name; shape, dtype and range above are then
+    those of the first. Empty where examples are one array."""
     classes: list[str] | None
     """Names of the classes in the order of the labels; `None` for regression."""
     targets: int = 1

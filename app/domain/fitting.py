@@ -150,6 +150,12 @@ def check_augmentation(wishes: Sequence[Augmentation], picture: Shape, data: Dat
     """
     if not wishes:
         return
+    if data.inputs:
+        message = (
+            f"augmentation is for examples that are one picture; the dataset has {len(data.inputs)} arrays for each, "
+            f"{', '.join(each.name for each in data.inputs)}. Leave augmentation out."
+        )
+        raise UserError(message, code="no_pictures", param="augmentation")
     if len(picture) != PICTURE_RANK:
         message = (
             "augmentation is for pictures: examples of the shape (height, width, channels), or (height, width) for a "

@@ -45,6 +45,17 @@ class LayerRow(Value):
     """Whether it is, or wraps, BatchNormalization; `None`: told by its class."""
 
 
+class ModelInput(Value):
+    """One input of a model."""
+
+    name: str
+    """As the model's own input layer is called."""
+    shape: list[int | None]
+    """With the batch axis."""
+    dtype: str
+    """What it takes."""
+
+
 class SourceInfo(Value):
     """What registration found out about a model; stored with it."""
 
@@ -57,6 +68,9 @@ class SourceInfo(Value):
     input_shape: list[int | None]
     """With the batch axis: `[None, 224, 224, 3]`."""
     input_dtype: str
+    """Of the first input, as `input_shape`."""
+    inputs: list[ModelInput] = Field(default_factory=list)
+    """All inputs, in the model's order. Empty for models that were registered before there could be several."""
     output_shape: list[int | None]
     parameters: int
     layers: list[LayerRow]

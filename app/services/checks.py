@@ -9,6 +9,7 @@ from app.domain.dataset import Dataset, DatasetInfo
 from app.domain.errors import CutError, FieldProblem, InvalidRequestError, UserError
 from app.domain.fitting import check_augmentation, check_types, choose_rescale, fit_shape
 from app.domain.head import KEEP
+from app.domain.inputs import used_inputs, views
 from app.domain.model import LayerRow, Model, SourceInfo
 from app.domain.phases import Phase, UnfreezeFrom
 from app.domain.spec import CutLayer, Spec, phases_of, preset_of
@@ -65,13 +66,22 @@ def _of_examples(spec: Spec, source: SourceInfo, data: DatasetInfo) -> list[Fiel
     try:
         if spec.head == KEEP:
             kept.check_fit(source, data)
-        check_types(choose_rescale(spec.preprocessing, source, data), source, data)
-        check_augmentation(spec.augmentation, fit_shape(spec.preprocessing, source, data).picture_shape, data)
+        for view in views(spec.preprocessing, source, data, used=_used(spec, source)):
+            check_types(choose_rescale(view.wanted, view.source, view.data), view.source, view.data)
+            check_augmentation(spec.augmentation, fit_shape(view.wanted, view.source, view.data).picture_shape, data)
     except UserError as error:
         if error.param is not None:
             return [_problem("", error, None)]
         return [FieldProblem(pointer="/training_file", code=error.work_code, message=error.message)]
     return []
+
+
+def _used(spec: Spec, source: SourceInfo) -> list[str]:
+    """The inputs that the backbone needs; all of them where the cut itself is wrong."""
+    try:
+        return used_inputs(kept.backbone(source.layers, spec))
+    except UserError:
+        return [each.name for each in source.inputs]
 
 
 def _unfreeze_problem(index: int, phase: Phase, backbone: Sequence[LayerRow]) -> FieldProblem | None:

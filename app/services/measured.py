@@ -1,6 +1,5 @@
 """What earlier jobs took for what a new one would do: the same source, dataset, cut and frozen layers."""
 
-from collections.abc import Sequence
 from statistics import median
 
 from sqlalchemy.orm import Session
@@ -18,6 +17,8 @@ JOBS = 10
 """So many of the newest are looked at."""
 EPOCHS = 50
 """So many of a phase are read."""
+_What = tuple[frozenset[int], frozenset[int]]
+"""Rows that move, and BatchNormalization that is held."""
 _MAY_DIFFER = {"cut", "head", "schedule", "preset", "seed", "backbone_weights", "class_weights", "label_smoothing"}
 """Fields of the spec that do not change how long an epoch takes, or that are compared by what they mean."""
 
@@ -25,31 +26,33 @@ _MAY_DIFFER = {"cut", "head", "schedule", "preset", "seed", "backbone_weights", 
 def find(session: Session, project: str, layout: Layout, *, model: Model, dataset_id: str) -> list[Measured | None]:
     """For each phase what the newest job took that did the same, or `None`."""
     earlier = jobs.trained_with(session, project, model=model.id, dataset=dataset_id, limit=JOBS)
-    alike = [(job, _layout_of(job.spec, layout)) for job in earlier if _rest(job.spec) == _rest(layout.spec)]
-    same_cut = [(job, other) for job, other in alike if other is not None and _ends_alike(other, layout)]
-    wanted = [select(layout, phase) for phase in layout.spec.schedule]
-    return [_of_phase(session, project, each, same_cut) for each in wanted]
+    done = [(job, index, what) for job in earlier for index, what in enumerate(_phases_of(job.spec, layout))]
+    wanted = [_what(select(layout, phase)) for phase in layout.spec.schedule]
+    known: dict[_What, Measured] = {}
+    for job, index, what in done:
+        if what in wanted and what not in known and (found := _read(session, project, job, index)):
+            known[what] = found
+    return [known.get(what) for what in wanted]
 
 
-def _of_phase(
-    session: Session, project: str, wanted: Selected, earlier: Sequence[tuple[Trained, Layout]]
-) -> Measured | None:
-    for job, layout in earlier:
-        for index, phase in enumerate(layout.spec.schedule):
-            if _same(wanted, select(layout, phase)):
-                found = _read(session, project, job, index)
-                if found is not None:
-                    return found
-    return None
+def _phases_of(spec: ResolvedSpec, layout: Layout) -> list[_What]:
+    """What each phase of an earlier job did; nothing, if the job is not comparable."""
+    if _rest(spec) != _rest(layout.spec):
+        return []
+    try:
+        other = lay_out(spec, layout.source, layout.data)
+    except UserError:  # of a job from before a change of the rules
+        return []
+    return [_what(select(other, phase)) for phase in spec.schedule] if _ends_alike(other, layout) else []
+
+
+def _what(chosen: Selected) -> _What:
+    return chosen.moving, chosen.held
 
 
 def _ends_alike(one: Layout, other: Layout) -> bool:
     """The same backbone below the head, whatever the head."""
     return one.backbone[-1].index == other.backbone[-1].index and len(one.backbone) == len(other.backbone)
-
-
-def _same(one: Selected, other: Selected) -> bool:
-    return (one.moving, one.held) == (other.moving, other.held)
 
 
 def _read(session: Session, project: str, job: Trained, index: int) -> Measured | None:
@@ -69,11 +72,3 @@ def _read(session: Session, project: str, job: Trained, index: int) -> Measured 
 
 def _rest(spec: ResolvedSpec) -> dict[str, object]:
     return spec.model_dump(exclude=_MAY_DIFFER)
-
-
-def _layout_of(spec: ResolvedSpec, layout: Layout) -> Layout | None:
-    """`None` for a job from before a change of the rules, whose cut or selection is none any more."""
-    try:
-        return lay_out(spec, layout.source, layout.data)
-    except UserError:
-        return None

@@ -38,14 +38,21 @@ RESULT = FILES["keras"]
 def progress(
     services: Services, claim: JobClaim, told: Sequence[Progress], *, checkpoints: Mapping[str, Artifact]
 ) -> None:
-    """Keep a batch of what the engine reported. `checkpoints` are uploaded already, by the paths that it named."""
+    """Keep a batch of what the engine reported.
+
+    `checkpoints`: the files of checkpoints that are uploaded already, by the paths that it named; of those that
+    others have superseded, the files are deleted.
+    """
     with services.db.begin() as session:
         job = leases.compare_and_set(
             session, JobRow, claim.project, claim.identifier, where=leases.fenced(JobRow, claim.attempt), values={}
         )
         if job is None:
             raise lost(claim)
-        chronicle.enter(session, job, told, checkpoints)
+        stale = chronicle.enter(session, job, told, checkpoints)
+    # After the commit: from here on nothing refers to them. Whoever dies here leaves some bytes that nobody misses.
+    for sha256 in stale:
+        services.store.remove(sha256)
 
 
 def succeed_job(

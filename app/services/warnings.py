@@ -139,6 +139,8 @@ def _examples(spec: ResolvedSpec, phases: Sequence[PhasePlan], data: DatasetInfo
 
 
 def _preprocessing(spec: ResolvedSpec, source: SourceInfo, data: DatasetInfo) -> Iterator[str]:
+    if data.inputs:
+        return  # each input has values and a scale of its own
     wanted = spec.preprocessing.rescale
     if wanted and source.rescale and wanted != source.rescale:
         yield (

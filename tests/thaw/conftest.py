@@ -95,12 +95,14 @@ class FakeService:
             r"GET /v1/models/([^/]+)/content": lambda request, name: content(
                 request,
                 self.contents[request.url.params.get("format") or str(self.models[name]["file"])],
-                'attachment; filename="model.keras"',
+                f'attachment; filename="model.{request.url.params.get("format", "keras")}"',
             ),
             r"GET /v1/datasets/([^/]+)/preview": lambda _, _name: listed(PREVIEW),
             r"POST /v1/fine_tuning/jobs": self._create_job,
             r"POST /v1/fine_tuning/jobs/plan": lambda _: httpx2.Response(200, json=PLAN),
             r"POST /v1/fine_tuning/jobs/([^/]+)/cancel": self._cancel,
+            r"POST /v1/fine_tuning/jobs/([^/]+)/pause": self._pause,
+            r"POST /v1/fine_tuning/jobs/([^/]+)/resume": self._resume,
             r"GET /v1/fine_tuning/jobs/([^/]+)/events": self._events,
             r"GET /v1/fine_tuning/jobs/([^/]+)/metrics": lambda request, _name: page(request, METRICS, "number"),
             r"GET /v1/fine_tuning/jobs/([^/]+)/artifacts": self._artifacts,
@@ -181,6 +183,18 @@ class FakeService:
         if job["status"] == "succeeded":
             return problem(409, "invalid_state_transition", "It has succeeded.", allowed_actions=[])
         job |= {"cancel_requested_at": 5}
+        return httpx2.Response(200, json=job)
+
+    def _pause(self, _request: httpx2.Request, name: str) -> httpx2.Response:
+        job = self.jobs[name]
+        if job["status"] == "succeeded":
+            return problem(409, "invalid_state_transition", "It has succeeded.", allowed_actions=[])
+        job |= {"pause_requested_at": 5} if job["status"] == "running" else {"status": "paused"}
+        return httpx2.Response(200, json=job)
+
+    def _resume(self, _request: httpx2.Request, name: str) -> httpx2.Response:
+        job = self.jobs[name]
+        job |= {"status": "queued", "pause_requested_at": None}
         return httpx2.Response(200, json=job)
 
     def _events(self, request: httpx2.Request, job: str) -> httpx2.Response:

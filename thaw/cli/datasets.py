@@ -148,6 +148,14 @@ def _row(dataset: Dataset) -> tuple[object, ...]:
     )
 
 
+def _examples(dataset: Dataset) -> str | None:
+    """Shape and type; for several inputs of each."""
+    if dataset.inputs:
+        shapes = [(text.plain(each.name), text.shape(each.example_shape), each.dtype) for each in dataset.inputs]
+        return ", ".join(f"{name}: {shape} {dtype}" for name, shape, dtype in shapes)
+    return f"{text.shape(dataset.example_shape)} {dataset.dtype}" if dataset.example_shape else None
+
+
 def _show(out: Output, dataset: Dataset) -> None:
     if out.as_json:
         out.document(dataset.raw)
@@ -162,7 +170,7 @@ def _show(out: Output, dataset: Dataset) -> None:
             "error": dataset.error.message if dataset.error else None,
             "kind": dataset.kind,
             "task": dataset.task,
-            "examples": f"{text.shape(dataset.example_shape)} {dataset.dtype}" if dataset.example_shape else None,
+            "examples": _examples(dataset),
             "values": f"{text.measured(values[0])} to {text.measured(values[1])}" if values else None,
             "made of": _features(dataset),
             "unreadable": dataset.corrupt_count or None,

@@ -172,10 +172,35 @@ def cancel(context: typer.Context, job: JobId, *, as_json: AsJson = False) -> No
     """
     with session(context, as_json=as_json) as (client, out):
         found = client.jobs.cancel(job)
-        if out.as_json:
-            out.document(found.raw)
-        else:
-            out.say(f"{found.id} is {found.status}" + ("" if found.finished else "; it was asked to stop") + ".")
+        _answer(out, found, "" if found.finished else "; it was asked to stop")
+
+
+@app.command()
+def pause(context: typer.Context, job: JobId, *, as_json: AsJson = False) -> None:
+    """Pause a job. A running one stops within one training step, with a checkpoint; asking again is fine.
+
+    Example: thaw jobs pause ftjob-01jd8k2v7e0000000000000000
+    """
+    with session(context, as_json=as_json) as (client, out):
+        found = client.jobs.pause(job)
+        _answer(out, found, "" if found.status == "paused" else "; it was asked to pause")
+
+
+@app.command()
+def resume(context: typer.Context, job: JobId, *, as_json: AsJson = False) -> None:
+    """Resume a paused job: it goes on where it was, and ends in the weights that it would have had anyway.
+
+    Example: thaw jobs resume ftjob-01jd8k2v7e0000000000000000
+    """
+    with session(context, as_json=as_json) as (client, out):
+        _answer(out, client.jobs.resume(job), "")
+
+
+def _answer(out: Output, job: Job, more: str) -> None:
+    if out.as_json:
+        out.document(job.raw)
+    else:
+        out.say(f"{job.id} is {job.status}{more}.")
 
 
 @app.command()
@@ -218,7 +243,9 @@ def download(
 ) -> None:
     """Download what a job has produced; each file is compared with its sha256 before it gets its name.
 
-    There are model.keras, labels.json, metrics.csv, history.json, report.json and manifest.json.
+    There are model.keras and the exports that the job asked for (saved_model.zip, model.tflite, model_int8.tflite,
+    model.onnx), labels.json, metrics.csv, history.json, report.json, MODEL_CARD.md, events.out.tfevents.thaw (for
+    TensorBoard) and manifest.json.
 
     Example: thaw jobs download ftjob-01jd8k2v7e0000000000000000 model.keras labels.json -o shoes
     """

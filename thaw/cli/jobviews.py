@@ -42,6 +42,7 @@ def show_job(out: Output, job: Job) -> None:
             "created": text.ago(job.created_at),
             "took": text.duration(job.finished_at - job.started_at) if job.finished_at and job.started_at else None,
             "attempt": job.attempt.number if job.attempt and job.attempt.number > 1 else None,
+            "resume fidelity": job.resume_fidelity,
             "source": job.model_id or job.model,
             "dataset": job.dataset_id or job.training_file,
             "result": job.fine_tuned_model,

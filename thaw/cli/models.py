@@ -15,7 +15,7 @@ from thaw.cli.transfers import bar, refuse_to_replace, waiting
 from thaw.requests import ENDINGS
 
 if TYPE_CHECKING:
-    from thaw.records import Layer, Model
+    from thaw.records import Layer, Model, ModelSummary
 
 
 app = typer.Typer(no_args_is_help=True, help="Keras models: sources to start from, and results of jobs.")
@@ -136,8 +136,15 @@ def _lines(file: Path) -> list[str]:
 def _row(model: Model) -> tuple[object, ...]:
     summary = model.summary
     parameters = text.number(summary.parameters) if summary else "-"
-    wanted = text.shape(summary.input_shape) if summary else "-"
+    wanted = _inputs(summary) if summary else "-"
     return model.id, model.name, model.status, parameters, wanted, text.ago(model.created_at)
+
+
+def _inputs(summary: ModelSummary) -> str:
+    """The shape of the one input; of several also their names."""
+    if len(summary.inputs) > 1:
+        return ", ".join(f"{text.plain(each.name)}: {text.shape(each.shape)}" for each in summary.inputs)
+    return text.shape(summary.input_shape)
 
 
 def _show(out: Output, model: Model) -> None:
@@ -153,7 +160,7 @@ def _show(out: Output, model: Model) -> None:
             "created": text.ago(model.created_at),
             "from": model.job or model.file,
             "error": model.error.message if model.error else None,
-            "input": text.shape(summary.input_shape) if summary else None,
+            "input": _inputs(summary) if summary else None,
             "output": text.shape(summary.output_shape) if summary else None,
             "parameters": text.number(summary.parameters) if summary else None,
             "rescale": model.rescale,

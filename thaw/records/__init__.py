@@ -5,12 +5,14 @@ fields that an older one leaves out have their defaults. Times are Unix seconds,
 """
 
 from thaw.records.assets import (
+    ArrayInput,
     CorruptExample,
     Dataset,
     Failure,
     File,
     Layer,
     Model,
+    ModelInput,
     ModelSummary,
     PreviewExample,
     Split,
@@ -38,6 +40,7 @@ from thaw.records.record import Record, read
 from thaw.records.service import Capabilities, Fact, Health, Part, SelfTest, Worker
 
 __all__ = [
+    "ArrayInput",
     "Artifact",
     "Attempt",
     "CachePlan",
@@ -61,6 +64,7 @@ __all__ = [
     "LayerPlan",
     "MemoryPlan",
     "Model",
+    "ModelInput",
     "ModelSummary",
     "Part",
     "PhasePlan",

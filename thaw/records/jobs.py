@@ -169,6 +169,8 @@ class Job(Record):
     cut: Mapping[str, object] | None = None
     head: object = None
     schedule: Sequence[Mapping[str, object]] = ()
+    preset: str | None = None
+    """Where the phases come from; `None`: they were given one by one."""
     batch_size: int | None = None
     exports: Sequence[str] = ()
     seed: int | None = None
@@ -180,6 +182,9 @@ class Job(Record):
     progress: JobProgress | None = None
     attempt: Attempt | None = None
     cancel_requested_at: float | None = None
+    pause_requested_at: float | None = None
+    resume_fidelity: str | None = None
+    """`exact`: interrupted or not, the result is the same to the last bit. `tolerance`: nearly the same."""
     allowed_actions: Sequence[str] = ()
     artifacts: Sequence[Artifact] = ()
     report: Report | None = None
@@ -206,14 +211,18 @@ class Event(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Record):
-    """The weights at the end of a phase."""
+    """The weights at the end of a phase, or what an interrupted job goes on from."""
 
     id: str
+    kind: str = "phase"
+    """`phase`: all weights, in `artifact`. `resume`: kept until the job has ended, for the job itself."""
+    attempt: int | None = None
     step_number: int = 0
     created_at: float = 0.0
     metrics: Mapping[str, float] | None = None
     phase: PhaseProgress | None = None
     artifact: Artifact | None = None
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

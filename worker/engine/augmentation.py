@@ -24,7 +24,7 @@ from keras import layers, ops
 from app.domain.augmentation import Augmentation, Color, Mixup, mixes
 from app.domain.dataset import DatasetInfo
 from app.domain.fitting import check_augmentation, takes_whole_numbers
-from worker.engine.data import Preprocess
+from worker.engine.data import Preprocess, Preprocesses
 from worker.engine.geometry import Draw, Geometric, moved
 from worker.engine.objective import Objective, Tensor
 from worker.engine.seeds import derive
@@ -37,9 +37,12 @@ Change = Callable[[Tensor, Tensor, Draw], Batch]
 
 
 def augmenter(
-    wishes: Sequence[Augmentation], preprocess: Preprocess, data: DatasetInfo, objective: Objective
+    wishes: Sequence[Augmentation], preprocess: Preprocess | Preprocesses, data: DatasetInfo, objective: Objective
 ) -> "Augmenter | None":
     """What carries out a job's wishes; `None` if it has none. Raises UserError for examples that are no pictures."""
+    if isinstance(preprocess, Preprocesses):
+        check_augmentation(wishes, (), data)
+        return None
     check_augmentation(wishes, preprocess.picture_shape, data)
     return Augmenter(wishes, preprocess, data, objective) if wishes else None
 

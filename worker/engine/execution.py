@@ -76,4 +76,7 @@ def evaluate_batches(run: Run, split: Split, outputs: list[np.ndarray[Any, Any]]
 
 
 def _tensors(batches: Iterable[tuple[Any, Any]]) -> Iterable[tuple[Tensor, Tensor]]:
-    return ((tf.convert_to_tensor(x), tf.convert_to_tensor(y)) for x, y in batches)
+    """With one tensor for each input where there are several."""
+    for x, y in batches:
+        inputs = [tf.convert_to_tensor(each) for each in x] if isinstance(x, list) else tf.convert_to_tensor(x)
+        yield inputs, tf.convert_to_tensor(y)

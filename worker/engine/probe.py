@@ -19,12 +19,14 @@ from app.domain.probe import Probe
 from worker.engine import graph, runtime
 
 MAX_PARAMETERS = 100_000_000
+MAX_TRAINED_PARAMETERS = 25_000_000
+"""Gradients take as much memory as weights, and registration may have little."""
 MAX_TRACED_ROWS = 500
 MAX_TRAINED_ROWS = 250
 """Tracing takes 4 ms for each layer, with gradients 9 ms (measured)."""
 MAX_BATCH = 32
-BATCH_NUMBERS = 2**26
-"""Outputs of all layers for one batch: 256 MiB, about twice that with gradients."""
+BATCH_NUMBERS = 2**25
+"""Outputs of all layers for one batch: 128 MiB, two or three times that with gradients."""
 PASS_SECONDS = 0.3
 """No pass is repeated after that, and no longer one is begun where this says that it would take four times as long."""
 REPEATS = 3
@@ -57,7 +59,8 @@ def _measured(model: keras.Model, rows: Sequence[LayerRow]) -> Probe | None:
     x = _examples(model, [batch, *shape])
     forward = _seconds(lambda: model(x, training=False))
     training = None
-    if len(rows) <= MAX_TRAINED_ROWS and forward < PASS_SECONDS:
+    small = len(rows) <= MAX_TRAINED_ROWS and model.count_params() <= MAX_TRAINED_PARAMETERS
+    if small and forward < PASS_SECONDS:
         training = _seconds(lambda: _gradients(model, x))
     is_open = any(side is None for side in model.inputs[0].shape[1:])
     return Probe(

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 
 from app.domain.errors import PlatformError, SourceError
-from app.domain.model import ModelFormat, ModelOptions, SourceInfo
+from app.domain.model import ModelFormat, ModelInput, ModelOptions, SourceInfo
 from app.domain.spec import Rescale
-from worker.engine import canonical, probe
+from worker.engine import canonical, graph, probe
 from worker.engine.canonical import Source
 from worker.engine.intake import uploads
 from worker.engine.intake.vet import vet
@@ -76,7 +76,7 @@ def write_canonical(
     keras_version: str | None = keras.__version__,
     upgrades: Sequence[str] = (),
 ) -> SourceInfo:
-    """Write a built model with one input and one output as a canonical folder, all of it or nothing.
+    """Write a built model with one output as a canonical folder, all of it or nothing.
 
     `keras_version`: what wrote the file that the model was read from; `None`: the file does not say.
     A folder that is there already is replaced.
@@ -89,6 +89,7 @@ def write_canonical(
         name=model.name,
         input_shape=list(model.inputs[0].shape),
         input_dtype=keras.backend.standardize_dtype(model.inputs[0].dtype),
+        inputs=[_described(tensor) for tensor in model.inputs],
         output_shape=list(model.outputs[0].shape),
         parameters=model.count_params(),
         layers=layer_table(model),
@@ -104,6 +105,11 @@ def write_canonical(
         canonical.write(complete, config, weights, info)
         publish(complete, folder)
     return info
+
+
+def _described(tensor: graph.Tensor) -> ModelInput:
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return ModelInput(name=graph.maker_name(tensor), shape=list(tensor.shape), dtype=dtype)
 
 
 def publish(complete: Path, folder: Path) -> None:
@@ -148,7 +154,8 @@ def _check_same(model: keras.Model, source: Source) -> None:
     try:
         expected = keras.ops.convert_to_numpy(model(batch, training=False))
     except Exception as error:  # whatever an odd model raises on its first batch
-        message = f"The model fails on a batch of shape {batch.shape}: {uploads.reason(error)}"
+        shapes = [tensor.shape for tensor in batch] if isinstance(batch, list) else batch.shape
+        message = f"The model fails on a batch of shape {shapes}: {uploads.reason(error)}"
         raise SourceError(message, code="unsupported_model") from error
     _check_shape(model, expected)
     received = keras.ops.convert_to_numpy(source.model(batch, training=False))

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from worker.engine import graph
 from worker.engine.objective import Objective, Tensor
 
 Sums = Tensor
@@ -61,15 +62,15 @@ class WholeModel:
 
     def prepare(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The frozen backbone's features, or the inputs as they are."""
-        return [self._network.backbone(inputs[0], training=False)] if self._rests else inputs
+        return [self._network.backbone(graph.one_or_all(inputs), training=False)] if self._rests else inputs
 
     def train(self, prepared: Sequence[Tensor]) -> Tensor:
         """The head on the features, or all of the model."""
-        return (self._network.head if self._rests else self._network.model)(prepared[0], training=True)
+        return (self._network.head if self._rests else self._network.model)(graph.one_or_all(prepared), training=True)
 
     def infer(self, inputs: Sequence[Tensor]) -> Tensor:
         """All of the model."""
-        return self._network.model(inputs[0], training=False)
+        return self._network.model(graph.one_or_all(inputs), training=False)
 
 
 def _brought(dtype: str) -> str:

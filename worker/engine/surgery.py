@@ -13,7 +13,7 @@ from typing import Any, Literal
 import keras
 
 from app.domain import kept
-from app.domain.cuts import one_tensor_wide, resolve_cut
+from app.domain.cuts import kept_rows, one_tensor_wide, resolve_cut
 from app.domain.errors import UserError
 from app.domain.head import Head, HeadFlatten, HeadLayer, HeadPooling
 from app.domain.model import LayerRow
@@ -114,14 +114,17 @@ def cut_at(
 ) -> keras.Model:
     """The backbone: a clone of the source up to the cut, with its weights, or with new ones drawn from `seed`.
 
-    The clone is a Functional model named `backbone`; its layers keep their names and paths, and a nested model
-    that is cut keeps its name. Dropout and the like that have no seed get one that follows from `seed` and the
-    path. Raises `CutError`.
+    The clone is a Functional model named `backbone`, with those of the source's inputs that the cut layer needs; its
+    layers keep their names and paths, and a nested model that is cut keeps its name. Dropout and the like that have
+    no seed get one that follows from `seed` and the path. Raises `CutError`.
     """
-    row = resolve_cut(layer_table(source.model), cut, model=source.info.name)
+    rows = layer_table(source.model)
+    row = resolve_cut(rows, cut, model=source.info.name)
     policy = None if precision == "off" else policy_name(precision)
     cloner = _Cloner(source.model, seed=seed, initializers=weights == "random", policy=policy)
-    backbone = cloner.up_to(source.model, row.path.split("/"), name=BACKBONE)
+    used = {needed.path for needed in kept_rows(rows, row)}
+    inputs = [tensor for tensor in source.model.inputs if graph.maker_name(tensor) in used]
+    backbone = cloner.up_to(source.model, row.path.split("/"), name=BACKBONE, inputs=inputs)
     if weights == "source":
         copy_weights(source.model, backbone)
     return backbone
@@ -149,14 +152,16 @@ class _Cloner:
         """A clone of all of the model."""
         return self._clone_graph(model)
 
-    def up_to(self, model: keras.Model, path: Sequence[str], *, name: str) -> keras.Model:
-        """A clone of the model up to the layer at `path`, which may lie in a nested model."""
+    def up_to(
+        self, model: keras.Model, path: Sequence[str], *, name: str, inputs: Sequence[graph.Tensor]
+    ) -> keras.Model:
+        """A clone of the model from `inputs` up to the layer at `path`, which may lie in a nested model."""
         operation = next(operation for operation in graph.graph_of(model).operations if operation.name == path[0])
         if len(path) > 1:
-            self._done[id(operation)] = self.up_to(operation, path[1:], name=operation.name)
+            self._done[id(operation)] = self.up_to(operation, path[1:], name=operation.name, inputs=operation.inputs)
         end = graph.nodes_of(model, operation)[-1].output_tensors[0]
         # On the model's own layers, and only to be cloned: this adds nothing to them.
-        return self._clone_graph(keras.Model(model.inputs[0], end, name=name))
+        return self._clone_graph(keras.Model(graph.one_or_all(inputs), end, name=name))
 
     def _clone(self, operation: graph.Operation) -> graph.Operation:
         if id(operation) not in self._done:
@@ -201,7 +206,7 @@ def attach_head(
         tensor = layer(tensor)
         _check_features(tensor, wish)
     output = heads.output_layer(task, outputs, name=names.fresh(OUTPUT), seed=seed)
-    return keras.Model(backbone.inputs[0], output(tensor), name=RESULT)
+    return keras.Model(graph.one_or_all(backbone.inputs), output(tensor), name=RESULT)
 
 
 def keep_head(
@@ -229,7 +234,7 @@ def keep_head(
         tensor = clone(tensor)
         if weights == "source" and isinstance(layer, keras.Layer):
             clone.set_weights(layer.get_weights())
-    return keras.Model(backbone.inputs[0], tensor, name=RESULT)
+    return keras.Model(graph.one_or_all(backbone.inputs), tensor, name=RESULT)
 
 
 def _with_pooling(layers: Sequence[HeadLayer], *, rank: int) -> list[HeadLayer]:

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from app.api.schemas.base import ListOf, Wire
 from app.api.schemas.models import Name
 from app.domain.dataset import (
+    ArrayInput,
     CorruptExample,
     Dataset,
     DatasetInfo,
@@ -35,7 +36,9 @@ class DatasetRequest(DatasetOptions):
     )
 
     file: str = Field(min_length=1, max_length=100, examples=["file-01jd8k2v7e0000000000000000"])
-    """The id of an uploaded zip or tar.gz of class folders, of an npz, or of a CSV or Parquet file."""
+    """The id of an uploaded zip or tar.gz of class folders, of a CSV or Parquet file, or of an npz: with `x` and `y`,
+    or `x_train`, `y_train`, …; for a model with the inputs `left` and `right` with `x__left`, `x__right` and `y`, or
+    `x_train__left`, …."""
     name: Name | None = Field(default=None, examples=["shoes"])
     """How people call it; left out: the file's name."""
 
@@ -83,6 +86,8 @@ class DatasetObject(Wire):
     """Tables: the columns that examples are made of, in the file's order."""
     features: list[str] | None = None
     """Tables: what the numbers of an example mean, in their order."""
+    inputs: list[ArrayInput] | None = None
+    """Arrays for models with several inputs: what each of them gets; the three above are then those of the first."""
     corrupt: list[CorruptExample] | None = None
     """The first examples that could not be read."""
     corrupt_count: int | None = None

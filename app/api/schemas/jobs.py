@@ -15,7 +15,7 @@ from app.domain.job import Attempt, Job, StageRecord
 from app.domain.phases import Phase
 from app.domain.plan import Plan
 from app.domain.presets import PresetName
-from app.domain.progress import PhaseProgress, Stage
+from app.domain.progress import PhaseProgress, ResumeFidelity, Stage
 from app.domain.report import Report
 from app.domain.spec import Cut, Preprocessing, total_epochs
 from app.domain.states import JobStatus, allowed_actions
@@ -84,7 +84,7 @@ class JobObject(Wire):
     estimated_finish: int | None
     """When it may be done."""
     status: JobStatus
-    """`validating_files`, `queued`, `running`, and in the end `succeeded`, `failed` or `cancelled`."""
+    """`validating_files`, `queued`, `running`, `paused`, and in the end `succeeded`, `failed` or `cancelled`."""
     model: str
     """The source as requested: a model's or a file's id."""
     training_file: str
@@ -141,6 +141,11 @@ class JobObject(Wire):
     """The execution that runs now, or ran last."""
     cancel_requested_at: float | None
     """When somebody asked for it to be cancelled."""
+    pause_requested_at: float | None
+    """When somebody asked for it to be paused, if it is or shall be."""
+    resume_fidelity: ResumeFidelity | None
+    """`exact`: interrupted or not, the job ends in the same weights, bit for bit. `tolerance`: nearly the same, as its
+    device, or a change of machine or versions, allows no more. `null` until a worker has said so."""
     allowed_actions: list[str]
     """What may be asked of it now."""
     error: Failure | None
@@ -186,7 +191,8 @@ class JobObject(Wire):
 
 _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",
-    "phase", "attempt", "cancel_requested_at", "error", "report",
+    "phase", "attempt", "cancel_requested_at", "pause_requested_at", "resume_fidelity", "error",
+    "report",
 )  # fmt: skip
 _SAME_IN_SPEC = (
     "cut", "head", "schedule", "preset", "cache", "batch_size", "class_weights", "label_smoothing", "mixed_precision",

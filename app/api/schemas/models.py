@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from app.api.schemas.base import ListOf, Wire
 from app.domain.errors import Failure
 from app.domain.exports import ModelFile
-from app.domain.model import LayerRow, Model, ModelFormat, ModelOptions, SourceInfo
+from app.domain.model import LayerRow, Model, ModelFormat, ModelInput, ModelOptions, SourceInfo
 from app.domain.spec import Rescale
 from app.domain.states import AssetStatus
 
@@ -40,6 +40,8 @@ class ModelSummary(Wire):
     """`Sequential` or `Functional`."""
     input_shape: list[int | None]
     """With the batch axis first, as `null`."""
+    inputs: list[ModelInput]
+    """All inputs, in the model's order; `input_shape` is that of the first. Empty for models registered long ago."""
     output_shape: list[int | None]
     """With the batch axis first, as `null`."""
     parameters: int

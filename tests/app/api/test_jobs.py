@@ -34,7 +34,7 @@ def test_a_job_that_names_only_model_and_data_is_stored_with_the_whole_recipe(cl
     ]
     assert job["hyperparameters"] == {"batch_size": 32, "n_epochs": 20}
     assert job["seed"] >= 0
-    assert job["allowed_actions"] == ["cancel"]
+    assert job["allowed_actions"] == ["cancel", "pause"]
     assert (job["error"], job["report"], job["fine_tuned_model"], job["artifacts"]) == (None, None, None, [])
     assert (job["organization_id"], job["result_files"], job["trained_tokens"]) == ("org-thaw", [], None)
     assert thaw.doorbell.rung[-1] == ("train", job["id"], "cpu")
@@ -288,6 +288,43 @@ def test_exports_are_part_of_the_job_and_each_counts_once(client: TestClient, th
     assert client.get(f"{JOBS}/{job}/report").json()["exports"][0]["reason"] == "It is too new."
     warnings = [each for each in client.get(f"{JOBS}/{job}/events").json()["data"] if each["level"] == "warn"]
     assert [each["message"] for each in warnings] == ["The export 'onnx' failed: It is too new."]
+
+
+def test_pausing_a_queued_job_is_at_once_and_resuming_makes_it_wait_again(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    for _ in range(2):
+        paused = client.post(f"{JOBS}/{identifier}/pause")
+        assert (paused.status_code, paused.json()["status"]) == (200, "paused")
+        assert paused.json()["allowed_actions"] == ["cancel", "resume"]
+        assert paused.json()["pause_requested_at"] is not None
+    for _ in range(2):
+        resumed = client.post(f"{JOBS}/{identifier}/resume")
+        assert (resumed.status_code, resumed.json()["status"]) == (200, "queued")
+        assert (resumed.json()["allowed_actions"], resumed.json()["pause_requested_at"]) == (["cancel", "pause"], None)
+
+
+def test_pausing_a_running_job_is_a_wish_that_resuming_withdraws(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    thaw.claim(identifier)
+    asked = client.post(f"{JOBS}/{identifier}/pause").json()
+    assert asked["status"] == "running"
+    assert asked["pause_requested_at"] is not None
+    assert client.post(f"{JOBS}/{identifier}/resume").json()["pause_requested_at"] is None
+
+
+@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_an_illegal_move_is_409_with_its_status_and_what_is_allowed(
+    action: str, client: TestClient, thaw: "Thaw"
+) -> None:
+    identifier = thaw.job()
+    thaw.succeed(thaw.claim(identifier))
+    response = client.post(f"{JOBS}/{identifier}/{action}")
+    assert response.status_code == 409
+    problem = response.json()
+    assert (problem["code"], problem["current_status"], problem["allowed_actions"]) == (
+        "invalid_state_transition", "succeeded", [],
+    )  # fmt: skip
+    assert client.post(f"{JOBS}/ftjob-0/{action}").status_code == 404
 
 
 @pytest.mark.parametrize("identifier", ["ftjob-0", "model-0", "%00", "a%20b", "..", "x" * 101])

@@ -34,6 +34,7 @@ def test_a_ready_model_tells_what_it_is(client: TestClient, thaw: "Thaw") -> Non
         "format": "keras",
         "class_name": "Sequential",
         "input_shape": [None, 4],
+        "inputs": [],
         "output_shape": [None, 4],
         "parameters": 60,
         "layers": 4,

@@ -17,7 +17,7 @@ def test_capabilities_name_what_a_spec_may_use(client: TestClient) -> None:
     found = client.get("/v1/capabilities").json()
     assert (found["object"], found["version"]) == ("capabilities", version("thaw"))
     assert found["kinds"] == ["images", "arrays"]
-    assert found["tasks"] == ["binary", "single_label", "regression"]
+    assert found["tasks"] == ["binary", "single_label", "multi_label", "regression"]
     assert found["optimizers"] == ["sgd", "adam", "adamw", "rmsprop", "nadam", "adagrad"]
     assert {"dense", "dropout", "global_average_pooling", "global_max_pooling"} <= set(found["head_layers"])
     assert found["limits"]["max_upload_bytes"] == 10**6

@@ -98,6 +98,15 @@ def test_held_batch_norm_is_told_apart(world: Any) -> None:
     assert (phase.held_layers, phase.trainable_backbone_parameters) == ([], 28)
 
 
+def test_held_batch_norm_at_the_bottom_of_what_is_unfrozen_is_below_the_boundary(world: Any) -> None:
+    rows = [_row(0), _row(1), _row(2, "BatchNormalization", parameters=16), _row(3), _row(4)]
+    model = world.model(world.info(layers=rows)).id
+    for batch_norm, edge in (("frozen", "layer_2"), ("train", "layer_1")):
+        above = {**ALL, "unfreeze": {"last": 2}, "batch_norm": batch_norm}
+        (phase,) = _plan(world, model=model, schedule=[above]).phases
+        assert phase.boundary == [edge]
+
+
 def test_memory_is_the_sum_of_what_is_counted(world: Any) -> None:
     head, top = (phase.memory for phase in _plan(world, schedule=[HEAD, TOP], batch_size=10).phases)
     assert (head.weights_bytes, head.gradients_bytes, head.optimizer_bytes) == (4 * 45, 4 * 5, 0)

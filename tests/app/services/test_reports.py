@@ -122,19 +122,19 @@ def test_a_batch_that_is_told_again_changes_nothing(world: Any, services: Servic
     assert len([event for event in first_events if event.type == "metrics"]) == 5
 
 
-def test_a_later_attempt_measures_anew_and_only_it_is_listed(world: Any, services: Services) -> None:
+def test_what_a_later_attempt_measures_again_is_told_once_and_its_numbers_go_on(world: Any, services: Services) -> None:
     first = world.claim()
     told = [world.epoch(1), world.epoch(2), world.phase_end()]
     reports.progress(services, first, told, checkpoints={"c/1.weights": world.artifact()})
     claims.release(services, first, charge_attempt=False)
-    assert len(history.metrics(services, "default", first.identifier, EVERYTHING).items) == 2
     second = world.claim(first.job)
-    assert second.job.progress == 0
-    assert second.job.eta_seconds is None
-    assert history.checkpoints(services, "default", first.identifier, EVERYTHING).items == []
-    _tell(services, second, StageStarted(stage="training"), world.epoch(1))
-    (row,) = history.metrics(services, "default", first.identifier, EVERYTHING).items
-    assert (row.number, row.attempt) == (1, 2)
+    assert (second.job.progress, second.job.eta_seconds) == (0, None), "without a checkpoint it begins anew"
+    again = [StageStarted(stage="training"), *told, world.epoch(3)]
+    reports.progress(services, second, again, checkpoints={"c/1.weights": world.artifact()})
+    rows = history.metrics(services, "default", first.identifier, PageQuery(limit=100, order="asc")).items
+    assert [(row.number, row.attempt, row.phase.epoch) for row in rows] == [(1, 1, 1), (2, 1, 2), (3, 2, 3)]
+    assert len(history.checkpoints(services, "default", first.identifier, EVERYTHING).items) == 1
+    assert len([event for event in _events(services, second) if event.type == "metrics"]) == 3
     assert [record.attempt for record in world.get(first).stage_history] == [2]
 
 

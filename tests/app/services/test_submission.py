@@ -242,3 +242,25 @@ def test_augmentation_is_refused_for_what_is_no_picture_and_taken_for_pictures(w
     assert [problem.pointer for problem in caught.value.problems] == ["/augmentation/1"]
     job = world.job(model=source.id, training_file=gray.id, augmentation=wishes[:1])
     assert world.get(job).spec.augmentation == job.spec.augmentation != []
+
+
+def test_arrays_for_several_inputs_are_compared_with_the_models_by_name(world: Any) -> None:
+    def described(*names: str) -> dict[str, Any]:
+        shape = {"example_shape": [4], "dtype": "float32", "value_range": (0, 1)}
+        return {"inputs": [{"name": name, **shape} for name in names]}
+
+    source = world.info()
+    inputs = [{"name": name, "shape": [None, 4], "dtype": "float32"} for name in ("left", "right")]
+    rows = [row.model_copy(update={"index": row.index + 1}) for row in source.layers]
+    first = rows[0].model_copy(update={"index": 0, "path": "left", "class_name": "InputLayer", "inputs": []})
+    second = rows[0].model_copy(update={"path": "right", "class_name": "InputLayer", "inputs": []})
+    joined = rows[1].model_copy(update={"inputs": [0, 1]})
+    model = world.model(world.info(inputs=inputs, layers=[first, second, joined, *rows[2:]]))
+    fits = world.dataset(world.data_info(**described("left", "right")))
+    assert world.job(model=model.id, training_file=fits.id).status == "queued"
+    other = world.dataset(world.data_info(**described("left", "top")))
+    with pytest.raises(InvalidRequestError, match=r"takes the inputs 'left' \[4\], 'right' \[4\].*'left', 'top'"):
+        world.job(model=model.id, training_file=other.id)
+    with pytest.raises(InvalidRequestError, match="x__left, x__right and y") as caught:
+        world.job(model=model.id, training_file=world.dataset().id)
+    assert [problem.pointer for problem in caught.value.problems] == ["/training_file"]

@@ -111,6 +111,20 @@ def test_cancel_of_a_running_job(service: FakeService, run: Run) -> None:
     assert json.loads(run("jobs", "cancel", job, "--json").stdout)["cancel_requested_at"] == 5
 
 
+def test_pause_and_resume(service: FakeService, run: Run) -> None:
+    job = service.add_job(status="running")
+    assert run("jobs", "pause", job).stdout == f"{job} is running; it was asked to pause.\n"
+    assert run("jobs", "resume", job).stdout == f"{job} is queued.\n"
+    assert run("jobs", "pause", job).stdout == f"{job} is paused.\n"
+    assert json.loads(run("jobs", "resume", job, "--json").stdout)["status"] == "queued"
+
+
+def test_show_says_whether_interruptions_change_the_result(service: FakeService, run: Run) -> None:
+    shown = run("jobs", "show", service.add_job(status="running", resume_fidelity="exact")).stdout
+    assert "resume fidelity" in shown
+    assert "exact" in shown
+
+
 def test_cancel_of_a_job_that_succeeded_is_refused(run: Run, succeeded: str) -> None:
     result = run("jobs", "cancel", succeeded)
     assert result.exit_code == 1

@@ -73,6 +73,15 @@ def test_cancel_asks_and_may_ask_again(service: FakeService, client: Client) -> 
     assert client.jobs.cancel(job).cancel_requested_at == 5
 
 
+def test_pause_and_resume_answer_with_the_job(service: FakeService, client: Client) -> None:
+    job = service.add_job(status="running")
+    assert client.jobs.pause(job).pause_requested_at == 5
+    resumed = client.jobs.resume(job)
+    assert (resumed.status, resumed.pause_requested_at) == ("queued", None)
+    with pytest.raises(ConflictError):
+        client.jobs.pause(service.add_job(status="succeeded"))
+
+
 def test_cancel_of_a_job_that_succeeded_is_a_conflict(service: FakeService, client: Client) -> None:
     with pytest.raises(ConflictError) as caught:
         client.jobs.cancel(service.add_job(status="succeeded"))

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import shutil
 import signal
 import sys
 import time
@@ -12,11 +13,20 @@ from multiprocessing.connection import Connection
 from app.domain.dataset import SPLITS, DatasetInfo, SplitInfo
 from app.domain.errors import CutError, ProofError
 from app.domain.model import LayerRow, SourceInfo
-from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseProgress, StageStarted, StepFinished
+from app.domain.progress import (
+    CheckpointWritten,
+    EpochFinished,
+    FreezeProof,
+    PhaseFinished,
+    PhaseProgress,
+    Resumed,
+    StageStarted,
+    StepFinished,
+)
 from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
 from app.domain.worker import Fact
 from worker import child
-from worker.engine.reporter import Reporter
+from worker.engine.reporter import Reporter, TrainingStopped
 from worker.messages import Outcome, Registered, Tested, Trained, Validated
 from worker.orders import Order, RegisterOrder, SelfTestOrder, TrainOrder, ValidateOrder
 
@@ -198,6 +208,42 @@ def train_for_ever(_order: Order, reporter: Reporter) -> Outcome:
             reporter.report(StepFinished(phase=phase, step=step, steps=10**9))
 
 
+def count(order: Order, reporter: Reporter) -> Outcome:
+    """100 steps of 10 ms, of which a checkpoint is kept after every tenth, and wherever it is stopped."""
+    found = sorted(path for path in order.folder.glob("run/checkpoints/resume-*") if (path / "count").is_file())
+    at = int((found[-1] / "count").read_text().split()[0]) if found else 0
+    phase = PhaseProgress(index=1, name="count", epoch=1, epochs=1)
+    if found:
+        reporter.report(Resumed(phase=phase, step=at, fidelity="exact", differences=[]))
+    for step in range(at + 1, 101):
+        try:
+            reporter.check()
+        except TrainingStopped as stopped:
+            if stopped.keep:
+                _keep(order, reporter, phase, step - 1, {"asked": 1.0})
+            raise
+        time.sleep(0.01)
+        reporter.report(StepFinished(phase=phase, step=step, steps=100))
+        if step % 10 == 0:
+            _keep(order, reporter, phase, step, {})
+    return succeed(order, reporter)
+
+
+def _keep(order: Order, reporter: Reporter, phase: PhaseProgress, step: int, metrics: dict[str, float]) -> None:
+    """A checkpoint, and the one before the last is deleted, as the engine does it."""
+    there = sorted(order.folder.glob("run/checkpoints/resume-*"))
+    number = 1 + max((int(path.name[-6:]) for path in there), default=0)
+    folder = f"checkpoints/resume-{number:06d}"
+    _write(order, f"run/{folder}/count", f"{step} {order.folder.name}".encode())
+    reporter.report(
+        CheckpointWritten(
+            phase=phase, number=number, step=step, metrics=metrics, folder=folder, files=["count"], fidelity="exact"
+        )
+    )
+    for path in there[:-1]:
+        shutil.rmtree(path)
+
+
 def hang(_order: Order, reporter: Reporter) -> Outcome:
     """One step that never ends, and says nothing."""
     phase = PhaseProgress(index=1, name="hang", epoch=1, epochs=1)
@@ -329,6 +375,7 @@ BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
     "succeed": succeed,
     "slow": succeed_slowly,
     "forever": train_for_ever,
+    "count": count,
     "hang": hang,
     "deaf": ignore_everything,
     "refuse": refuse,

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.dataset import CorruptExample, DatasetKind, SplitName, TableColumn
+from app.domain.dataset import ArrayInput, CorruptExample, DatasetKind, SplitName, TableColumn
 from app.domain.spec import Task
 
 Array = npt.NDArray[Any]
@@ -69,9 +69,16 @@ class Found:
     """Tables: how rows became these numbers, as JSON."""
     sketches: Array | None = None
     """Images: uint8 `(n, SKETCH_BYTES)`, by which nearly equal ones are found."""
+    inputs: list[ArrayInput] = field(default_factory=list)
+    """For models with several; `shapes`, `dtype` and `value_range` are then those of the first."""
     corrupt: list[CorruptExample] = field(default_factory=list)
     corrupt_count: int = 0
     warnings: list[str] = field(default_factory=list)
+
+
+def examples_file(folder: Path, index: int = 0) -> Path:
+    """Where the examples for the input with this number are stored."""
+    return folder / ("examples.npy" if index == 0 else f"examples_{index}.npy")
 
 
 class ExampleWriter:

@@ -7,6 +7,7 @@ the same order, so that the exported model takes raw examples. On a CPU both giv
 bilinear kernel may differ in the last ones.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -103,6 +104,16 @@ class Preprocess:
         if offset:
             np.add(values, np.float32(offset), out=values)
         return np.floor(values, out=values) if self._whole_numbers else values
+
+    @property
+    def numbers(self) -> int:
+        """Of one example, as the source gets it."""
+        return math.prod(self.output_shape)
+
+    @property
+    def resizes(self) -> bool:
+        """Whether examples are pictures that are resized."""
+        return self.image_size is not None
 
     def layers(self) -> list[Any]:
         """Fresh Keras layers, to be applied one after another to raw examples; none if nothing is to be done."""

@@ -2,6 +2,7 @@
 
     dataset.json      DatasetInfo
     examples.npy      the values of all examples, one after another; of texts their UTF-8
+    examples_1.npy …  the same for the second input and so on, for models with several
     shapes.npy        int32 (n, rank): the shape of each example; only where they differ
     table.json, numbers.npy, categories.npy     tables only: their rows, see `tables`
     labels.npy        int32 (n,) class indices, or float32 (n, targets) or (n, labels)
@@ -19,20 +20,20 @@ import numpy as np
 
 from app.domain.dataset import DatasetInfo, SplitName
 from app.domain.errors import PlatformError
-from worker.engine.data.found import Array
-from worker.engine.data.pipeline import Batches
-from worker.engine.data.preprocess import Preprocess
+from worker.engine.data.found import Array, examples_file
+from worker.engine.data.pipeline import Batches, Preparation
 from worker.engine.data.tables import StoredTable
 
 Raw = Array | dict[str, Array]
-"""One raw example with a batch axis, as the exported model takes it: an array, or the columns of a row by name."""
+"""One raw example with a batch axis, as the exported model takes it: an array, or by name one for each input, or for
+each column of a table."""
 
 
 class Storage(Protocol):
     """The raw examples of all splits."""
 
-    def take(self, indices: Array) -> Array | list[Array]:
-        """Copies of some examples: `(n, …)` where all have one shape, else a list."""
+    def take(self, indices: Array) -> Array | list[Array] | dict[str, Array]:
+        """Copies of some examples: `(n, …)` where all have one shape, else a list; by name for several inputs."""
 
     def raw(self, index: int) -> Raw:
         """One example as it came."""
@@ -92,6 +93,21 @@ class TableStorage(FixedStorage):
         return row
 
 
+class SeveralStorage:
+    """Examples for several inputs, each of one shape."""
+
+    def __init__(self, inputs: dict[str, FixedStorage]) -> None:
+        self._inputs = inputs
+
+    def take(self, indices: Array) -> dict[str, Array]:
+        """An array `(n, …)` for each input, in the order of their names."""
+        return {name: storage.take(indices) for name, storage in self._inputs.items()}
+
+    def raw(self, index: int) -> Raw:
+        """An array `(1, …)` for each input."""
+        return self.take(np.array([index]))
+
+
 class RaggedStorage:
     """Pictures of different sizes; grayscale ones among colour ones get their three channels here."""
 
@@ -130,19 +146,20 @@ class Split:
         return len(self._indices)
 
     def example(self, index: int) -> Array:
-        """One raw example, as stored."""
-        return np.asarray(self._storage.take(self._indices[index : index + 1])[0])
+        """One raw example, as stored; of several inputs that for the first."""
+        taken = self._storage.take(self._indices[index : index + 1])
+        return np.asarray((next(iter(taken.values())) if isinstance(taken, dict) else taken)[0])
 
     def raw(self, index: int) -> Raw:
         """One example with a batch axis of 1, as the exported model takes it."""
         return self._storage.raw(int(self._indices[index]))
 
-    def examples(self, positions: Array) -> Array | list[Array]:
-        """Some raw examples: `(n, …)` where all of the dataset have one shape, else a list."""
+    def examples(self, positions: Array) -> Array | list[Array] | dict[str, Array]:
+        """Some raw examples: `(n, …)` where all of the dataset have one shape, else a list; by name for inputs."""
         return self._storage.take(self._indices[positions])
 
     def batches(
-        self, batch_size: int, *, preprocess: Preprocess, shuffle_seed: tuple[int, int] | None = None, skip: int = 0
+        self, batch_size: int, *, preprocess: Preparation, shuffle_seed: tuple[int, int] | None = None, skip: int = 0
     ) -> Batches:
         """One epoch, to be iterated over as often as wanted: `(x, y)` with x float32 `(batch, …)` ready for the source.
 
@@ -186,15 +203,23 @@ def open_dataset(folder: Path) -> StoredDataset:
 
 
 def _open_storage(folder: Path, info: DatasetInfo) -> Storage:
-    # np.asarray: plain indexing is faster than numpy.memmap's.
-    flat = np.asarray(np.load(folder / "examples.npy", mmap_mode="r", allow_pickle=False))
+    if info.inputs:
+        shapes = {each.name: each.example_shape for each in info.inputs}
+        return SeveralStorage(
+            {name: FixedStorage(_flat(folder, index), shapes[name]) for index, name in enumerate(shapes)}
+        )
+    flat = _flat(folder)
     if info.kind == "text":
         return TextStorage(flat, np.load(folder / "shapes.npy", allow_pickle=False)[:, 0])
-    if (folder / "shapes.npy").exists():
-        return RaggedStorage(flat, np.load(folder / "shapes.npy", allow_pickle=False))
-    shape = [size for size in info.example_shape if size is not None]
     if info.kind == "table":
         table = StoredTable.model_validate_json((folder / "table.json").read_bytes())
         rows = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in ("numbers.npy", "categories.npy")]
         return TableStorage(flat, table, np.asarray(rows[0]), np.asarray(rows[1]))
-    return FixedStorage(flat, shape)
+    if (folder / "shapes.npy").exists():
+        return RaggedStorage(flat, np.load(folder / "shapes.npy", allow_pickle=False))
+    return FixedStorage(flat, [size for size in info.example_shape if size is not None])
+
+
+def _flat(folder: Path, index: int = 0) -> Array:
+    # np.asarray: plain indexing is faster than numpy.memmap's.
+    return np.asarray(np.load(examples_file(folder, index), mmap_mode="r", allow_pickle=False))

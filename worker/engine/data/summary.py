@@ -28,6 +28,7 @@ def summarize(found: Found, indices: Indices) -> DatasetInfo:
         example_shape=_example_shape(found),
         dtype=found.dtype,
         value_range=found.value_range,
+        inputs=found.inputs,
         classes=labels.classes,
         targets=labels.targets,
         columns=found.columns,
@@ -121,6 +122,7 @@ def _digest(found: Found, indices: Indices) -> str:
     head: list[object] = [FORMAT, labels.task, labels.classes, _example_shape(found), found.dtype]
     if found.encoding is not None:
         head.append(found.encoding)
+    head += [[each.name, each.example_shape, each.dtype] for each in found.inputs]
     digest = hashlib.sha256(json.dumps(head).encode())
     for split in SPLITS:
         digest.update(f"{split} {len(indices[split])}".encode())

@@ -17,8 +17,8 @@ import keras
 import numpy as np
 
 from app.domain.errors import PlatformError
-from worker.engine import durable
-from worker.engine.data import Encoding, Preprocess, Raw, Split, front
+from worker.engine import durable, graph
+from worker.engine.data import Encoding, Preprocess, Preprocesses, Raw, Split, front
 from worker.engine.surgery import leaf_layers
 
 CHECKED_EXAMPLES = 16
@@ -30,13 +30,23 @@ only the batch size changes; a wrong preprocessing shows in the first digit."""
 Array = np.ndarray[Any, Any]
 
 
-def exported(model: keras.Model, preprocess: Preprocess) -> keras.Model:
-    """A model on the same layers that takes raw examples `(batch, *preprocess.input_shape)`."""
+def exported(model: keras.Model, preprocess: Preprocess | Preprocesses) -> keras.Model:
+    """A model on the same layers that takes raw examples `(batch, *preprocess.input_shape)`.
+
+    Where there are several inputs they keep the names that the source gave them.
+    """
     taken = {path.partition("/")[0] for path, _ in leaf_layers(model)}
-    tensor = raw = keras.Input(preprocess.input_shape, dtype=preprocess.input_dtype, name=_fresh("examples", taken))
+    parts = preprocess.parts if isinstance(preprocess, Preprocesses) else (("examples", preprocess),)
+    raws, tensors = zip(*(_raw_input(name, part, taken) for name, part in parts), strict=True)
+    return keras.Model(graph.one_or_all(raws), _laid_on(graph.one_or_all(tensors), model), name=model.name)
+
+
+def _raw_input(name: str, preprocess: Preprocess, taken: set[str]) -> tuple[Any, Any]:
+    """An input for raw examples, and what its preprocessing layers make of it."""
+    tensor = raw = keras.Input(preprocess.input_shape, dtype=preprocess.input_dtype, name=_fresh(name, taken))
     for layer in preprocess.layers():
         tensor = _predicting(_renamed(layer, _fresh(layer.name, taken)))(tensor)
-    return keras.Model(raw, _laid_on(tensor, model), name=model.name)
+    return raw, tensor
 
 
 def taking_rows(model: keras.Model, encoding: Encoding) -> tuple[keras.Model, dict[str, str]]:
@@ -61,12 +71,12 @@ def write(
     with durable.replacing(path) as temporary:
         model.save(temporary)
         read_back = keras.saving.load_model(temporary, compile=False)
-        return _check(lambda raw: read_back(named(raw, names or {})), test, expected)
+        return _check(lambda raw: read_back(_taken(named(raw, names or {}), read_back)), test, expected)
 
 
 def named(raw: Raw, names: Mapping[str, str]) -> Raw:
     """A raw example as the exported model takes it: columns by the names of their inputs."""
-    return {names[column]: values for column, values in raw.items()} if isinstance(raw, dict) else raw
+    return {names.get(column, column): values for column, values in raw.items()} if isinstance(raw, dict) else raw
 
 
 def _check(model: Callable[[Raw], Any], test: Split, expected: Array) -> float:
@@ -81,6 +91,15 @@ def _check(model: Callable[[Raw], Any], test: Split, expected: Array) -> float:
         )
         raise PlatformError(message, code="export_check_failed")
     return difference
+
+
+def _taken(raw: Raw, model: keras.Model) -> Any:  # noqa: ANN401 (what Keras calls a model with)
+    """Of a raw example what the model takes: a cut may have left some inputs out."""
+    if not isinstance(raw, dict):
+        return raw
+    names = [graph.maker_name(tensor) for tensor in model.inputs]
+    alone = len(names) == 1 and not isinstance(model.input, dict)
+    return raw[names[0]] if alone else {name: raw[name] for name in names}
 
 
 def _laid_on(tensor: Any, model: keras.Model) -> Any:  # noqa: ANN401 (symbolic tensors of Keras)
