@@ -2,8 +2,8 @@
 
     uv run python benchmarks/pipeline.py trashnet.zip [--size 160] [--seconds 10]
 
-The model is MobileNet 0.25; its weights are drawn, for speed does not depend on them. Three rates for each kind of phase,
-of one process on this machine:
+The model is MobileNet 0.25; its weights are drawn, for speed does not depend on them. Three rates for each kind of
+phase, of one process on this machine:
 
     pipeline    batches read from the stored dataset, resized and scaled, with nothing else to do
     step        training on one batch that is there already, again and again
