@@ -30,7 +30,7 @@ def test_every_layer_says_what_happens_to_it_and_why(world: Any) -> None:
     assert [layer.state for layer in top.layers] == ["weightless", "frozen", "trains", "trains"]
     assert [layer.state for layer in everything.layers] == ["weightless", "trains", "trains", "trains"]
     assert [layer.because for layer in top.layers] == [
-        "it has no weights", "not selected by unfreeze", "selected by unfreeze", "the head always trains",
+        "no weights", "not unfrozen", "unfrozen", "the head always trains",
     ]  # fmt: skip
     assert [layer.learning_rate for layer in top.layers] == [None, None, 0.001, 0.001]
     assert [layer.trained_parameters for layer in top.layers] == [0, 0, 20, 5]
