@@ -68,7 +68,7 @@ def _phase_plan(rows: Layout, phase: Phase, measured: Measured | None, *, featur
     return PhasePlan(
         name=phase.name or "",
         epochs=phase.epochs,
-        steps=phase.epochs * rows.steps,
+        steps=phase.epochs * rows.steps(phase),
         optimizer=phase.optimizer.type,
         learning_rate=phase.optimizer.learning_rate,
         learning_rate_schedule=phase.learning_rate_schedule.type,

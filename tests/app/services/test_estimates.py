@@ -39,6 +39,8 @@ def test_every_layer_says_what_happens_to_it_and_why(world: Any) -> None:
 
 def test_steps_are_counted_with_the_last_small_batch(world: Any) -> None:
     assert [phase.steps for phase in _plan(world, schedule=[HEAD, TOP], batch_size=64).phases] == [16, 8]
+    gathered = {**HEAD, "gradient_accumulation": 2}
+    assert [phase.steps for phase in _plan(world, schedule=[gathered], batch_size=64).phases] == [8]
 
 
 def test_the_cache_holds_the_boundary_of_training_and_validation(world: Any) -> None:
