@@ -24,6 +24,7 @@ from worker import bundles, memory, resumption
 from worker.bundles import BundleCache
 from worker.child import RUN
 from worker.devices import CPU, Device
+from worker.fitness import Fitness
 from worker.messages import Outcome, Registered, Trained, Validated
 from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
 from worker.watch import Limits
@@ -75,6 +76,7 @@ class Training:
     claim: JobClaim
     cache: BundleCache
     device: Device
+    fitness: Fitness
     task: TaskName = "train"
 
     @property
@@ -104,7 +106,8 @@ class Training:
 
     def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
         """Events, metrics and checkpoints."""
-        reports.progress(self.services, self.claim, progress, checkpoints=checkpoints)
+        told = [self.fitness.promised(each) for each in progress]
+        reports.progress(self.services, self.claim, told, checkpoints=checkpoints)
 
     def collect(self, outcome: Outcome, folder: Path, check: Check) -> Callable[[], object]:
         """The results for people and the canonical model for later jobs."""

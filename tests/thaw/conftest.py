@@ -403,9 +403,9 @@ PLAN: Json = {
          "boundary": ["dense_2"], "cache": {"applies": True, "because": "the same", "bytes": 6400},
          "memory": {"total_bytes": 1200}, "time": {"seconds": 7, "origin": "jobs", "device": "cpu"},
          "layers": [
-            _layer("in", "weightless", "it has no weights", cached=True),
-            _layer("norm", "frozen", "not selected by unfreeze", cached=True),
-            _layer("dense_2", "frozen", "not selected by unfreeze", cached=True),
+            _layer("in", "weightless", "no weights", cached=True),
+            _layer("norm", "frozen", "not unfrozen", cached=True),
+            _layer("dense_2", "frozen", "not unfrozen", cached=True),
             _layer("output", "trains", "the head always trains", learning_rate=0.01)]},
         {"name": "all", "epochs": 16, "optimizer": "sgd", "learning_rate": 0.0001, "held_layers": ["norm"],
          "unfrozen_layers": ["norm", "dense_2"], "frozen_layers": 0, "trainable_backbone_parameters": 40,
@@ -413,9 +413,9 @@ PLAN: Json = {
          "cache": {"applies": False, "because": "nothing is the same in every epoch", "bytes": None},
          "memory": {"total_bytes": 2000}, "time": {"seconds": 75, "origin": "probe", "device": "cpu"},
          "layers": [
-            _layer("in", "weightless", "it has no weights"),
+            _layer("in", "weightless", "no weights"),
             _layer("norm", "held", "held"),
-            _layer("dense_2", "trains", "selected by unfreeze", learning_rate=5e-5),
+            _layer("dense_2", "trains", "unfrozen", learning_rate=5e-5),
             _layer("output", "trains", "the head always trains", learning_rate=1e-4)]},
     ],
 }  # fmt: skip
