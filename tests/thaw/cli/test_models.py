@@ -108,3 +108,11 @@ def test_pull_saves_the_file_and_does_not_replace_another(service: FakeService, 
     assert run("models", "pull", model, "--force").exit_code == 0
     pulled = json.loads(run("models", "pull", model, "-o", "mine.keras", "--json").stdout)
     assert pulled == {"id": model, "path": str(Path("mine.keras").absolute()), "bytes": 9}
+
+
+def test_several_inputs_are_shown_by_name(service: FakeService, run: Run) -> None:
+    inputs = [
+        {"name": name, "shape": [None, 8, size], "dtype": "float32"} for name, size in (("left", 2), ("right", 3))
+    ]
+    name = service.add_model(summary={"format": "keras", "input_shape": [None, 8, 2], "inputs": inputs})
+    assert "left: ? x 8 x 2, right: ? x 8 x 3" in run("models", "show", name).stdout
