@@ -185,6 +185,7 @@ class Run:
         self.job.write_text(json.dumps(job), encoding="utf-8")
         self.output = folder / output
         self.log = folder / f"{output}.log"
+        self.log.touch()
         self.done = False
 
     def to_the_end(self) -> tuple[float, float]:
@@ -222,7 +223,7 @@ class Run:
         return str(manifest["lineage"]["result"])
 
     def _start(self) -> BaseProcess:
-        self._seen = self.log.stat().st_size if self.log.exists() else 0
+        self._seen = self.log.stat().st_size
         process = self._start_process(self.job, self.log)
         process.start()
         return process
