@@ -111,7 +111,7 @@ class Event(Value):
     created_at: float
     level: Level
     type: str
-    """`message`, `metrics`, `stage`, `phase`, `status`, `completed` (the last one)."""
+    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `completed` (the last one)."""
     message: str
     data: dict[str, object] = Field(default_factory=dict)
 

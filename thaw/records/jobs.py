@@ -201,7 +201,8 @@ class Event(Record):
 
     number: int
     type: str
-    """`message`, `metrics`, `stage`, `phase`, `status`, `completed` (the last one); more may come."""
+    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `completed` (the last one);
+    more may come."""
     message: str = ""
     level: str = "info"
     created_at: float = 0.0
