@@ -12,6 +12,7 @@ from thaw.cli import listing, text
 from thaw.cli.output import Output
 from thaw.cli.session import All, AsJson, BadInputError, Force, Limit, ModelId, Target, session
 from thaw.cli.transfers import bar, refuse_to_replace, waiting
+from thaw.requests import Rescale
 
 if TYPE_CHECKING:
     from thaw.records import Layer, Model
@@ -27,8 +28,10 @@ def push(
     *,
     name: Annotated[str | None, typer.Option(help="What to call it; left out: the file's name.")] = None,
     rescale: Annotated[
-        Literal["none", "zero_to_one", "minus_one_to_one"] | None,
-        typer.Option(help="How the model wants its inputs: raw, x / 255, or x / 127.5 - 1."),
+        Rescale | None,
+        typer.Option(
+            help="How the model wants its inputs: raw, x / 255, x / 127.5 - 1, or Keras' modes torch and caffe."
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
