@@ -28,7 +28,7 @@ from worker import endings, lifeline, messages
 from worker.engine.foldercache import FolderCache
 from worker.engine.reporter import Reporter, TrainingStopped
 from worker.messages import Failed, Outcome, Ready, Registered, Reported, Stopped, Trained, Validated
-from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
+from worker.orders import BuildOrder, Order, RegisterOrder, TrainOrder, ValidateOrder
 
 LOG = "output.log"
 """What the process printed, in the attempt's folder."""
@@ -105,6 +105,8 @@ def perform(order: Order, reporter: Reporter) -> Outcome:
             return _train(task, order.folder, reporter)
         case RegisterOrder() as task:
             return _register(task, order.folder)
+        case BuildOrder() as task:
+            return _build(task, order.folder)
         case ValidateOrder() as task:
             return _validate(task, order.folder)
         case task:
@@ -124,6 +126,15 @@ def _register(task: RegisterOrder, folder: Path) -> Registered:
 
     canonical = folder / RUN / "canonical"
     return Registered(info=register(task.upload, canonical, options=task.options, max_parameters=task.max_parameters))
+
+
+def _build(task: BuildOrder, folder: Path) -> Registered:
+    from worker.engine.catalogue import register
+
+    canonical = folder / RUN / "canonical"
+    return Registered(
+        info=register(task.reference, canonical, options=task.options, max_parameters=task.max_parameters)
+    )
 
 
 def _validate(task: ValidateOrder, folder: Path) -> Validated:

@@ -2,6 +2,7 @@
 
 training        job       -> results, a new model     limits: the device, training_memory_bytes
 registration    model     -> its canonical form       limits: preparation_timeout_seconds, memory
+                (checked from its file, or built by its name)
 validation      dataset   -> its canonical form       the same
 """
 
@@ -25,7 +26,7 @@ from worker.bundles import BundleCache
 from worker.child import RUN
 from worker.devices import CPU, Device
 from worker.messages import Outcome, Registered, Trained, Validated
-from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
+from worker.orders import BuildOrder, Order, RegisterOrder, TrainOrder, ValidateOrder
 from worker.watch import Limits
 
 CANONICAL = "canonical"
@@ -132,7 +133,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Registration:
-    """Check a model file."""
+    """Check a model file, or build a model by name."""
 
     services: Services
     claim: ModelClaim
@@ -144,13 +145,18 @@ class Registration:
         return _preparation_limits(self.services)
 
     def order(self, folder: Path, stack: ExitStack) -> Order:  # noqa: ARG002 (what it needs lies in its own folder)
-        """The upload lies in the attempt's folder."""
-        task = RegisterOrder(
-            upload=_fetch(self.services, self.claim.file, folder),
-            options=self.claim.model.options,
-            max_parameters=self.services.settings.max_model_parameters,
-        )
-        return _preparation(task, folder, self.limits)
+        """The upload, if there is one, lies in the attempt's folder."""
+        return _preparation(self._task(folder), folder, self.limits)
+
+    def _task(self, folder: Path) -> RegisterOrder | BuildOrder:
+        model, most = self.claim.model, self.services.settings.max_model_parameters
+        if self.claim.file is not None:
+            upload = _fetch(self.services, self.claim.file, folder)
+            return RegisterOrder(upload=upload, options=model.options, max_parameters=most)
+        if model.reference is None:
+            message = f"Model '{model.id}' has neither a file nor a name to be registered from."
+            raise PlatformError(message, code="internal_error")
+        return BuildOrder(reference=model.reference, options=model.options, max_parameters=most)
 
     def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
         """A check reports nothing."""
@@ -233,7 +239,7 @@ def _fetch(services: Services, file: File, folder: Path) -> Path:
     return path
 
 
-def _preparation(task: RegisterOrder | ValidateOrder, folder: Path, limits: Limits) -> Order:
+def _preparation(task: RegisterOrder | BuildOrder | ValidateOrder, folder: Path, limits: Limits) -> Order:
     return Order(task=task, folder=folder, environment=CPU.environment(), memory_bytes=limits.memory_bytes)
 
 

@@ -31,6 +31,15 @@ class RegisterOrder:
 
 
 @dataclass(frozen=True)
+class BuildOrder:
+    """Build a model by its name and write its canonical form: the one task that may need the network."""
+
+    reference: str
+    options: ModelOptions
+    max_parameters: int
+
+
+@dataclass(frozen=True)
 class ValidateOrder:
     """Check a data file and write its canonical form."""
 
@@ -39,7 +48,7 @@ class ValidateOrder:
     max_unpacked_bytes: int
 
 
-Task = TrainOrder | RegisterOrder | ValidateOrder
+Task = TrainOrder | RegisterOrder | BuildOrder | ValidateOrder
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from app.domain.errors import Failure
 from app.domain.spec import Rescale
 from app.domain.states import AssetStatus
 
-ModelFormat = Literal["keras", "h5"]
-"""`keras`: a `.keras` archive (Keras 3); `h5`: HDF5 written by `model.save`, Keras 2 or 3."""
+ModelFormat = Literal["keras", "h5", "catalogue"]
+"""`keras`: a `.keras` archive (Keras 3); `h5`: HDF5 written by `model.save`, Keras 2 or 3; `catalogue`: no file, built
+by name."""
 
 
 class LayerRow(Value):
@@ -58,6 +59,8 @@ class SourceInfo(Value):
     """Names of its outputs, where known."""
     upgrades: list[str] = Field(default_factory=list)
     """What had to be changed in the file's configuration so that it loads, in sentences."""
+    origin: str | None = None
+    """Where it came from, if not from an upload or a job: the name in the catalogue."""
     digest: str
     """sha256 over the architecture and every weight: equal digests are equal models."""
 
@@ -81,6 +84,8 @@ class Model(Value):
     status: AssetStatus
     file_id: str | None
     """The upload that it was registered from."""
+    reference: str | None
+    """The name of the catalogue that it was registered from, in its shortest spelling."""
     job_id: str | None
     """The job whose result it is."""
     options: ModelOptions
@@ -89,5 +94,5 @@ class Model(Value):
     canonical: Bundle | None
     """What training processes open: `config.json`, `weights.safetensors`, `source.json`."""
     download: Bundle
-    """What people download: the upload as it came, or the job's `model.keras`."""
+    """What people download: the upload as it came, or the job's `model.keras`; empty for models of the catalogue."""
     error: Failure | None

@@ -1,12 +1,13 @@
-"""Models: registered from files, or made by jobs."""
+"""Models: registered from files or by name, or made by jobs."""
 
 import re
 from pathlib import PurePath
 
 from sqlalchemy.orm import Session
 
-from app.domain.artifacts import Artifact
-from app.domain.errors import InUseError, NotFoundError
+from app.domain import catalogue
+from app.domain.artifacts import Artifact, Bundle
+from app.domain.errors import InUseError, NotFoundError, UserError
 from app.domain.file import File
 from app.domain.ids import new_id
 from app.domain.model import Model, ModelOptions
@@ -33,23 +34,51 @@ def register(services: Services, project: str, *, file_id: str, name: str | None
     return model
 
 
-def enter(session: Session, project: str, file: File, *, name: str | None, options: ModelOptions) -> Model:
-    """Make the row of a model from a file; ring its hint after the commit."""
+def register_named(
+    services: Services, project: str, *, reference: str, name: str | None, options: ModelOptions
+) -> Model:
+    """Enter a model of the catalogue, which a worker builds. Raises `UserError` for a name that there is not."""
+    reference = str(catalogue.parse(reference))
+    if options.rescale is not None:
+        message = f"How '{reference}' wants its inputs is known. Leave rescale out; a job may still choose otherwise."
+        raise UserError(message, code="known_already", param="rescale")
+    with services.db.begin() as session:
+        model = enter(session, project, reference, name=name, options=options)
+    ring(services, [Hint(ModelRow, project, model.id)])
+    return model
+
+
+def enter(session: Session, project: str, source: File | str, *, name: str | None, options: ModelOptions) -> Model:
+    """Make the row of a model from a file or a name that was found right; ring its hint after the commit."""
     model = Model(
         id=new_id("model"),
-        name=(name or PurePath(file.filename).stem or file.id)[:MAX_NAME],
+        name=(name or _default_name(source))[:MAX_NAME],
         created_at=time_of(session),
         status="validating",
-        file_id=file.id,
+        file_id=source.id if isinstance(source, File) else None,
+        reference=source if isinstance(source, str) else None,
         job_id=None,
         options=options,
         info=None,
         canonical=None,
-        download=[Artifact(name=artifact_name(file.filename), **file.blob.model_dump())],
+        download=_download(source),
         error=None,
     )
     models.add(session, project, model)
     return model
+
+
+def _default_name(source: File | str) -> str:
+    """The file's name without its ending, or the name's last part: `MobileNet-alpha-0.25`."""
+    if isinstance(source, File):
+        return PurePath(source.filename).stem or source.id
+    return re.sub(r"[?&=]", "-", source.removeprefix(catalogue.PREFIX))
+
+
+def _download(source: File | str) -> Bundle:
+    if isinstance(source, str):
+        return []
+    return [Artifact(name=artifact_name(source.filename), **source.blob.model_dump())]
 
 
 def artifact_name(filename: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -88,6 +89,34 @@ def site(valkey: Any, tmp_path: Path) -> Iterator[Site]:
     worker.terminate()
     assert worker.wait(8) == 0
     services.db.close()
+
+
+@pytest.fixture
+def keras_home(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that are started from now on find ImageNet's weights where Keras keeps them."""
+    monkeypatch.setenv("KERAS_HOME", str(shared_data / "keras"))
+
+
+@pytest.mark.usefixtures("keras_home")
+def test_a_job_starts_from_a_name_of_the_catalogue_and_the_next_from_its_result(site: Site, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    y = np.arange(60) % 2
+    x = (rng.integers(0, 100, (60, 32, 32, 3)) + 100 * y[:, None, None, None]).astype("uint8")
+    np.savez(tmp_path / "pictures.npz", x=x, y=y)
+    request = JobRequest(
+        model="keras:MobileNet?alpha=0.25&include_top=false&input_size=32",
+        training_file=site.upload(tmp_path / "pictures.npz"),
+        schedule=[Phase(name="head", epochs=1)],
+        seed=3,
+    )
+    first = site.run(request)
+    assert first.status == "succeeded", (first.error, site.log.read_text())
+    source = models.get(site.services, DEFAULT_PROJECT, first.model_id)
+    assert source.info is not None
+    assert (source.info.format, source.info.rescale) == ("catalogue", "minus_one_to_one")
+    second = site.run(request.model_copy(update={"model": first.id}))
+    assert second.status == "succeeded", (second.error, site.log.read_text())
+    assert second.model_id == first.result_model_id
 
 
 def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ fields that an older one leaves out have their defaults. Times are Unix seconds,
 """
 
 from thaw.records.assets import (
+    CatalogueModel,
     CorruptExample,
     Dataset,
     Failure,
@@ -40,6 +41,7 @@ __all__ = [
     "Artifact",
     "Attempt",
     "Capabilities",
+    "CatalogueModel",
     "Checkpoint",
     "CorruptExample",
     "Dataset",

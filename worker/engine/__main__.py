@@ -1,7 +1,8 @@
 """A job without any service: `python -m worker.engine job.json [--quiet]`.
 
     {
-      "model": "mobilenet.keras",                  a .keras or .h5 file, or a canonical model folder
+      "model": "mobilenet.keras",                  a .keras or .h5 file, a canonical model folder, or a name of the
+                                                   catalogue: "keras:MobileNet?alpha=0.25&input_size=160"
       "training_file": "trashnet.zip",             a zip, tar.gz or npz file, or a canonical dataset folder
       "output": "trash",                           folder; gets source/, dataset/, checkpoints/, canonical/, results/
       "model_options": {"rescale": "minus_one_to_one"},
@@ -25,8 +26,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from app.domain.catalogue import is_name, parse
 from app.domain.dataset import DatasetOptions
 from app.domain.errors import SourceError, WorkError
 from app.domain.model import ModelOptions
@@ -43,12 +45,18 @@ Result = TypeVar("Result")
 class FileJob(Spec):
     """A job whose source and data are files or folders."""
 
-    model: Path
+    model: str
     training_file: Path
     output: Path
     model_options: ModelOptions = ModelOptions()
     dataset_options: DatasetOptions = DatasetOptions()
     seed: int = Field(default_factory=lambda: secrets.randbelow(2**31), ge=0, le=2**31 - 1)
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        """`UserError` for a wrong name of the catalogue, before anything is imported or made."""
+        return str(parse(value)) if is_name(value) else value
 
     def spec(self) -> ResolvedSpec:
         """What to train."""
@@ -87,7 +95,7 @@ def run(job: FileJob, *, folder: Path, say: Callable[[str], None]) -> None:
     output = folder / job.output
     output.mkdir(parents=True, exist_ok=True)
     say(f"seed {job.seed}")
-    source = _source(folder / job.model, output, job.model_options)
+    source = _source(job.model, folder, output, job.model_options)
     data = _dataset(folder / job.training_file, output, job.dataset_options)
     trained = train(job.spec(), source, data, output, PrintingReporter(say))
     say(summary(trained))
@@ -97,12 +105,16 @@ def _read(path: Path) -> FileJob:
     return FileJob.model_validate_json(path.read_bytes())
 
 
-def _source(path: Path, output: Path, options: ModelOptions) -> Path:
-    from worker.engine import sources
+def _source(model: str, folder: Path, output: Path, options: ModelOptions) -> Path:
+    from worker.engine import catalogue, sources
 
+    destination = output / "source"
+    if is_name(model):
+        _in_own_process(catalogue.register, model, destination, options=options, max_parameters=UNLIMITED)
+        return destination
+    path = folder / model
     if path.is_dir():
         return path
-    destination = output / "source"
     _in_own_process(sources.register, path, destination, options=options, max_parameters=UNLIMITED)
     return destination
 
