@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Required, TypedDict
 
-NAMED = ("keras:",)
-"""What names of models begin with, as against ids and files."""
+NAMED = ("keras:", "hf://", "ckpt-")
+"""What names of models begin with that need no upload."""
 
 Rescale = Literal["none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_bgr_mean"]
 """How a source wants its inputs: raw values, x / 255, x / 127.5 - 1, or as Keras' modes `torch` and `caffe`."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.domain.dataset import DatasetOptions
+from app.domain.dataset import DatasetInfo, DatasetOptions
 from app.domain.model import ModelOptions
 from app.domain.spec import ResolvedSpec
 
@@ -37,6 +37,20 @@ class BuildOrder:
     reference: str
     options: ModelOptions
     max_parameters: int
+    max_bytes: int
+    """Of a file that is fetched."""
+
+
+@dataclass(frozen=True)
+class RestoreOrder:
+    """Make a model of a job's checkpoint; `source` is a canonical folder, `weights` a safetensors file."""
+
+    checkpoint_id: str
+    spec: ResolvedSpec
+    source: Path
+    weights: Path
+    data: DatasetInfo
+    options: ModelOptions
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class ValidateOrder:
     max_unpacked_bytes: int
 
 
-Task = TrainOrder | RegisterOrder | BuildOrder | ValidateOrder
+Task = TrainOrder | RegisterOrder | BuildOrder | RestoreOrder | ValidateOrder
 
 
 @dataclass(frozen=True)

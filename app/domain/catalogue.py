@@ -10,6 +10,7 @@ API knows all this without Keras; a test of the worker compares it with Keras it
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NoReturn
 
@@ -104,6 +105,11 @@ def parse(text: str) -> CatalogueName:
     )
     _check_together(found)
     return found
+
+
+def title(text: str) -> str:
+    """A name as people may call the model: `MobileNet-alpha-0.25`."""
+    return re.sub(r"[?&=]", "-", text.removeprefix(PREFIX))
 
 
 def options_of(application: Application) -> dict[str, list[str]]:

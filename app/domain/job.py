@@ -22,8 +22,9 @@ class JobRequest(Spec):
     model: str = Field(
         min_length=1,
         max_length=300,
-        description="A model's id, the id of an uploaded model file or of a job that has succeeded (its result), or a "
-        "name of the catalogue such as `keras:MobileNetV2?input_size=160`.",
+        description="A model's id; the id of an uploaded model file, of a job that has succeeded (its result) or of a "
+        "checkpoint; or a name of the catalogue such as `keras:MobileNetV2?input_size=160`, or of the Hugging Face "
+        "Hub: `hf://owner/name@revision/model.keras`.",
         examples=["model-01jd…", "keras:MobileNetV2"],
     )
     training_file: str = Field(

@@ -10,9 +10,9 @@ from app.domain.errors import Failure
 from app.domain.spec import Rescale
 from app.domain.states import AssetStatus
 
-ModelFormat = Literal["keras", "h5", "catalogue"]
+ModelFormat = Literal["keras", "h5", "catalogue", "checkpoint"]
 """`keras`: a `.keras` archive (Keras 3); `h5`: HDF5 written by `model.save`, Keras 2 or 3; `catalogue`: no file, built
-by name."""
+by name; `checkpoint`: the weights at the end of a phase of a job."""
 
 
 class LayerRow(Value):
@@ -60,7 +60,8 @@ class SourceInfo(Value):
     upgrades: list[str] = Field(default_factory=list)
     """What had to be changed in the file's configuration so that it loads, in sentences."""
     origin: str | None = None
-    """Where it came from, if not from an upload or a job: the name in the catalogue."""
+    """Where it came from, if not from an upload or as the result of a job: a name in the catalogue, a
+    checkpoint, a file of a hub with the commit that it was at."""
     digest: str
     """sha256 over the architecture and every weight: equal digests are equal models."""
 
@@ -85,9 +86,9 @@ class Model(Value):
     file_id: str | None
     """The upload that it was registered from."""
     reference: str | None
-    """The name of the catalogue that it was registered from, in its shortest spelling."""
+    """The name of the catalogue, in its shortest spelling, or the checkpoint that it was registered from."""
     job_id: str | None
-    """The job whose result it is."""
+    """The job whose result it is, or whose checkpoint."""
     options: ModelOptions
     info: SourceInfo | None
     """Set once the status is `ready`."""

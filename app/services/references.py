@@ -3,7 +3,9 @@
     model-…  ds-…         a model or dataset
     file-…                a file, to be made into one
     ftjob-…               the model that a job has made
+    ckpt-…                the end of a phase of a job, to be restored
     keras:MobileNetV2     a model of the catalogue, to be built
+    hf://owner/name       a model of the Hugging Face Hub, to be fetched
 
 A file or name becomes a model or dataset once: jobs that name the same share what the first of them made of it.
 """
@@ -12,14 +14,14 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from app.domain import catalogue
+from app.domain import names
 from app.domain.dataset import Dataset, DatasetOptions
 from app.domain.errors import FieldProblem, UserError
 from app.domain.file import File
 from app.domain.job import JobRequest
 from app.domain.model import Model, ModelOptions
 from app.domain.states import TERMINAL
-from app.storage import assets, datasets, files, jobs, models
+from app.storage import assets, checkpoints, datasets, files, jobs, models
 from app.storage.tables import DatasetRow, ModelRow
 
 
@@ -41,7 +43,7 @@ def find(session: Session, project: str, request: JobRequest) -> References:
         found.problems.append(FieldProblem(pointer="/model", code=error.work_code, message=error.message))
     else:
         if found.model is None:
-            kinds = "a model (model-…), of a file (file-…) or of a job (ftjob-…)"
+            kinds = "a model (model-…), file (file-…), job (ftjob-…) or checkpoint (ckpt-…)"
             found.problems.append(_unknown("/model", request.model, kinds))
     if found.dataset is None:
         found.problems.append(
@@ -56,8 +58,11 @@ def find(session: Session, project: str, request: JobRequest) -> References:
 
 def _model(session: Session, project: str, reference: str) -> Model | File | str | None:
     """What a job is to start from. Raises `UserError` for a name that is wrong or a job that has no model."""
-    if catalogue.is_name(reference):
-        return _named(session, project, str(catalogue.parse(reference)))
+    if names.is_name(reference):
+        return _named(session, project, names.spelled(reference))
+    if names.is_checkpoint(reference):
+        known = checkpoints.find(session, project, reference) is not None
+        return _named(session, project, reference) if known else None
     if reference.startswith("ftjob-"):
         return _result(session, project, reference)
     if not reference.startswith("file-"):
@@ -71,7 +76,7 @@ def _model(session: Session, project: str, reference: str) -> Model | File | str
 
 
 def _named(session: Session, project: str, reference: str) -> Model | str:
-    made = models.by_reference(session, project, reference)
+    made = models.by_reference(session, project, reference) if names.is_fixed(reference) else []
     found = next((model.id for model in made if model.options == ModelOptions()), None)
     row = None if found is None else assets.hold(session, ModelRow, project, found)
     return reference if row is None else models.model_of(row)

@@ -36,6 +36,13 @@ def exists(session: Session, project: str, job_id: str, *, attempt: int, phase_i
     return session.scalars(statement).one_or_none() is not None
 
 
+def find(session: Session, project: str, identifier: str) -> Checkpoint | None:
+    """The checkpoint, or `None`."""
+    statement = select(CheckpointRow).where(CheckpointRow.id == identifier, CheckpointRow.project == project)
+    row = session.scalars(statement).one_or_none()
+    return None if row is None else _checkpoint(row)
+
+
 def page(session: Session, project: str, job_id: str, query: PageQuery, *, attempt: int) -> Page[Checkpoint]:
     """One page of an attempt's checkpoints. Raises `InvalidRequestError` if `query.after` is none of the project's."""
     where = [CheckpointRow.job_id == job_id, CheckpointRow.attempt == attempt]

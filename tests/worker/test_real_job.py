@@ -17,10 +17,11 @@ import pytest
 from app.domain.job import Job, JobRequest
 from app.domain.phases import Phase
 from app.queue import CeleryDoorbell
-from app.services import context, files, jobs, models
+from app.services import context, files, history, jobs, models
 from app.services.context import DEFAULT_PROJECT, Services
 from app.settings import Settings
 from app.storage.database import upgrade
+from app.storage.paging import PageQuery
 
 pytestmark = [pytest.mark.service, pytest.mark.tensorflow]
 
@@ -135,6 +136,12 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     second = site.run(request.model_copy(update={"model": first.model_id, "training_file": first.dataset_id}))
     assert second.status == "succeeded", second.error
 
+    kept = history.checkpoints(site.services, DEFAULT_PROJECT, first.id, PageQuery(order="asc")).items
+    third = site.run(request.model_copy(update={"model": kept[0].id, "training_file": first.dataset_id}))
+    assert third.status == "succeeded", (third.error, site.log.read_text())
+    restored = models.get(site.services, DEFAULT_PROJECT, third.model_id)
+    assert (restored.reference, restored.job_id) == (kept[0].id, first.id)
+
     assert first.report is not None
     assert second.report is not None
     assert first.report.test == second.report.test, "the same job gives the same result"
@@ -147,7 +154,7 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     assert float(tried.stdout.split()[-1]) > 0.9
 
     ended = [line for line in site.said("attempt ended") if line["task"] == "train"]
-    assert [line["ending"] for line in ended] == ["succeeded", "succeeded"]
+    assert [line["ending"] for line in ended] == ["succeeded"] * 3
     for line in ended:
         assert 0 < line["inputs_seconds"] < line["ready_seconds"] < line["first_step_seconds"] < line["ended_seconds"]
     supervisor = psutil.Process(site.worker.pid)

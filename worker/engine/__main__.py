@@ -2,7 +2,8 @@
 
     {
       "model": "mobilenet.keras",                  a .keras or .h5 file, a canonical model folder, or a name of the
-                                                   catalogue: "keras:MobileNet?alpha=0.25&input_size=160"
+                                                   catalogue: "keras:MobileNet?alpha=0.25&input_size=160", or of
+                                                   the Hugging Face Hub: "hf://owner/name/model.keras"
       "training_file": "trashnet.zip",             a zip, tar.gz or npz file, or a canonical dataset folder
       "output": "trash",                           folder; gets source/, dataset/, checkpoints/, canonical/, results/
       "model_options": {"rescale": "minus_one_to_one"},
@@ -28,10 +29,10 @@ from typing import ParamSpec, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
-from app.domain.catalogue import is_name, parse
 from app.domain.dataset import DatasetOptions
 from app.domain.errors import SourceError, WorkError
 from app.domain.model import ModelOptions
+from app.domain.names import is_name, spelled
 from app.domain.spec import ResolvedSpec, Spec, resolve
 
 UNLIMITED = sys.maxsize
@@ -56,7 +57,7 @@ class FileJob(Spec):
     @classmethod
     def _known(cls, value: str) -> str:
         """`UserError` for a wrong name of the catalogue, before anything is imported or made."""
-        return str(parse(value)) if is_name(value) else value
+        return spelled(value) if is_name(value) else value
 
     def spec(self) -> ResolvedSpec:
         """What to train."""
@@ -106,11 +107,13 @@ def _read(path: Path) -> FileJob:
 
 
 def _source(model: str, folder: Path, output: Path, options: ModelOptions) -> Path:
-    from worker.engine import catalogue, sources
+    from worker.engine import named, sources
 
     destination = output / "source"
     if is_name(model):
-        _in_own_process(catalogue.register, model, destination, options=options, max_parameters=UNLIMITED)
+        _in_own_process(
+            named.register, model, destination, options=options, max_parameters=UNLIMITED, max_bytes=UNLIMITED
+        )
         return destination
     path = folder / model
     if path.is_dir():

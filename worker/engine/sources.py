@@ -40,7 +40,9 @@ class Known(TypedDict, total=False):
     origin: str | None
 
 
-def register(path: Path, destination: Path, *, options: ModelOptions, max_parameters: int) -> SourceInfo:
+def register(
+    path: Path, destination: Path, *, options: ModelOptions, max_parameters: int, origin: str | None = None
+) -> SourceInfo:
     """Check an uploaded `.keras` or HDF5 model and write it as a canonical folder, all of it or nothing.
 
     Call it in a process of its own: the file is somebody else's. Raises `SourceError` that says what is wrong
@@ -55,6 +57,7 @@ def register(path: Path, destination: Path, *, options: ModelOptions, max_parame
             model_format=vetted.format,
             keras_version=vetted.keras_version,
             upgrades=vetted.upgrades,
+            origin=origin,
         )
 
 

@@ -32,13 +32,13 @@ catalogue_router = thaw_router("/v1/catalogue", tag="models")
 
 @router.post("", status_code=201, response_model=ModelObject)
 def register_model(body: ModelRequest, creation: CreationDep) -> Response:
-    """Register an uploaded file, or a model of the catalogue by its name.
+    """Register an uploaded file, a model of the catalogue by its name, or a checkpoint of a job.
 
     A worker checks the file or builds the model: poll until its status is `ready` or `failed`. What the worker does
     not have of the catalogue it downloads, which may take minutes.
     """
     if (body.file is None) == (body.reference is None):
-        message = "Give either `file`, the id of an upload, or `reference`, a name of the catalogue."
+        message = "Give either `file`, the id of an upload, or `reference`: a name of the catalogue, or a checkpoint."
         problem = FieldProblem(pointer="/file", code="one_of", message=message, allowed=["file", "reference"])
         raise InvalidRequestError(message, param="file", problems=[problem])
 
@@ -56,7 +56,8 @@ def _registered(creation: Creation, body: ModelRequest) -> Model:
             return models.register(services, project, file_id=body.file, name=name, options=options)
     assert body.reference is not None  # one of the two is there
     try:
-        return models.register_named(services, project, reference=body.reference, name=name, options=options)
+        with reference("/reference"):
+            return models.register_named(services, project, reference=body.reference, name=name, options=options)
     except UserError as error:
         field = "rescale" if error.param == "rescale" else "reference"
         problem = FieldProblem(pointer=f"/{field}", code=error.work_code, message=error.message)

@@ -15,7 +15,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 
 
 class ModelRequest(ModelOptions):
-    """Register an uploaded file, or a model of the catalogue."""
+    """Register an uploaded file, a model of the catalogue, or a checkpoint of a job."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -29,7 +29,8 @@ class ModelRequest(ModelOptions):
     file: str | None = Field(default=None, min_length=1, max_length=100, examples=["file-01jd8k2v7e0000000000000000"])
     """The id of an uploaded `.keras` or `.h5` file."""
     reference: str | None = Field(default=None, min_length=1, max_length=300, examples=["keras:MobileNetV2"])
-    """Instead of a file: a name of the catalogue (`/v1/catalogue`), with options behind a `?`."""
+    """Instead of a file: a name of the catalogue (`/v1/catalogue`), with options behind a `?`; a file of the
+    Hugging Face Hub, `hf://owner/name@revision/model.keras`; or a checkpoint's id."""
     name: Name | None = Field(default=None, examples=["mobilenet"])
     """How people call it; left out: the name of the file or in the catalogue."""
 
@@ -42,7 +43,7 @@ class ModelSummary(Wire):
     """What registration found out; the layers are at `/layers`."""
 
     format: ModelFormat
-    """What kind of file it was; `catalogue`: none."""
+    """What kind of file it was; `catalogue` and `checkpoint`: none."""
     class_name: str
     """`Sequential` or `Functional`."""
     input_shape: list[int | None]
@@ -54,7 +55,7 @@ class ModelSummary(Wire):
     layers: int
     """How many layers it has, those of nested models counted."""
     origin: str | None
-    """Where it came from, if not from an upload or a job."""
+    """Where it came from, if not from an upload or as a job's result; of a hub, with the commit."""
     digest: str
     """sha256 over the architecture and every weight: equal digests are equal models."""
     upgrades: list[str]
@@ -87,9 +88,9 @@ class ModelObject(Wire):
     file: str | None
     """The upload that it was registered from."""
     reference: str | None
-    """The name that it was registered by, in its shortest spelling."""
+    """The name that it was registered by, in its shortest spelling, or the checkpoint that it was made from."""
     job: str | None
-    """The job whose result it is."""
+    """The job whose result it is, or whose checkpoint it was made from."""
     error: Failure | None
     """Why registration failed."""
     rescale: Rescale | None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.domain.dataset import DatasetOptions
-from app.domain.errors import Failure, InvalidRequestError
+from app.domain.errors import Failure, InvalidRequestError, NotFoundError, UserError
 from app.domain.model import ModelOptions
 from app.services import claims, datasets, history, jobs, models, reports
 from app.services.context import Services
@@ -137,6 +137,52 @@ def test_a_job_that_there_is_not_or_of_another_project_is_no_source(world: Any, 
         with pytest.raises(InvalidRequestError) as caught:
             jobs.submit(services, project, request.model_copy(update={"model": model}))
         assert caught.value.problems[0].code == "not_found"
+
+
+# === Checkpoints as sources ===
+
+
+@pytest.fixture
+def checkpoint(world: Any, services: Services) -> Any:
+    """The first of a job that failed in its second phase."""
+    claim = world.claim()
+    reports.progress(services, claim, [world.phase_end()], checkpoints={"c/1.weights": world.artifact("w.safetensors")})
+    reports.fail_job(services, claim, BROKEN)
+    return history.checkpoints(services, "default", claim.identifier, _all()).items[0]
+
+
+def test_a_job_may_start_from_a_checkpoint_of_another(
+    world: Any, services: Services, checkpoint: Any, bell: Any
+) -> None:
+    first, second = world.job(model=checkpoint.id), world.job(model=checkpoint.id)
+    assert first.status == "validating_files"
+    assert first.model_id == second.model_id
+    model = models.get(services, "default", first.model_id)
+    assert (model.reference, model.job_id, model.file_id) == (checkpoint.id, checkpoint.job_id, None)
+    assert model.name == f"{checkpoint.job_id[-6:]}-head"
+    assert ("register", model.id, "prepare") in bell.rings
+    found = models.restorable(services, "default", checkpoint.id)
+    job = jobs.get(services, "default", checkpoint.job_id)
+    assert (found.checkpoint, found.spec, found.source.id) == (checkpoint, job.spec, job.model_id)
+    assert found.data == datasets.get(services, "default", job.dataset_id).info
+
+
+def test_a_checkpoint_whose_source_was_deleted_cannot_be_restored(services: Services, checkpoint: Any) -> None:
+    models.delete(services, "default", jobs.get(services, "default", checkpoint.job_id).model_id)
+    with pytest.raises(UserError, match="was deleted") as caught:
+        models.restorable(services, "default", checkpoint.id)
+    assert caught.value.work_code == "checkpoint_incomplete"
+
+
+def test_a_checkpoint_that_there_is_not_or_of_another_project_is_no_source(
+    world: Any, services: Services, checkpoint: Any
+) -> None:
+    for project, name in (("default", "ckpt-unknown"), ("another", checkpoint.id)):
+        with pytest.raises(InvalidRequestError) as caught:
+            jobs.submit(services, project, world.request(model=name))
+        assert "/model" in {problem.pointer for problem in caught.value.problems}
+        with pytest.raises(NotFoundError):
+            models.register_named(services, project, reference=name, name=None, options=ModelOptions())
 
 
 def test_every_wrong_field_is_named_at_once(world: Any) -> None:
