@@ -80,11 +80,12 @@ def _vet_hdf5(path: Path) -> Vetted:
 
 def _vetted(form: ModelFormat, config: Any, version: Any, weights: Path) -> Vetted:  # noqa: ANN401 (JSON)
     check_model(config, strict=False)
-    upgraded, sentences = upgrades.upgrade(config)
+    version = version[:40] if isinstance(version, str) else None
+    upgraded, sentences = upgrades.upgrade(config, keras_version=version)
     check_model(upgraded, strict=True)
     return Vetted(
         format=form,
-        keras_version=version[:40] if isinstance(version, str) else None,
+        keras_version=version,
         config=upgraded,
         weights=weights,
         upgrades=sentences,
