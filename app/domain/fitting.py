@@ -19,9 +19,10 @@ Size = tuple[int | None, int | None]
 PICTURE_RANK = 3
 COLOURS = 3
 """Channels: red, green, blue."""
-_PREPARING = {"InputLayer", "Resizing", "Rescaling", "Normalization", "CenterCrop", "Reshape", "Concatenate", "GetItem"}
+_ARITHMETIC = {"TrueDivide", "Divide", "Multiply", "Subtract"}
+_SCALING = {"Rescaling", "Normalization"} | _ARITHMETIC
+_PREPARING = {"InputLayer", "Resizing", "CenterCrop", "Reshape", "Concatenate", "GetItem", "Add"} | _SCALING
 """Layers that a source may begin with before its first layer that computes features."""
-_SCALING = {"Rescaling", "Normalization"}
 _SCALED_RANGES: dict[Rescale, tuple[float, float]] = {"zero_to_one": (0.0, 1.0), "minus_one_to_one": (-1.0, 1.0)}
 
 

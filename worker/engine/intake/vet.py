@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 
 from app.domain.model import ModelFormat
-from worker.engine.intake import layouts, signatures, upgrades, vet_zip
+from worker.engine.intake import layouts, signatures, tensorflow_ops, upgrades, vet_zip
 from worker.engine.intake.refusals import refuse
 from worker.engine.intake.vet_config import check_model
 from worker.engine.intake.vet_hdf5 import check_hdf5
@@ -79,6 +79,7 @@ def _vet_hdf5(path: Path) -> Vetted:
 
 
 def _vetted(form: ModelFormat, config: Any, version: Any, weights: Path) -> Vetted:  # noqa: ANN401 (JSON)
+    config, operations = tensorflow_ops.translated(config)
     check_model(config, strict=False)
     version = version[:40] if isinstance(version, str) else None
     upgraded, sentences = upgrades.upgrade(config, keras_version=version)
@@ -88,5 +89,5 @@ def _vetted(form: ModelFormat, config: Any, version: Any, weights: Path) -> Vett
         keras_version=version,
         config=upgraded,
         weights=weights,
-        upgrades=sentences,
+        upgrades=[*sentences, *([tensorflow_ops.sentence(operations)] if operations else [])],
     )

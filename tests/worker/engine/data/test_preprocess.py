@@ -199,6 +199,7 @@ def test_whole_numbers_are_given_to_the_source_in_its_own_type() -> None:
         (None, "zero_to_one", [], "float32", (0, 1), "none"),
         (None, "zero_to_one", [], "float32", (0, 255), "zero_to_one"),
         (None, None, ["InputLayer", "Rescaling", "Normalization"], "uint8", (0, 255), "none"),
+        (None, None, ["InputLayer", "TrueDivide", "Subtract", "Conv2D"], "uint8", (0, 255), "none"),
         (None, None, ["InputLayer", "Conv2D", "Rescaling"], "uint8", (0, 255), "zero_to_one"),
         (None, None, [], "uint8", (0, 255), "zero_to_one"),
         (None, None, [], "uint8", (0, 1), "none"),

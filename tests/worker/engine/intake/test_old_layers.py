@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.domain.errors import SourceError
 from app.domain.model import ModelOptions
 
 pytestmark = pytest.mark.tensorflow
@@ -87,3 +88,81 @@ def test_a_depthwise_convolution_that_says_groups(h5_file: Callable[..., Path], 
     path = h5_file(config, {"l0": {"l0/depthwise_kernel:0": kernel}}, version="2.14.0")
     x = X[:, :, None]
     np.testing.assert_allclose(output(path, tmp_path / "m", x), x * kernel[0, 0, :, 0], rtol=0, atol=1e-6)
+
+
+# === Calls of TensorFlow ===
+
+
+def called(kind: str, name: str, *references: Any, **config: Any) -> dict[str, Any]:
+    node = {"class_name": kind, "config": {"name": name, **config}, "name": name}
+    return {**node, "inbound_nodes": list(references)}
+
+
+def graph(*layers: dict[str, Any]) -> dict[str, Any]:
+    """A functional model as Keras 2.4 wrote it, that ends in a Dense layer without effect."""
+    top = called("Dense", "top", [[layers[-1]["name"], 0, 0, {}]], units=2, use_bias=False)
+    entry = called("InputLayer", "input", batch_input_shape=[None, 4, 2], dtype="float32")
+    config = {"name": "m", "layers": [entry, *layers, top], "input_layers": [["input", 0, 0]]}
+    return {"class_name": "Functional", "config": {**config, "output_layers": [["top", 0, 0]]}}
+
+
+TOP = {"top": {"top/kernel:0": np.eye(2, dtype="float32")}}
+
+
+def tf(function: str, source: str, **arguments: Any) -> dict[str, Any]:
+    name = f"tf.{function}"
+    return called("TFOpLambda", name, [source, 0, 0, {**arguments, "name": None}], function=function, trainable=True)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([tf("math.truediv", "input", y=127.5), tf("math.subtract", "tf.math.truediv", y=1.0)], X / 127.5 - 1),
+        # hard_swish of MobileNetV3 before Keras 3
+        (
+            [tf("__operators__.add", "input", y=3.0), tf("nn.relu6", "tf.__operators__.add"),
+             tf("math.multiply", "tf.nn.relu6", y=0.16666667)],
+            np.clip(X + 3, 0, 6) / 6,
+        ),
+        ([tf("nn.silu", "input"), tf("math.square", "tf.nn.silu")], (X * sigmoid(X)) ** 2),
+    ],
+    ids=["preprocess_input", "hard_sigmoid of MobileNetV3", "functions of one tensor"],
+)  # fmt: skip
+def test_arithmetic_of_tensorflow_inside_a_functional_model(
+    layers: list[dict[str, Any]], expected: Array, h5_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = h5_file(graph(*layers), TOP, version="2.8.0")
+    np.testing.assert_allclose(output(path, tmp_path / "m", X), expected, rtol=0, atol=1e-6)
+
+
+def test_what_was_translated_is_told(h5_file: Callable[..., Path], tmp_path: Path) -> None:
+    from worker.engine.intake.vet import vet
+
+    vetted = vet(h5_file(graph(tf("math.truediv", "input", y=2)), TOP), tmp_path)
+    assert "Calls of TensorFlow's functions became operations of Keras." in vetted.upgrades
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        tf("math.truediv", "input", y=["input", 0, 0]),
+        tf("math.truediv", "input", y=True),
+        tf("math.truediv", "input", y=2.0, x=1.0),
+        tf("math.truediv", "input"),
+        tf("nn.relu6", "input", axis=1),
+        tf("io.read_file", "input"),
+        tf("py_function", "input", y=1.0),
+        called("TFOpLambda", "x", ["_CONSTANT_VALUE", -1, 3.0, {"y": ["input", 0, 0]}], function="math.subtract"),
+        called("TFOpLambda", "x", function="math.subtract"),
+        called("TFOpLambda", "x", ["input", 0, 0, {"y": 1.0}], function=["math.subtract"]),
+        called("SlicingOpLambda", "x", ["input", 0, 0, {"slice_spec": 1}], function="__operators__.getitem"),
+    ],
+    ids=range(11),
+)
+def test_every_other_call_of_tensorflow_is_refused(
+    layer: dict[str, Any], h5_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    from worker.engine.intake.vet import vet
+
+    with pytest.raises(SourceError, match=r"calls TensorFlow functions by name"):
+        vet(h5_file(graph(layer), TOP), tmp_path)
