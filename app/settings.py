@@ -113,6 +113,10 @@ class Settings(BaseSettings):
         """Cached features of frozen layers, shared by the jobs of this machine; safe to delete when nothing runs."""
         return self.data_dir / "features"
 
+    def selftest_dir(self) -> Path:
+        """What workers here have found out about their versions and devices; safe to delete."""
+        return self.data_dir / "selftest"
+
     def run_dir(self) -> Path:
         """Sockets, pid files and the note of what runs here (`service.json`)."""
         return self.data_dir / "run"

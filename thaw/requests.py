@@ -9,6 +9,23 @@ NAMED = ("keras:", "hf://", "ckpt-")
 Rescale = Literal["none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_bgr_mean"]
 """How a source wants its inputs: raw values, x / 255, x / 127.5 - 1, or as Keras' modes `torch` and `caffe`."""
 
+ExportFormat = Literal["saved_model", "litert", "litert_int8", "onnx"]
+"""A format of the result that a job makes beside `model.keras`."""
+ModelFile = Literal["keras", "saved_model", "litert", "litert_int8", "onnx"]
+"""A format in which a model can be downloaded."""
+ENDINGS: Mapping[ModelFile, str] = {
+    "keras": ".keras",
+    "saved_model": "-saved_model.zip",
+    "litert": ".tflite",
+    "litert_int8": "-int8.tflite",
+    "onnx": ".onnx",
+}
+"""Of files that are called after their model."""
+
+
+Preset = Literal["two_phase", "head_only", "gradual", "fine_tune", "full", "from_scratch"]
+"""Schedules that have a name; the job shows the phases that one stands for."""
+
 
 class DatasetOptions(TypedDict, total=False):
     """What may be said about a dataset; everything is found out where it is left out."""
@@ -16,7 +33,7 @@ class DatasetOptions(TypedDict, total=False):
     name: str | None
     """What people will call it; left out, the file's name."""
     kind: Literal["images", "arrays"] | None
-    task: Literal["binary", "single_label", "regression"] | None
+    task: Literal["binary", "single_label", "multi_label", "regression"] | None
     validation_fraction: float | None
     """Of the examples, where the file does not bring that split itself; 0.15 if left out."""
     test_fraction: float | None
@@ -38,13 +55,23 @@ class JobRequest(TypedDict, total=False):
     """A dataset's id, or the id of an uploaded data file."""
     cut: Mapping[str, object]
     """`{"drop_last": 1}`, `{"keep_first": 12}`, `{"layer": "block_12_add"}` or `{"fraction": 0.75}`."""
-    head: Mapping[str, object]
-    """`{"layers": [{"type": "dropout", "rate": 0.2}]}`; the output layer is added."""
-    schedule: Sequence[Mapping[str, object]]
-    """Phases: `{"name", "unfreeze", "epochs", "optimizer", "early_stopping"}`."""
+    head: Mapping[str, object] | Literal["keep"]
+    """`{"layers": [{"type": "dropout", "rate": 0.2}]}`; the output layer is added. `keep`: the source's own."""
+    schedule: Sequence[Mapping[str, object]] | Mapping[str, object] | Preset
+    """A preset's name, or `{"preset": name, …}` with its options; or phases: `{"name", "unfreeze", "epochs",
+    "optimizer", "learning_rate_schedule", "early_stopping", …}`."""
+    cache: Literal["auto", "off", "require"]
+    """Whether frozen layers run once instead of in every epoch."""
     batch_size: int
     preprocessing: Mapping[str, object]
+    augmentation: Sequence[Mapping[str, object]]
+    """`[{"type": "flip"}, {"type": "rotation", "degrees": 10}]`: at random, to training pictures alone."""
     backbone_weights: Literal["source", "random"]
+    class_weights: Literal["balanced"] | Mapping[str, float] | None
+    label_smoothing: float
+    mixed_precision: Literal["off", "bfloat16", "float16"]
+    exports: Sequence[ExportFormat]
+    """Formats of the result beside `model.keras`."""
     seed: int | None
     suffix: str | None
     metadata: Mapping[str, str]

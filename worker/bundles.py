@@ -55,7 +55,7 @@ def upload(run: Path, name: str, store: ArtifactStore, *, check: Callable[[], No
 
     Raises `PlatformError` if there are none, or anything but plain files.
     """
-    folder = _inside(run, name)
+    folder = inside(run, name)
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     if not paths:
         message = f"The process said that it was done, but left nothing in {name}."
@@ -69,14 +69,14 @@ def upload(run: Path, name: str, store: ArtifactStore, *, check: Callable[[], No
 
 def upload_file(run: Path, name: str, store: ArtifactStore) -> Artifact:
     """Put the plain file `name` in `run` into the store, under the last part of its name."""
-    path = _inside(run, name)
+    path = inside(run, name)
     if not stat.S_ISREG(path.lstat().st_mode):
         message = f"The process left something that is no plain file: {path.name}."
         raise PlatformError(message, code="result_unusable")
     return Artifact(name=path.name, **store.put_file(path).model_dump())
 
 
-def _inside(run: Path, name: str) -> Path:
+def inside(run: Path, name: str) -> Path:
     """The path of `name` in `run`. A process that somebody has taken over must not publish what lies elsewhere."""
     path = run.resolve() / name
     if path.resolve() != path or run.resolve() not in path.parents:

@@ -27,13 +27,18 @@ from app.domain.progress import Progress
 from worker import endings, lifeline, messages
 from worker.engine.foldercache import FolderCache
 from worker.engine.reporter import Reporter, TrainingStopped
-from worker.messages import Failed, Outcome, Ready, Registered, Reported, Stopped, Trained, Validated
-from worker.orders import BuildOrder, Order, RegisterOrder, RestoreOrder, TrainOrder, ValidateOrder
+from worker.messages import Failed, Outcome, Ready, Registered, Reported, Stopped, Tested, Trained, Validated
+from worker.orders import BuildOrder, Order, RegisterOrder, RestoreOrder, SelfTestOrder, TrainOrder, ValidateOrder
 
 LOG = "output.log"
 """What the process printed, in the attempt's folder."""
+CANCEL_SIGNAL = signal.SIGUSR1
+"""Ends the task at its next step with nothing kept; SIGTERM, which others send too, keeps a checkpoint."""
 RUN = "run"
 """The engine's working folder inside the attempt's: `results`, `canonical`, `checkpoints`."""
+
+_SELF_TEST_NICENESS = 10
+"""A job that comes meanwhile goes first."""
 
 Work = Callable[[Order, Reporter], Outcome]
 
@@ -58,31 +63,36 @@ def probe(connection: Connection) -> None:
 
 
 class PipeReporter:
-    """Passes progress to the supervisor, and the supervisor's SIGTERM to the engine."""
+    """Passes progress to the supervisor, and the supervisor's signals to the engine."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._asked_to_stop = False
+        self._cancelled = False
         signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(CANCEL_SIGNAL, self._cancel)
 
     def report(self, progress: Progress) -> None:
         """Send it; waits while the supervisor has too much to read."""
         self.send(Reported(progress=progress))
 
     def check(self) -> None:
-        """Raise `TrainingStopped` once SIGTERM has come."""
-        if self._asked_to_stop:
-            raise TrainingStopped
+        """Raise `TrainingStopped` once a signal has come."""
+        if self._cancelled or self._asked_to_stop:
+            raise TrainingStopped(keep=not self._cancelled)
 
     def send(self, message: messages.Message) -> None:
         """Send any message. Without a supervisor there is nobody to work for: `TrainingStopped`."""
         try:
             self._connection.send_bytes(messages.encode(message))
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise TrainingStopped from error
+            raise TrainingStopped(keep=False) from error
 
     def _stop(self, *_: object) -> None:
         self._asked_to_stop = True
+
+    def _cancel(self, *_: object) -> None:
+        self._cancelled = True
 
 
 def _outcome(work: Work, order: Order, reporter: Reporter) -> Outcome:
@@ -111,6 +121,8 @@ def perform(order: Order, reporter: Reporter) -> Outcome:
             return _restore(task, order.folder)
         case ValidateOrder() as task:
             return _validate(task, order.folder)
+        case SelfTestOrder() as task:
+            return _test(task, order.folder)
         case task:
             assert_never(task)
 
@@ -164,6 +176,15 @@ def _validate(task: ValidateOrder, folder: Path) -> Validated:
     canonical = folder / RUN / "canonical"
     info, preview = validate(task.upload, canonical, options=task.options, max_unpacked_bytes=task.max_unpacked_bytes)
     return Validated(info=info, preview=preview)
+
+
+def _test(task: SelfTestOrder, folder: Path) -> Tested:
+    os.nice(_SELF_TEST_NICENESS)
+    from worker.engine import runtime, selftest
+
+    place = folder / RUN / "selftest"
+    facts, bits = ([], selftest.bits(place)) if task.again else selftest.run(place)
+    return Tested(facts=facts, bits=bits, device=runtime.device_name(), versions=runtime.versions())
 
 
 # === Surroundings ===

@@ -22,7 +22,7 @@ from app.queue import TaskName
 from app.services import models, reports
 from app.services.claims import Claim, DatasetClaim, JobClaim, ModelClaim
 from app.services.context import Services
-from worker import bundles, memory
+from worker import bundles, memory, resumption
 from worker.bundles import BundleCache
 from worker.child import RUN
 from worker.devices import CPU, Device
@@ -85,7 +85,8 @@ class Training:
         return Limits(memory_bytes=self.services.settings.training_memory_bytes)
 
     def order(self, folder: Path, stack: ExitStack) -> Order:
-        """Source and data come from the cache; both stay there while it trains."""
+        """Source and data come from the cache, and stay there while it trains; a checkpoint into its own folder."""
+        resumption.place(self.claim.checkpoints, folder / RUN, self.services.store)
         source, data = (
             stack.enter_context(self.cache.folder(_present(bundle), scratch=folder))
             for bundle in (self.claim.model.canonical, self.claim.dataset.canonical)
@@ -169,7 +170,7 @@ class Registration:
     def _restoring(self, checkpoint_id: str, folder: Path) -> RestoreOrder:
         found = models.restorable(self.services, self.claim.project, checkpoint_id)
         weights, source = folder / "weights.safetensors", folder / "source"
-        self.services.store.fetch(found.checkpoint.artifact.sha256, weights)
+        self.services.store.fetch(found.weights.sha256, weights)
         source.mkdir()
         for artifact in _present(found.source.canonical):
             self.services.store.fetch(artifact.sha256, source / artifact.name)

@@ -22,7 +22,7 @@ from app.services.claims import Claim
 from app.services.context import Services
 
 POLL_SECONDS = 0.5
-"""How often a wish to cancel is looked for, and a failed renewal tried again."""
+"""How often a wish to cancel or pause is looked for, and a failed renewal tried again."""
 
 UNREACHABLE = (DBAPIError, PoolTimeoutError, ServiceUnavailableError, OSError)
 """What a database that cannot be reached right now looks like."""
@@ -46,6 +46,7 @@ class Lease:
         self._lost = threading.Event()
         self._over = threading.Event()
         self._cancel = threading.Event()
+        self._pause = False
         self._thread = threading.Thread(target=self._keep, name=f"lease of {claim.identifier}", daemon=True)
 
     def __enter__(self) -> Self:
@@ -70,6 +71,11 @@ class Lease:
     def cancel_requested(self) -> bool:
         """Whether somebody asked to cancel the job, as seen at most `POLL_SECONDS` ago."""
         return self._cancel.is_set()
+
+    @property
+    def pause_requested(self) -> bool:
+        """Whether somebody wants the job to pause, and still did at most `POLL_SECONDS` ago."""
+        return self._pause
 
     def give_up(self, reason: str) -> None:
         """Treat it as lost from now on."""
@@ -106,7 +112,7 @@ class Lease:
         while not self._over.wait(pause) and not self.lost:
             try:
                 self._renew()
-                self._look_for_cancel()
+                self._look_for_wishes()
             except LeaseLostError as error:
                 if not self._over.is_set():  # after the last write there is nothing to hold any more
                     self.give_up(str(error))
@@ -119,7 +125,11 @@ class Lease:
             claims.renew(self._services, self._claim)
             self._renewed_at = started
 
-    def _look_for_cancel(self) -> None:
-        if not self._cancel.is_set() and claims.cancel_requested(self._services, self._claim):
+    def _look_for_wishes(self) -> None:
+        if self._cancel.is_set():
+            return
+        wishes = claims.wishes(self._services, self._claim)
+        self._pause = wishes.pause
+        if wishes.cancel:
             self._log.info("cancel requested")
             self._cancel.set()

@@ -1,6 +1,6 @@
 """Messages: what a child process tells its supervisor.
 
-    ready, reported*, then exactly one of: trained | registered | validated | failed | stopped
+    ready, reported*, then exactly one of: trained | registered | validated | tested | failed | stopped
 
 They travel as JSON, not as pickles: whoever has taken over a child must not run code in its supervisor.
 """
@@ -15,6 +15,7 @@ from app.domain.errors import Failure, PlatformError
 from app.domain.model import SourceInfo
 from app.domain.progress import Progress
 from app.domain.report import Report
+from app.domain.worker import Fact
 
 MAX_MESSAGE_BYTES = 64 * 1024**2
 """Layer tables and confusion matrices of the largest sources stay far below."""
@@ -56,6 +57,17 @@ class Validated(Value):
     preview: list[PreviewExample]
 
 
+class Tested(Value):
+    """The self-test is over."""
+
+    type: Literal["tested"] = "tested"
+    facts: list[Fact]
+    bits: str
+    """Of the job that is compared between processes."""
+    device: str
+    versions: dict[str, str]
+
+
 class Failed(Value):
     """The engine gave up, for a reason that it knows."""
 
@@ -69,7 +81,7 @@ class Stopped(Value):
     type: Literal["stopped"] = "stopped"
 
 
-Outcome = Trained | Registered | Validated | Failed | Stopped
+Outcome = Trained | Registered | Validated | Tested | Failed | Stopped
 Message = Ready | Reported | Outcome
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])

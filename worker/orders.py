@@ -62,7 +62,14 @@ class ValidateOrder:
     max_unpacked_bytes: int
 
 
-Task = TrainOrder | RegisterOrder | BuildOrder | RestoreOrder | ValidateOrder
+@dataclass(frozen=True)
+class SelfTestOrder:
+    """Try out what training relies on; `again`: only the job whose bits are compared with another process's."""
+
+    again: bool = False
+
+
+Task = TrainOrder | RegisterOrder | BuildOrder | RestoreOrder | ValidateOrder | SelfTestOrder
 
 
 @dataclass(frozen=True)

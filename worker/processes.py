@@ -89,10 +89,10 @@ class ChildProcess:
                 self._exit_code = self._process.exitcode
         return self._exit_code
 
-    def ask_to_stop(self) -> None:
-        """SIGTERM to the process: it ends at the next step."""
+    def ask_to_stop(self, *, keep: bool) -> None:
+        """Have the process end at the next step; `keep`: with a checkpoint, to go on from."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, signal.SIGTERM if keep else child.CANCEL_SIGNAL)
 
     def kill(self) -> None:
         """SIGKILL to the process and everything that it started."""

@@ -1,6 +1,6 @@
 """One worker process, from its settings to its exit.
 
-read settings -> empty the environment -> forkserver -> sweeper -> Celery … signal … -> children end,
+read settings -> empty the environment -> forkserver -> sweeper, self-test -> Celery … signal … -> children end,
 claims go back to the queue -> exit, within 8 s
 """
 
@@ -23,14 +23,18 @@ from app.settings import Settings
 from worker import celery_app, devices, environment, folders, gpus, tasks
 from worker.bundles import BundleCache
 from worker.devices import Device, DevicePool
+from worker.fitness import Fitness
 from worker.gpus import Gpu
 from worker.lanes import Lane
 from worker.processes import Launcher
+from worker.selftesting import SelfTesting
 from worker.supervisor import Supervisor
 from worker.sweeper import Sweeper, version
 
 STOP_SECONDS = 7.0
 """After this the process exits whatever hangs; its children die with it and its leases run out."""
+_SELF_TEST_ENDS_SECONDS = 2.0
+"""So that its folder is gone, too."""
 PREPARATIONS = 1
 """Files checked at once."""
 
@@ -70,7 +74,7 @@ def _serve(
     services: Services, launcher: Launcher, *, name: str, queues: Sequence[QueueName], lent: list[Device]
 ) -> int:
     settings = services.settings
-    stopping = threading.Event()
+    stopping, fitness = threading.Event(), Fitness()
     supervisor = Supervisor(
         services=services,
         worker=name,
@@ -78,12 +82,17 @@ def _serve(
         cache=BundleCache(settings.cache_dir(), services.store, max_bytes=settings.cache_bytes),
         devices=DevicePool(lent, lock_dir=settings.run_dir()),
         stopping=stopping,
+        fitness=fitness,
     )
     lanes = _lanes(lent)
     celery = celery_app.create(settings)
     tasks.define(celery, supervisor, lanes=lanes)
-    sweeper = Sweeper(services, worker=name, capabilities=_capabilities(queues, lent))
+    capabilities = _capabilities(queues, lent)
+    sweeper = Sweeper(services, worker=name, capabilities=lambda: fitness.announced(capabilities))
     sweeper.start()
+    self_testing = SelfTesting(settings, launcher, lent[0], fitness, worker=name, stopping=stopping)
+    if _trains(queues):
+        self_testing.start()
 
     def stop() -> None:
         if not stopping.is_set():
@@ -97,6 +106,8 @@ def _serve(
     finally:
         stopping.set()
         sweeper.end()
+        if self_testing.ident is not None:
+            self_testing.join(_SELF_TEST_ENDS_SECONDS)
 
 
 def _leave(*_: object) -> None:

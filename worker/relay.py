@@ -1,7 +1,8 @@
 """Passes what a training process reports on to the database: in batches, at most two a second.
 
-A thread of its own, because a checkpoint of gigabytes takes its time to upload, and meanwhile somebody must watch
-the process.
+A thread of its own, because weights of gigabytes take their time to upload, and meanwhile somebody must watch the
+process. What a job goes on from has a thread of its own again, and is told of once it is in the store: everything that
+the process had reported before is written by then.
 """
 
 import threading
@@ -11,10 +12,11 @@ from pathlib import Path
 
 from app.domain.artifacts import Artifact
 from app.domain.errors import LeaseLostError
-from app.domain.progress import PhaseFinished, Progress, StepFinished
+from app.domain.progress import CheckpointWritten, PhaseFinished, Progress, StepFinished
 from app.storage.artifacts import ArtifactStore
 from worker import bundles
 from worker.lease import Lease
+from worker.resumption import CheckpointUploads
 
 FLUSH_SECONDS = 0.5
 MAX_WAITING = 10_000
@@ -32,6 +34,8 @@ class Relay:
         self._lease = lease
         self._store = store
         self._run = run
+        self._uploads = CheckpointUploads(run, store, self._uploaded, self._fail)
+        self._files: dict[str, Artifact] = {}
         self._waiting: list[Progress] = []
         self._changed = threading.Condition()
         self._over = False
@@ -47,6 +51,9 @@ class Relay:
 
     def add(self, progress: Progress) -> None:
         """Take a report. Of several steps only the last one counts."""
+        if isinstance(progress, CheckpointWritten):
+            self._uploads.offer(progress)
+            return
         with self._changed:
             if self._waiting and isinstance(progress, StepFinished) and isinstance(self._waiting[-1], StepFinished):
                 self._waiting[-1] = progress
@@ -54,8 +61,9 @@ class Relay:
                 self._waiting.append(progress)
             self._changed.notify()
 
-    def finish(self) -> None:
-        """Write what is left. Raises what kept it from being written."""
+    def finish(self, *, checkpoint_seconds: float = 0.0) -> None:
+        """Write what is left, and the newest checkpoint if it is uploaded so soon. Raises what kept it from that."""
+        self._uploads.finish(seconds=checkpoint_seconds)
         self.close()
         self._thread.join()
         if self.error:
@@ -63,9 +71,22 @@ class Relay:
 
     def close(self) -> None:
         """Take nothing more."""
+        self._uploads.finish(seconds=0)
         with self._changed:
             self._over = True
             self._changed.notify()
+
+    def _uploaded(self, told: CheckpointWritten, files: Mapping[str, Artifact]) -> bool:
+        with self._changed:
+            if self._over:
+                return False
+            self._files |= files
+            self._waiting.append(told)
+            self._changed.notify()
+            return True
+
+    def _fail(self, error: Exception) -> None:
+        self.error = self.error or error
 
     def _relay(self) -> None:
         try:
@@ -91,9 +112,13 @@ class Relay:
             self._changed.wait_for(lambda: self._over, timeout=max(0, until - time.monotonic()))
 
     def _send(self, batch: list[Progress]) -> None:
-        checkpoints = {
+        files = {
             progress.checkpoint: bundles.upload_file(self._run, progress.checkpoint, self._store)
             for progress in batch
             if isinstance(progress, PhaseFinished)
         }
-        self._lease.persist(lambda: self._write(batch, checkpoints))
+        for progress in batch:
+            if isinstance(progress, CheckpointWritten):
+                paths = [f"{progress.folder}/{name}" for name in progress.files]
+                files |= {path: self._files.pop(path) for path in paths}
+        self._lease.persist(lambda: self._write(batch, files))

@@ -3,16 +3,16 @@
     claim -> fetch inputs -> start the process -> watch, relay -> upload -> one write that ends it
              '------------------ the lease is renewed all the while ------------------'
 
-However it ends, exactly one of these is written: succeeded, failed with its reason, cancelled, or back to the
+However it ends, exactly one of these is written: succeeded, failed with its reason, cancelled, paused, or back to the
 queue because this worker stops; and nothing at all once the lease is lost. An error of the supervisor itself fails
 the job with class `platform`; the worker goes on.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,23 +27,28 @@ from worker.child import LOG, RUN
 from worker.devices import DevicePool
 from worker.duties import Duty, Registration, Training, Validation
 from worker.endings import Exit
+from worker.fitness import Fitness
 from worker.lease import UNREACHABLE, JobCancelled, Lease
 from worker.messages import Failed, Outcome, Stopped
 from worker.orders import Order
 from worker.processes import Launcher
 from worker.relay import Relay
-from worker.watch import Ending, Limits, Watch
+from worker.watch import Ending, Limits, Reason, Watch
 
 _SIGNALS_ARRIVE_SECONDS = 0.5
 """A service manager may end our children in the same moment in which it tells us to stop."""
+
+_UPLOAD_SECONDS: Mapping[Reason | None, float] = {"stop": 2.0, "pause": 600.0}
+"""How long the last checkpoint may take to the store, where somebody will go on from it: a worker that stops has no
+longer, and then an older checkpoint must do."""
 
 SomeClaim = TypeVar("SomeClaim")
 
 _log = structlog.get_logger(__name__)
 
 
-class WorkerStopping(Exception):  # noqa: N818 (named for what happens)
-    """This worker is asked to stop; what it does goes back to the queue."""
+class Interrupted(Exception):  # noqa: N818 (named for what happens)
+    """This worker is asked to stop, or the job to pause: it is given back, to go on from its newest checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,14 @@ class Supervisor:
     cache: BundleCache
     devices: DevicePool
     stopping: threading.Event
+    fitness: Fitness = field(default_factory=Fitness)
 
     def train(self, job_id: str) -> None:
-        """Train a job, if nobody else does and a device is free."""
+        """Train a job, if nobody else does, a device is free, and this worker is fit to."""
+        refusal = self.fitness.refusal()
+        if refusal is not None:
+            _log.error("training refused, the job will be rung for again", id=job_id, because=refusal)
+            return
         with self.devices.borrow() as device:
             if device is None:
                 _log.info("no device is free, the job will be rung for again", id=job_id)
@@ -136,9 +146,10 @@ class Attempt:
         except JobCancelled:
             self._lease.persist(self._duty.cancel)
             return "cancelled"
-        except WorkerStopping:
-            self._lease.persist(lambda: claims.release(self._services, self._duty.claim, charge_attempt=False))
-            return "released"
+        except Interrupted:
+            give_back = self._lease.persist
+            outcome = give_back(lambda: claims.release(self._services, self._duty.claim, charge_attempt=False))
+            return "released" if outcome == "waits" else outcome
         except Exception as error:  # noqa: BLE001 (the edge: a supervisor's own error is the platform's, and logged)
             self._log.exception("supervisor failed")
             return self._fail(endings.failure_of(error))
@@ -176,7 +187,7 @@ class Attempt:
             ).run()
             self._note("ended")
             if not self._lease.lost:
-                relay.finish()
+                relay.finish(checkpoint_seconds=_UPLOAD_SECONDS.get(ending.reason, 0.0))
         return ending, Exit(
             task=self._duty.task,
             code=ending.exit_code,
@@ -197,14 +208,16 @@ class Attempt:
         if ending.outcome and not isinstance(ending.outcome, Stopped):
             return ending.outcome
         failure = _limit_failure(ending, self._duty.limits)
-        if failure is None and (ending.reason == "stop" or self._supervisor.stopping.wait(_SIGNALS_ARRIVE_SECONDS)):
-            raise WorkerStopping
+        if failure is None and (
+            ending.reason in {"stop", "pause"} or self._supervisor.stopping.wait(_SIGNALS_ARRIVE_SECONDS)
+        ):
+            raise Interrupted
         return (failure or endings.failure_of_exit(exit_)).model_copy(update={"phase": ending.phase})
 
     def _check(self) -> None:
         self._lease.check()
         if self._supervisor.stopping.is_set():
-            raise WorkerStopping
+            raise Interrupted
 
     def _fail(self, failure: Failure) -> str:
         self._log.info("attempt failed", error_class=failure.error_class, code=failure.code)

@@ -5,6 +5,7 @@ Several at once are harmless: every step is a compare-and-set.
 
 import threading
 import time
+from collections.abc import Callable
 from importlib import metadata
 
 import structlog
@@ -19,7 +20,8 @@ _log = structlog.get_logger(__name__)
 class Sweeper(threading.Thread):
     """Works every `sweep_seconds` until it is ended. A database that does not answer is tried again."""
 
-    def __init__(self, services: Services, *, worker: str, capabilities: WorkerCapabilities) -> None:
+    def __init__(self, services: Services, *, worker: str, capabilities: Callable[[], WorkerCapabilities]) -> None:
+        """`capabilities`: what the worker says about itself, asked for each time."""
         super().__init__(name="sweeper", daemon=True)
         self._services = services
         self._worker = worker
@@ -40,7 +42,7 @@ class Sweeper(threading.Thread):
 
     def _round(self) -> None:
         try:
-            workers.announce(self._services, worker=self._worker, capabilities=self._capabilities)
+            workers.announce(self._services, worker=self._worker, capabilities=self._capabilities())
             result = sweep.sweep(self._services)
         except Exception as error:  # noqa: BLE001 (the edge of the thread: the next round may succeed)
             _log.warning("sweep failed, trying again", error=repr(error))

@@ -2,17 +2,18 @@
 
 reason                                what happens to the process
 lease lost, too much memory or time   killed at once
-cancelled, worker stops               asked to stop, killed after a grace
+cancelled                             asked to stop, killed after a grace
+paused, worker stops                  asked to stop with a checkpoint, killed after a grace
 it has said how it ended              let go, killed if it does not go
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from app.domain.progress import EpochFinished, StageStarted, StepFinished
+from app.domain.progress import EpochFinished, PhaseFinished, PhaseStarted, StepFinished
 from worker import memory
 from worker.lease import Lease
 from worker.messages import Message, Outcome, Ready, Reported
@@ -21,15 +22,17 @@ from worker.relay import Relay
 
 TICK_SECONDS = 0.1
 """How often reasons to end are looked for; messages and the end itself are noticed at once."""
-STOP_GRACE_SECONDS = 2.0
 LINGER_SECONDS = 10.0
 """How long a process may take to go after its last message."""
 _MEMORY_SECONDS = 0.25
 _LAST_ROUNDS = 3
 """Of reading after its end: far more than fits into a pipe."""
 
-Reason = Literal["lease", "relay", "cancel", "stop", "timeout", "memory"]
-_GENTLE: frozenset[Reason] = frozenset({"cancel", "stop"})
+Reason = Literal["lease", "relay", "cancel", "pause", "stop", "timeout", "memory"]
+
+GRACE_SECONDS: Mapping[Reason, float] = {"cancel": 2.0, "stop": 4.0, "pause": 60.0}
+"""How long a process may take to end its step, and to write its checkpoint. A worker that stops has itself but a few
+seconds; nobody waits for a job that pauses."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Watch:
         if not self._stepped and isinstance(message.progress, StepFinished | EpochFinished):
             self._stepped = True
             self._note("first step")
-        if not isinstance(message.progress, StageStarted):
+        if isinstance(message.progress, PhaseStarted | StepFinished | EpochFinished | PhaseFinished):
             self._phase = message.progress.phase.name
         self._relay.add(message.progress)
 
@@ -114,9 +117,9 @@ class Watch:
         reason = self._why()
         if reason:
             self._reason = reason
-            if reason in _GENTLE:
-                self._child.ask_to_stop()
-                self._kill_at = time.monotonic() + STOP_GRACE_SECONDS
+            if reason in GRACE_SECONDS:
+                self._child.ask_to_stop(keep=reason != "cancel")
+                self._kill_at = time.monotonic() + GRACE_SECONDS[reason]
             else:
                 self._kill_at = 0.0
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -126,10 +129,12 @@ class Watch:
         """A reason to end it that was not there before. Losing the lease outweighs all others."""
         if self._lease.lost:
             return None if self._reason == "lease" else "lease"
+        if self._lease.cancel_requested and self._reason in {None, "pause"}:
+            return "cancel"
+        if self._reason == "pause" and self._stopping.is_set() and not self._outcome:
+            return "stop"
         if self._reason:
             return None
-        if self._lease.cancel_requested:
-            return "cancel"
         if self._outcome:
             return None
         return self._why_early()
@@ -140,6 +145,8 @@ class Watch:
             return "relay"
         if self._stopping.is_set():
             return "stop"
+        if self._lease.pause_requested:
+            return "pause"
         if self._limits.seconds is not None and time.monotonic() - self._started_at > self._limits.seconds:
             return "timeout"
         return "memory" if self._too_much_memory() else None

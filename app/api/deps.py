@@ -15,9 +15,9 @@ from starlette.requests import Request
 
 from app.api.creation import Creation, IdempotencyKey
 from app.api.guard import bearer
-from app.api.pointers import as_pointer
 from app.api.streams import Streams
 from app.domain.errors import FieldProblem, InvalidRequestError, NotFoundError
+from app.domain.pointers import as_pointer
 from app.services.context import Services
 from app.services.keys import Principal
 from app.storage.paging import PageQuery

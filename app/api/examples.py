@@ -38,8 +38,46 @@ JOB_EXAMPLES: dict[str, Example] = {
         "summary": "A model and a dataset; the textbook recipe does the rest",
         "value": {"model": _MODEL, "training_file": _DATASET},
     },
+    "preset": {
+        "summary": "A preset with options, for classes of unequal size",
+        "description": "The job shows the phases that the preset stands for.",
+        "value": {
+            "model": _MODEL,
+            "training_file": _DATASET,
+            "schedule": {"preset": "fine_tune", "epochs": 8, "learning_rate": 0.002},
+            "class_weights": "balanced",
+            "label_smoothing": 0.1,
+        },
+    },
+    "vocabulary": {
+        "summary": "What a phase can say",
+        "value": {
+            "model": _MODEL,
+            "training_file": _DATASET,
+            "schedule": [
+                {
+                    "name": "head",
+                    "epochs": 10,
+                    "optimizer": {"type": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},
+                    "learning_rate_schedule": {"type": "one_cycle"},
+                },
+                {
+                    "name": "all",
+                    "unfreeze": "all",
+                    "epochs": 20,
+                    "start_from": "best",
+                    "optimizer": {"type": "adamw", "learning_rate": 0.0003, "global_clipnorm": 1.0},
+                    "optimizer_state": "carry",
+                    "learning_rate_schedule": {"type": "cosine", "warmup_epochs": 0.5},
+                    "layer_decay": 0.8,
+                    "gradient_accumulation": 4,
+                    "early_stopping": {"patience": 5},
+                },
+            ],
+        },
+    },
     "part": {
-        "summary": "A pooled head, then the last fifth of the layers",
+        "summary": "A pooled head, then the last fifth of the layers, on pictures that differ in every epoch",
         "value": {
             "model": _MODEL,
             "training_file": _DATASET,
@@ -55,6 +93,11 @@ JOB_EXAMPLES: dict[str, Example] = {
                 },
             ],
             "preprocessing": {"rescale": "minus_one_to_one", "image_size": [128, 128]},
+            "augmentation": [
+                {"type": "flip", "mode": "horizontal"},
+                {"type": "rotation", "degrees": 10},
+                {"type": "color", "brightness": 0.1, "contrast": 0.1},
+            ],
         },
     },
 }

@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.api.pointers import as_pointer, pointer_into
 from app.api.problems import printable
-from app.api.vocabulary import HEAD_LAYERS, OPTIMIZERS, SCHEDULES
+from app.api.vocabulary import HEAD_LAYERS, OPTIMIZERS, PRESETS, SCHEDULES
 from app.domain.errors import FieldProblem
+from app.domain.pointers import as_pointer, pointer_into
 
 MAX_ECHO = 80
 """At most so many characters of a wrong value are repeated."""
@@ -37,16 +37,18 @@ def _unknown_kind(pointer: str, detail: Detail) -> FieldProblem:
     allowed = _quoted(detail["ctx"]["expected_tags"])
     received = _echo(detail["ctx"]["tag"])
     message = f"Input should be one of {', '.join(allowed)}; received {received}"
-    return FieldProblem(pointer=f"{pointer}/type", code="literal_error", message=message, allowed=allowed)
+    key = detail["ctx"]["discriminator"].strip("'")
+    return FieldProblem(pointer=f"{pointer}/{key}", code="literal_error", message=message, allowed=allowed)
 
 
 def _no_kind(pointer: str, detail: Detail) -> FieldProblem:
     """Something that has no `type`, or is no object at all; pydantic does not say which types there are."""
-    of_field = {"optimizer": OPTIMIZERS, "learning_rate_schedule": SCHEDULES}
+    of_field = {"optimizer": OPTIMIZERS, "learning_rate_schedule": SCHEDULES, "schedule": PRESETS}
     allowed = of_field.get(pointer.rpartition("/")[2], HEAD_LAYERS)
+    key = "preset" if allowed is PRESETS else "type"
     if isinstance(detail["input"], dict):
-        return FieldProblem(pointer=f"{pointer}/type", code="missing", message="Field required", allowed=allowed)
-    message = f'Input should be an object such as {{"type": "{allowed[0]}", …}}; received {_echo(detail["input"])}'
+        return FieldProblem(pointer=f"{pointer}/{key}", code="missing", message="Field required", allowed=allowed)
+    message = f'Input should be an object such as {{"{key}": "{allowed[0]}", …}}; received {_echo(detail["input"])}'
     return FieldProblem(pointer=pointer, code="dict_type", message=message)
 
 

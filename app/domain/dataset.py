@@ -11,7 +11,8 @@ from app.domain.spec import Task
 from app.domain.states import AssetStatus
 
 DatasetKind = Literal["images", "arrays"]
-"""`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …)."""
+"""`images`: zip or tar.gz of class folders; `arrays`: npz with `x`, `y` (or `x_train`, `y_train`, …), or with
+`x__left`, `x__right`, `y` for a model with the inputs `left` and `right`."""
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -26,7 +27,8 @@ class DatasetOptions(Value):
     kind: DatasetKind | None = None
     """Left out: found out from the file."""
     task: Task | None = None
-    """Left out: class folders and integer labels are classes (two: binary), other numbers regression."""
+    """Left out: class folders and integer labels are classes (two: binary), a table of 0 and 1 several labels at once
+    (multi_label), other numbers regression."""
     validation_fraction: float = Field(default=0.15, gt=0, lt=0.9)
     """How much of the training examples is held back to choose by."""
     test_fraction: float = Field(default=0.15, gt=0, lt=0.9)
@@ -34,7 +36,7 @@ class DatasetOptions(Value):
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Another seed, another split."""
     class_names: list[str] | None = Field(default=None, min_length=2, max_length=10_000)
-    """Arrays: what the labels 0, 1, 2, … mean. Left out: the labels themselves are the names."""
+    """Arrays: what the labels 0, 1, 2, …, or the columns, mean. Left out: they are their own names."""
 
     @model_validator(mode="after")
     def _some_left_to_train(self) -> "DatasetOptions":
@@ -53,7 +55,7 @@ class SplitInfo(Value):
     examples: int
     """How many."""
     class_counts: dict[str, int] | None = None
-    """Examples of each class, by its name; `None` for regression."""
+    """Examples of each class, by its name; an example with several labels counts for each. `None` for regression."""
 
 
 class CorruptExample(Value):
@@ -63,6 +65,19 @@ class CorruptExample(Value):
     """Its path in the archive, or its index."""
     reason: str
     """Why it could not be read."""
+
+
+class ArrayInput(Value):
+    """Examples for one input of a model with several, all of one shape."""
+
+    name: str
+    """Of the model's input."""
+    example_shape: list[int]
+    """Without the batch axis."""
+    dtype: str
+    """Of the stored examples."""
+    value_range: tuple[float, float]
+    """Smallest and largest value over all examples."""
 
 
 class DatasetInfo(Value):
@@ -76,6 +91,9 @@ class DatasetInfo(Value):
     """Of the stored examples: `uint8` images, or the array's own."""
     value_range: tuple[float, float]
     """Smallest and largest value over all examples."""
+    inputs: list[ArrayInput] = Field(default_factory=list)
+    """Arrays for models with several inputs: what each of them gets, by name; shape, dtype and range above are then
+    those of the first. Empty where examples are one array."""
     classes: list[str] | None
     """Names of the classes in the order of the labels; `None` for regression."""
     targets: int = 1
@@ -98,8 +116,8 @@ class PreviewExample(Value):
     """Where it stands."""
     index: int
     """Its place there, from 0."""
-    label: str | float | list[float]
-    """The name of its class, or the numbers to predict."""
+    label: str | float | list[str] | list[float]
+    """The name of its class, the names of its labels, or the numbers to predict."""
     shape: list[int]
     """Without the batch axis."""
     image_png: str | None = None

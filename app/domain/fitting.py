@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from app.domain.augmentation import Augmentation, Color
 from app.domain.dataset import DatasetInfo
 from app.domain.errors import DataError, UserError
 from app.domain.model import SourceInfo
@@ -35,6 +36,14 @@ class ShapeFit:
     add_channel: bool = False
     image_size: tuple[int, int] | None = None
     repeat_channels: bool = False
+
+    @property
+    def picture_shape(self) -> Shape:
+        """Before it is laid out as the source takes it: of pictures `(height, width, channels)`."""
+        shape = (*self.input_shape, 1) if self.add_channel else self.input_shape
+        if self.image_size:
+            shape = (*self.image_size, shape[-1])
+        return (*shape[:-1], 3) if self.repeat_channels else shape
 
 
 # === Range ===
@@ -136,6 +145,36 @@ def _fit_picture(wanted: tuple[int, int] | None, given: Shape, expected: Shape, 
         image_size=target,
         repeat_channels=repeat,
     )
+
+
+def check_augmentation(wishes: Sequence[Augmentation], picture: Shape, data: DatasetInfo) -> None:
+    """UserError with code `no_pictures` or `no_colors` where the examples cannot be changed like this.
+
+    `picture`: what is rescaled, `ShapeFit.picture_shape`.
+    """
+    if not wishes:
+        return
+    if data.inputs:
+        message = (
+            f"augmentation is for examples that are one picture; the dataset has {len(data.inputs)} arrays for each, "
+            f"{', '.join(each.name for each in data.inputs)}. Leave augmentation out."
+        )
+        raise UserError(message, code="no_pictures", param="augmentation")
+    if len(picture) != PICTURE_RANK:
+        message = (
+            "augmentation is for pictures: examples of the shape (height, width, channels), or (height, width) for a "
+            f"source that takes pictures; the dataset's have the shape {_text(data.example_shape)}. "
+            "Leave augmentation out, or store grayscale pictures as (height, width, 1)."
+        )
+        raise UserError(message, code="no_pictures", param="augmentation")
+    channels = picture[-1]
+    for index, wish in enumerate(wishes):
+        if isinstance(wish, Color) and wish.needs_channels and channels != 3:
+            message = (
+                f"Saturation and hue are for pictures with 3 channels; the dataset's examples have {channels}, "
+                f"{_text(data.example_shape)}. Leave them out."
+            )
+            raise UserError(message, code="no_colors", param=f"augmentation.{index}")
 
 
 def _repeats(channels: int, expected: Shape, given: Shape) -> bool:

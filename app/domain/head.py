@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from app.domain.base import Value
 
@@ -93,3 +93,12 @@ class Head(Value):
 
     layers: list[HeadLayer] = Field(default_factory=list, max_length=MAX_HEAD_LAYERS)
     """From the backbone upwards, without the output layer; empty: the output layer alone."""
+
+
+KEEP = "keep"
+
+HeadChoice = Annotated[
+    Annotated[Head, Tag("new")] | Annotated[Literal["keep"], Tag("word")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "new"),
+]
+"""New layers, or the source's own output layer."""

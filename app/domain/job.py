@@ -1,13 +1,13 @@
 """Jobs: what is asked for, and what is known about one."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from app.domain.artifacts import Artifact, Bundle
 from app.domain.base import Value
 from app.domain.errors import Failure
-from app.domain.progress import Level, PhaseProgress, Stage
+from app.domain.progress import Level, PhaseProgress, ResumeFidelity, Stage
 from app.domain.report import Report
 from app.domain.spec import ResolvedSpec, Spec
 from app.domain.states import JobStatus
@@ -76,6 +76,7 @@ class Job(Value):
     finished_at: float | None
     status: JobStatus
     cancel_requested_at: float | None
+    pause_requested_at: float | None
     model: str
     """As requested: an id, or a name of the catalogue."""
     training_file: str
@@ -92,6 +93,8 @@ class Job(Value):
     """Fraction of the work done, from 0 to 1."""
     eta_seconds: float | None
     attempt: Attempt
+    resume_fidelity: ResumeFidelity | None
+    """Whether interruptions change the result; `None` until a worker has said so."""
     error: Failure | None
     result_model_id: str | None
     artifacts: Bundle
@@ -115,17 +118,28 @@ class Event(Value):
     data: dict[str, object] = Field(default_factory=dict)
 
 
+CheckpointKind = Literal["phase", "resume"]
+"""`phase`: the weights at the end of a phase; `resume`: everything needed to go on exactly."""
+
+
 class Checkpoint(Value):
-    """The weights at the end of a phase."""
+    """The weights at the end of a phase, which stay, or what an interrupted job goes on from."""
 
     id: str
+    kind: CheckpointKind
     job_id: str
     created_at: float
     attempt: int
+    number: int
+    """Of its kind in its attempt."""
     step: int
     phase: PhaseProgress
     metrics: dict[str, float]
-    artifact: Artifact
+    """Of the epoch that had just ended; empty if it was interrupted within one."""
+    artifact: Artifact | None
+    """`phase`: all weights of the model."""
+    files: Bundle
+    """`resume`: the folder's files."""
 
 
 class EpochMetrics(Value):
@@ -139,42 +153,3 @@ class EpochMetrics(Value):
     phase: PhaseProgress
     step: int
     metrics: dict[str, float]
-
-
-class Plan(Value):
-    """What a job would do: the resolved spec and what is worth knowing before it starts."""
-
-    spec: ResolvedSpec
-    """Everything that the job would do, defaults filled in."""
-    cut_layer: str | None
-    """The last layer that would be reused, and what is dropped."""
-    dropped_layers: list[str]
-    """What is above the cut, from below."""
-    output: str
-    """The output layer in words: `softmax over 6 classes`."""
-    phases: list["PhasePlan"]
-    """What each phase would train."""
-    warnings: list[str]
-    """What may be a mistake, in sentences."""
-
-
-class PhasePlan(Value):
-    """What one phase would train."""
-
-    name: str
-    """As in the schedule."""
-    epochs: int
-    """At most."""
-    optimizer: str
-    """Its `type`."""
-    learning_rate: float
-    """Of its optimizer."""
-    unfrozen_layers: list[str]
-    """Layers of the backbone that train; the head always does."""
-    frozen_layers: int
-    """Layers of the backbone that stay as they are, of those that have weights."""
-    trainable_backbone_parameters: int
-    """Numbers in the weights that are unfrozen."""
-
-
-Plan.model_rebuild()

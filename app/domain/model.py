@@ -4,9 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.domain.artifacts import Bundle
+from app.domain.artifacts import Artifact, Bundle
 from app.domain.base import Value
 from app.domain.errors import Failure
+from app.domain.exports import FILES, ModelFile
+from app.domain.probe import Probe
 from app.domain.spec import Rescale
 from app.domain.states import AssetStatus
 
@@ -36,6 +38,23 @@ class LayerRow(Value):
     """Why it may not, in a sentence."""
     inputs: list[int] | None = None
     """Indices of the rows that feed this one; `None`: the row before it, as in a plain stack of layers."""
+    trainable_parameters: int | None = None
+    """Numbers in the weights that training may change: batch-norm statistics do not count; `None`: not looked at."""
+    stochastic: bool | None = None
+    """Whether it gives something else each time while training: dropout, noise; `None`: told by its class."""
+    batch_norm: bool | None = None
+    """Whether it is, or wraps, BatchNormalization; `None`: told by its class."""
+
+
+class ModelInput(Value):
+    """One input of a model."""
+
+    name: str
+    """As the model's own input layer is called."""
+    shape: list[int | None]
+    """With the batch axis."""
+    dtype: str
+    """What it takes."""
 
 
 class SourceInfo(Value):
@@ -50,6 +69,9 @@ class SourceInfo(Value):
     input_shape: list[int | None]
     """With the batch axis: `[None, 224, 224, 3]`."""
     input_dtype: str
+    """Of the first input, as `input_shape`."""
+    inputs: list[ModelInput] = Field(default_factory=list)
+    """All inputs, in the model's order. Empty for models that were registered before there could be several."""
     output_shape: list[int | None]
     parameters: int
     layers: list[LayerRow]
@@ -64,6 +86,8 @@ class SourceInfo(Value):
     checkpoint, a file of a hub with the commit that it was at."""
     digest: str
     """sha256 over the architecture and every weight: equal digests are equal models."""
+    probe: Probe | None = None
+    """How fast it computes; `None`: not measured. Not in the canonical files, which follow from the model alone."""
 
 
 class ModelOptions(Value):
@@ -95,5 +119,19 @@ class Model(Value):
     canonical: Bundle | None
     """What training processes open: `config.json`, `weights.safetensors`, `source.json`."""
     download: Bundle
-    """What people download: the upload as it came, or the job's `model.keras`; empty for models of the catalogue."""
+    """What people download: the upload as it came, or the job's `model.keras` and its exports; none by name."""
     error: Failure | None
+
+    def file(self, wanted: ModelFile | None) -> Artifact | None:
+        """What to download in this format; without one, the upload as it came or `model.keras`."""
+        if wanted is None:
+            return self.download[0] if self.download else None
+        return self.files().get(wanted)
+
+    def files(self) -> dict[ModelFile, Artifact]:
+        """What there is in formats that have a name. An upload is no more than what it was registered as."""
+        if self.job_id is None:
+            is_keras = self.info is not None and self.info.format == "keras"
+            return {"keras": self.download[0]} if is_keras and self.download else {}
+        by_name = {artifact.name: artifact for artifact in self.download}
+        return {wanted: by_name[name] for wanted, name in FILES.items() if name in by_name}

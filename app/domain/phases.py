@@ -12,6 +12,9 @@ from app.domain.optimizers import Optimizer, Sgd
 MAX_EPOCHS = 10_000
 
 
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+
+
 class UnfreezeLast(Value):
     """The last `n` layers of the backbone that have weights."""
 
@@ -101,6 +104,9 @@ class Phase(Value):
     does. With `backbone_weights: random` there is nothing to keep, and it always trains."""
     learning_rate_schedule: LearningRateSchedule = Field(default=ConstantRate(type="constant"))
     """How the optimizer's learning rate moves from step to step."""
+    gradient_accumulation: int = Field(default=1, ge=1, le=1024)
+    """So many batches make one step: their gradients are averaged over all of their examples. The last step of an epoch
+    takes what is left, be it less."""
     layer_decay: float | None = Field(default=None, gt=0, le=1, examples=[0.9])
     """Discriminative learning rates: the topmost unfrozen layer of the backbone gets the learning rate times this, the
     one below it times this once more, and so on; the head gets all of it. `null`: so do all layers."""

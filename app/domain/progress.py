@@ -12,6 +12,9 @@ Stage = Literal["loading_source", "caching_features", "training", "evaluating", 
 
 Level = Literal["info", "warn", "error"]
 
+ResumeFidelity = Literal["exact", "tolerance"]
+"""Whether a job that was interrupted gets the very weights of an undisturbed one, or only nearly the same."""
+
 
 class PhaseProgress(Value):
     """Where in the schedule a job is; `index` and `epoch` count from 1."""
@@ -96,7 +99,58 @@ class PhaseFinished(Value):
     """Path of the weights at the end of the phase, relative to the working folder."""
 
 
+class CheckpointWritten(Value):
+    """Everything needed to go on from here lies in a folder, synced."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    phase: PhaseProgress
+    """`epoch`: the last one that ended, or the one in which the run was interrupted; 0: before the first."""
+    number: int
+    """Counts up in a working folder."""
+    step: int
+    """Optimizer steps since the start of the job."""
+    metrics: dict[str, float]
+    """Of the epoch that has just ended; empty within one."""
+    folder: str
+    """Path relative to the working folder."""
+    files: list[str]
+    """What lies in it."""
+    fidelity: ResumeFidelity
+    """What whoever goes on from it may expect, on the same kind of machine."""
+
+
+class CheckpointRefused(Value):
+    """A checkpoint is not what was written, so the one before it, or none, is used."""
+
+    type: Literal["checkpoint_refused"] = "checkpoint_refused"
+    name: str
+    """Its folder."""
+    reason: str
+    """What is wrong with it, in a sentence."""
+
+
+class Resumed(Value):
+    """The run goes on from a checkpoint."""
+
+    type: Literal["resumed"] = "resumed"
+    phase: PhaseProgress
+    """`epoch`: the one that is trained next; of a phase that has ended, its last."""
+    step: int
+    """Optimizer steps since the start of the job."""
+    fidelity: ResumeFidelity
+    differences: list[str]
+    """What is not as it was when the checkpoint was written, such as `tensorflow 2.21.0, now 2.22.0`."""
+
+
 Progress = Annotated[
-    StageStarted | PhaseStarted | StepFinished | EpochFinished | PhaseFinished, Field(discriminator="type")
+    StageStarted
+    | PhaseStarted
+    | StepFinished
+    | EpochFinished
+    | PhaseFinished
+    | CheckpointWritten
+    | CheckpointRefused
+    | Resumed,
+    Field(discriminator="type"),
 ]
 """Everything the engine reports; `Reporter.report` takes one of these."""

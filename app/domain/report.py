@@ -4,6 +4,7 @@ from pydantic import Field
 
 from app.domain.base import Value
 from app.domain.caching import CacheUse
+from app.domain.exports import Export, ExportedInput
 from app.domain.progress import FreezeProof
 from app.domain.spec import ResolvedSpec, Task
 
@@ -18,7 +19,7 @@ class Interval(Value):
     high: float
     """The upper end."""
     method: str = "wilson"
-    """`wilson` (Wilson 1927) for proportions; `bootstrap` for errors of a regression."""
+    """`wilson` (Wilson 1927) for proportions; `bootstrap` for errors of a regression and means of fractions."""
 
 
 class Evaluation(Value):
@@ -29,11 +30,15 @@ class Evaluation(Value):
     loss: float
     """Of the last weights, on the test split."""
     accuracy: Interval | None = None
-    """Classification: the fraction of test examples that it got right."""
+    """One class for each example: the fraction of test examples that it got right."""
+    exact_match: Interval | None = None
+    """Several labels for each example: the fraction of test examples of which it got all labels right."""
+    label_accuracy: Interval | None = None
+    """Several labels for each example: the fraction of labels that it got right, on average over test examples."""
     mean_absolute_error: Interval | None = None
     """Regression, in the units of the target."""
     confusion_matrix: list[list[int]] | None = None
-    """Rows are true classes, columns predicted ones, in the order of `labels`."""
+    """Rows are true classes, columns predicted ones, in the order of `labels`; `None` for several labels at once."""
     per_class: dict[str, dict[str, float]] | None = None
     """`precision`, `recall`, `f1`, `examples` for each class."""
 
@@ -87,12 +92,18 @@ class Report(Value):
     """That the source is what it was."""
     phases: list[PhaseReport]
     """What each phase did."""
+    class_weights: dict[str, float] | None = None
+    """What examples of each class counted in training; `None`: all the same."""
     test: Evaluation
     """The one look at the test split."""
     best_validation: dict[str, float]
     """Metrics of the epoch with the lowest validation loss."""
     export_difference: float | None = None
     """Largest difference between the predictions of the written `model.keras`, read back, and the trained model's."""
+    inputs: list[ExportedInput] = Field(default_factory=list)
+    """What `model.keras` takes: raw examples."""
+    exports: list[Export] = Field(default_factory=list)
+    """What became of the other formats that the job asked for."""
     seconds: dict[str, float]
     """Wall time by stage, `until_first_step` (from the start of the run) and `total`."""
     versions: dict[str, str]

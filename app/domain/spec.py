@@ -12,16 +12,20 @@ from typing import Annotated, Literal, LiteralString
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.domain.augmentation import MAX_AUGMENTATIONS, Augmentation, check_order
 from app.domain.base import Value
 from app.domain.caching import CacheWish
-from app.domain.head import Head
-from app.domain.optimizers import Sgd
+from app.domain.exports import ExportFormat
+from app.domain.head import KEEP, Head, HeadChoice
 from app.domain.phases import Phase
+from app.domain.presets import Preset, PresetName, named
 
 MAX_PHASES = 50
 
-Task = Literal["binary", "single_label", "regression"]
-"""What the output means: one sigmoid, one softmax, or linear numbers."""
+Task = Literal["binary", "single_label", "multi_label", "regression"]
+"""What the output means: one sigmoid, one softmax, a sigmoid for each label, or linear numbers."""
+
+ClassWeight = Annotated[float, Field(ge=0, le=1e6)]
 
 # === Cut ===
 
@@ -104,22 +108,50 @@ class Preprocessing(Value):
         return value
 
 
-# === Spec ===
+# === Schedule ===
 
-TEXTBOOK_SCHEDULE = (
-    Phase(name="head", unfreeze="none", epochs=4, optimizer=Sgd(type="sgd", learning_rate=0.01)),
-    Phase(name="all", unfreeze="all", epochs=16, optimizer=Sgd(type="sgd", learning_rate=0.0001)),
-)
-"""Train the head on frozen layers, then everything, slowly: the recipe of the Keras transfer learning guide."""
+
+def _form(value: object) -> str | None:
+    """How a schedule is given."""
+    if isinstance(value, list | tuple):
+        return "phases"
+    if isinstance(value, str):
+        return "word"
+    return "options" if isinstance(value, dict) or hasattr(value, "preset") else None
+
+
+Schedule = Annotated[
+    Annotated[list[Phase], Field(min_length=1, max_length=MAX_PHASES), Tag("phases")]
+    | Annotated[PresetName, Tag("word")]
+    | Annotated[Preset, Tag("options")],
+    Discriminator(
+        _form,
+        custom_error_type="schedule_form",
+        custom_error_message='Give a list of phases, the name of a preset, or {{"preset": name, …}} with options',
+    ),
+]
+
+# === Spec ===
 
 
 class Spec(Value):
     """How to fine-tune, whatever the source and the dataset. Everything has the textbook recipe as default."""
 
     cut: Cut = Field(default=DropLast(drop_last=1), description="Up to which layer the source is reused.")
-    head: Head = Field(default=Head(), description="The new layers on top; the output layer is added by the task.")
-    schedule: list[Phase] = Field(
-        default=list(TEXTBOOK_SCHEDULE), min_length=1, max_length=MAX_PHASES, description="The phases, in order."
+    head: HeadChoice = Field(
+        default=Head(),
+        description=(
+            "The new layers on top; the output layer is added by the task. `keep`: the source's own output layer, "
+            "where it fits the task; it trains like a head, and needs `cut: {drop_last: 0}`."
+        ),
+    )
+    schedule: Schedule = Field(
+        default="two_phase",
+        description=(
+            "The phases, in order; or the name of a preset; or a preset with options. The job shows the phases that a "
+            "preset stands for."
+        ),
+        examples=["fine_tune", {"preset": "gradual", "blocks": 3}],
     )
     cache: CacheWish = Field(
         default="auto",
@@ -130,27 +162,104 @@ class Spec(Value):
     )
     batch_size: int = Field(default=32, ge=1, le=65_536)
     """Examples in each step."""
+    class_weights: Literal["balanced"] | dict[str, ClassWeight] | None = Field(
+        default=None,
+        max_length=10_000,
+        description=(
+            "How much an example counts in training, by the name of its class; classes that are not named count 1. "
+            "`balanced`: classes count the same in sum, however many examples they have. `null`: all examples count 1."
+        ),
+        examples=["balanced", {"sandal": 2.0}],
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, examples=[0.1])
+    """In training, so much of each label is spread evenly over all classes (Szegedy et al., 2015)."""
+    mixed_precision: Literal["off", "bfloat16", "float16"] = Field(
+        default="off",
+        description=(
+            "Compute layers in this type, while weights stay float32; worth it on GPUs. `float16` scales its losses so "
+            "that small gradients do not vanish. The result computes in float32 throughout."
+        ),
+    )
     preprocessing: Preprocessing = Preprocessing()
     """How raw examples become what the source expects."""
+    augmentation: list[Augmentation] = Field(
+        default_factory=list,
+        max_length=MAX_AUGMENTATIONS,
+        description=(
+            "What happens at random to training pictures, in this order, after they are resized and before they are "
+            "rescaled; never to validation, test or the exported model. What happens to a picture follows from seed, "
+            "epoch and step alone. Every epoch then has pictures of its own, so the output of frozen layers cannot be "
+            "kept from one epoch to the next: augmentation switches that cache off."
+        ),
+        examples=[[{"type": "flip", "mode": "horizontal"}, {"type": "rotation", "degrees": 10}]],
+    )
     backbone_weights: Literal["source", "random"] = Field(
         default="source",
         description="`random` trains the same architecture from new weights: the from-scratch baseline.",
     )
 
+    exports: list[ExportFormat] = Field(
+        default_factory=list,
+        max_length=4,
+        description="Formats of the result beside `model.keras`; each is compared with it on test examples.",
+        examples=[["saved_model", "onnx"]],
+    )
+
     @field_validator("schedule")
     @classmethod
-    def _phases_follow(cls, value: list[Phase]) -> list[Phase]:
-        for index, (before, phase) in enumerate(zip([None, *value], value, strict=False)):
+    def _phases_follow(cls, value: Schedule) -> Schedule:
+        phases = value if isinstance(value, list) else []
+        for index, (before, phase) in enumerate(zip([None, *phases], phases, strict=False)):
             _check_succession(index, before, phase)
         return value
 
+    @field_validator("augmentation")
+    @classmethod
+    def _mixup_comes_last(cls, value: list[Augmentation]) -> list[Augmentation]:
+        check_order(value)
+        return value
+
+    @field_validator("exports")
+    @classmethod
+    def _each_export_once(cls, value: list[ExportFormat]) -> list[ExportFormat]:
+        return list(dict.fromkeys(value))
+
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Spec":
-        names = [phase.name for phase in self.schedule if phase.name]
+        names = [phase.name for phase in phases_of(self) if phase.name]
         if len(set(names)) < len(names):
             message = f"Phase names must differ from each other; received {names}"
             raise ValueError(message)
         return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Spec":
+        if self.head == KEEP and self.cut != DropLast(drop_last=0):
+            message = (
+                "head 'keep' keeps the source's output layer, so nothing may be cut: set cut to {\"drop_last\": 0}"
+            )
+            raise _wrong(message, code="head_needs_no_cut", at=["head"])
+        given = "backbone_weights" in self.model_fields_set and self.backbone_weights == "source"
+        if given and preset_of(self) == "from_scratch":
+            message = (
+                "The preset 'from_scratch' trains from random weights; leave backbone_weights out, or say 'random'"
+            )
+            raise _wrong(message, code="random_weights", at=["backbone_weights"])
+        return self
+
+
+def phases_of(spec: Spec) -> list[Phase]:
+    """The phases of the schedule, as given or as its preset says."""
+    if isinstance(spec.schedule, list):
+        return spec.schedule
+    return (named(spec.schedule) if isinstance(spec.schedule, str) else spec.schedule).phases()
+
+
+def preset_of(spec: Spec) -> PresetName | None:
+    """The name of the preset, if the schedule is one."""
+    if isinstance(spec.schedule, list):
+        return spec.preset if isinstance(spec, ResolvedSpec) else None
+    return spec.schedule if isinstance(spec.schedule, str) else spec.schedule.preset
 
 
 def _check_succession(index: int, before: Phase | None, phase: Phase) -> None:
@@ -176,16 +285,24 @@ def _wrong(message: str, *, code: LiteralString, at: list[int | str]) -> Pydanti
 class ResolvedSpec(Spec):
     """A spec with its seed and all its phases named: what a job stores, and what the engine trains."""
 
+    schedule: list[Phase] = Field(min_length=1, max_length=MAX_PHASES)
+    """The phases, in order."""
+    preset: PresetName | None = None
+    """The preset that the phases come from; `None`: they were given one by one."""
     seed: int = Field(ge=0, le=2**31 - 1)
     """The same spec with the same seed gives the same weights on the same kind of machine."""
 
 
 def resolve(spec: Spec, *, seed: int) -> ResolvedSpec:
-    """Name every phase, fix the seed, and say what follows from random weights."""
-    named = [_named(phase, index) for index, phase in enumerate(spec.schedule)]
-    if spec.backbone_weights == "random":  # there are no statistics to keep
-        named = [phase.model_copy(update={"batch_norm": "train"}) for phase in named]
-    return ResolvedSpec(**{**{name: getattr(spec, name) for name in Spec.model_fields}, "schedule": named}, seed=seed)
+    """Expand the preset, name every phase, fix the seed, and say what follows from random weights."""
+    fields = {name: getattr(spec, name) for name in Spec.model_fields}
+    preset = preset_of(spec)
+    if preset == "from_scratch":
+        fields["backbone_weights"] = "random"
+    phases = [_named(phase, index) for index, phase in enumerate(phases_of(spec))]
+    if fields["backbone_weights"] == "random":  # there are no statistics to keep
+        phases = [phase.model_copy(update={"batch_norm": "train"}) for phase in phases]
+    return ResolvedSpec(**{**fields, "schedule": phases}, preset=preset, seed=seed)
 
 
 def _named(phase: Phase, index: int) -> Phase:

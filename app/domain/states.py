@@ -6,13 +6,20 @@
     validating_files -> failed       a file is unusable     the service
     queued           -> running      claim, attempt + 1     a worker
     running          -> queued       lease expired          the sweeper, while attempts are left
+    running          -> queued       the worker stops       the worker that holds the lease, after its checkpoint
+    running          -> paused       it was asked to        the worker that holds the lease, after its checkpoint,
+                                                            or the sweeper
     running          -> failed       attempts used up       the sweeper
     running          -> succeeded    result published       the worker that holds the lease
     running          -> failed       with its reason        the worker that holds the lease
     running          -> cancelled    it was asked to        the worker that holds the lease, or the sweeper
-    queued, validating_files -> cancelled                   the API, at once
+    queued, validating_files, paused -> cancelled           the API, at once
+    queued           -> paused                              the API, at once
+    paused           -> queued                              the API, at once
 
-A terminal status is never left. A wish to cancel is a column (`cancel_requested_at`), not a status.
+A terminal status is never left. A wish to cancel or to pause is a column (`cancel_requested_at`,
+`pause_requested_at`), not a status. An attempt is lost when its worker is; `MAX_ATTEMPTS` of them without a new
+checkpoint in between fail the job.
 
     Model, dataset
     ---------------------------------------------------------------------------------------------
@@ -28,9 +35,9 @@ TERMINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
 
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     "validating_files": frozenset({"queued", "failed", "cancelled"}),
-    "queued": frozenset({"running", "cancelled"}),
-    "running": frozenset({"queued", "succeeded", "failed", "cancelled"}),
-    "paused": frozenset(),
+    "queued": frozenset({"running", "paused", "cancelled"}),
+    "running": frozenset({"queued", "paused", "succeeded", "failed", "cancelled"}),
+    "paused": frozenset({"queued", "cancelled"}),
     "succeeded": frozenset(),
     "failed": frozenset(),
     "cancelled": frozenset(),
@@ -41,4 +48,10 @@ MAX_ATTEMPTS = 3
 
 def allowed_actions(status: JobStatus) -> list[str]:
     """What a person may ask of a job in this status."""
-    return [] if status in TERMINAL else ["cancel"]
+    actions: dict[JobStatus, list[str]] = {
+        "validating_files": ["cancel"],
+        "queued": ["cancel", "pause"],
+        "running": ["cancel", "pause"],
+        "paused": ["cancel", "resume"],
+    }
+    return actions.get(status, [])

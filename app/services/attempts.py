@@ -2,6 +2,7 @@
 
 cancel was requested   -> cancelled
 too many were lost     -> failed, class platform, code worker_lost
+pause was requested    -> paused
 otherwise              -> waits again
 """
 
@@ -25,11 +26,14 @@ from app.storage.tables import Asset, JobRow
 Condition = Sequence[ColumnElement[bool]]
 
 
+Outcome = Literal["waits", "failed", "cancelled", "paused"]
+
+
 @dataclass(frozen=True)
 class Ended:
     """What became of it, and what is to be rung after the commit."""
 
-    outcome: Literal["waits", "failed", "cancelled"]
+    outcome: Outcome
     hints: list[Hint] = field(default_factory=list)
 
 
@@ -43,8 +47,9 @@ def end(
 
 
 def _end_job(session: Session, project: str, identifier: str, *, where: Condition, lost: bool) -> Ended | None:
-    """Three moves whose conditions exclude each other: at most one finds the row as it must be."""
+    """Moves whose conditions exclude each other: at most one finds the row as it must be."""
     asked, enough = JobRow.cancel_requested_at.is_not(None), _enough(JobRow, lost=lost)
+    pause = JobRow.pause_requested_at.is_not(None)
     cancelled = jobs.move(
         session, project, identifier, old="running", new="cancelled", news="The job was cancelled.",
         where=[*where, asked],
@@ -57,10 +62,16 @@ def _end_job(session: Session, project: str, identifier: str, *, where: Conditio
     )  # fmt: skip
     if failed is not None:
         return Ended("failed")
+    paused = jobs.move(
+        session, project, identifier, old="running", new="paused", news="The job is paused.",
+        where=[*where, ~asked, ~enough, pause], values=leases.given_back(JobRow, lost=lost),
+    )  # fmt: skip
+    if paused is not None:
+        return Ended("paused")
     again = jobs.move(
         session, project, identifier, old="running", new="queued",
         news="The worker was lost; the job waits for another one." if lost else "The worker gave the job back.",
-        where=[*where, ~asked, ~enough], values=leases.given_back(JobRow, lost=lost),
+        where=[*where, ~asked, ~enough, ~pause], values=leases.given_back(JobRow, lost=lost),
     )  # fmt: skip
     return None if again is None else Ended("waits", [Hint(JobRow, project, identifier)])
 
@@ -86,7 +97,8 @@ def _worker_lost(identifier: str) -> Failure:
         error_class="platform",
         code="worker_lost",
         message=(
-            f"The worker was lost {MAX_ATTEMPTS} times while it had '{identifier}', so Thaw tries no more. "
+            f"The worker was lost {MAX_ATTEMPTS} times while it had '{identifier}', and no new checkpoint was kept in "
+            "between, so Thaw tries no more. "
             "Its log says why, often memory. Make sure that workers stay alive, then submit again."
         ),
         retryable=True,

@@ -14,16 +14,20 @@ from app.domain.errors import PlatformError
 from app.domain.ids import new_id
 from app.domain.job import Checkpoint, EpochMetrics
 from app.domain.progress import (
+    CheckpointRefused,
+    CheckpointWritten,
     EpochFinished,
     PhaseFinished,
     PhaseProgress,
     PhaseStarted,
     Progress,
+    Resumed,
     Stage,
     StageStarted,
     StepFinished,
 )
 from app.domain.spec import ResolvedSpec, total_epochs
+from app.services import resumption
 from app.storage import checkpoints, events, jobs, metrics
 from app.storage.events import News
 from app.storage.rows import dumped
@@ -41,20 +45,41 @@ STAGES: Mapping[Stage, str] = {
 }
 
 
-def enter(session: Session, job: JobRow, told: Sequence[Progress], artifacts: Mapping[str, Artifact]) -> None:
-    """Enter a batch. `artifacts` are the uploaded checkpoints by the paths that `PhaseFinished` names."""
+def enter(session: Session, job: JobRow, told: Sequence[Progress], artifacts: Mapping[str, Artifact]) -> list[str]:
+    """Enter a batch. `artifacts` are the uploaded files of checkpoints, by their paths in the working folder.
+
+    Returns the sha256 of blobs that nothing refers to any more once this is committed.
+    """
     spec = ResolvedSpec.model_validate(job.spec)
+    stale: list[str] = []
     for each in told:
-        if isinstance(each, StageStarted):
-            _stage_started(session, job, each)
-        elif isinstance(each, PhaseStarted):
-            _phase_started(session, job, each)
-        elif isinstance(each, StepFinished):
-            _step_finished(job, spec, each)
-        elif isinstance(each, EpochFinished):
-            _epoch_finished(session, job, spec, each)
-        else:
-            _phase_finished(session, job, spec, each, artifacts)
+        match each:
+            case StageStarted():
+                _stage_started(session, job, each)
+            case PhaseStarted():
+                _phase_started(session, job, each)
+            case StepFinished():
+                _step_finished(job, spec, each)
+            case EpochFinished():
+                _epoch_finished(session, job, spec, each)
+            case PhaseFinished():
+                _phase_finished(session, job, spec, each, artifacts)
+            case CheckpointWritten():
+                stale += resumption.kept(session, job, each, artifacts)
+            case Resumed():
+                resumption.resumed(session, job, each)
+            case CheckpointRefused():
+                resumption.refused(session, job, each)
+    session.flush()
+    return stale
+
+
+def go_on(session: Session, job: JobRow, checkpoint: Checkpoint) -> None:
+    """An attempt begins that will go on from this checkpoint: so far the job is. The caller holds its row."""
+    spec = ResolvedSpec.model_validate(job.spec)
+    job.phase = dumped(checkpoint.phase)
+    ended = checkpoint.phase.epoch - (0 if checkpoint.metrics else 1)
+    _set_progress(job, spec, _epochs_before(spec, checkpoint.phase) + max(0, ended))
     session.flush()
 
 
@@ -69,9 +94,11 @@ def _stage_started(session: Session, job: JobRow, told: StageStarted) -> None:
 
 
 def _phase_started(session: Session, job: JobRow, told: PhaseStarted) -> None:
-    if job.phase is not None and job.phase["index"] >= told.phase.index:
+    if _goes_on(job, told.phase):
+        job.phase = dumped(told.phase)
+    if job.phases_started >= told.phase.index:
         return
-    job.phase = dumped(told.phase)
+    job.phases_started = told.phase.index
     message = (
         f"Phase '{told.phase.name}' started: {told.trainable_parameters:,} weights train, "
         f"{told.frozen_parameters:,} are frozen.{_cached(told)}"
@@ -94,7 +121,10 @@ def _step_finished(job: JobRow, spec: ResolvedSpec, told: StepFinished) -> None:
 
 
 def _epoch_finished(session: Session, job: JobRow, spec: ResolvedSpec, told: EpochFinished) -> None:
-    known = metrics.of_phase(session, job.project, job.id, attempt=job.attempt, phase_index=told.phase.index)
+    if _goes_on(job, told.phase):
+        job.phase = dumped(told.phase)
+        _set_progress(job, spec, _epochs_before(spec, told.phase) + told.phase.epoch)
+    known = metrics.of_phase(session, job.project, job.id, phase_index=told.phase.index)
     if any(epoch.phase.epoch == told.phase.epoch for epoch in known):
         return
     job.epochs_run += 1
@@ -108,7 +138,7 @@ def _epoch_finished(session: Session, job: JobRow, spec: ResolvedSpec, told: Epo
         metrics=told.metrics,
     )
     metrics.add(session, job.project, epoch)
-    job.phase, job.epoch_seconds = dumped(told.phase), _typical_seconds([*known, epoch])
+    job.epoch_seconds = _typical_seconds([*known, epoch])
     _set_progress(job, spec, _epochs_before(spec, told.phase) + told.phase.epoch)
     events.append(session, job, [_news_of(epoch)])
 
@@ -117,21 +147,24 @@ def _phase_finished(
     session: Session, job: JobRow, spec: ResolvedSpec, told: PhaseFinished, artifacts: Mapping[str, Artifact]
 ) -> None:
     index = told.phase.index
-    if checkpoints.exists(session, job.project, job.id, attempt=job.attempt, phase_index=index):
+    if checkpoints.phase_ended(session, job.project, job.id, phase_index=index):
         return
     if told.checkpoint not in artifacts:
         message = f"The checkpoint '{told.checkpoint}' of phase '{told.phase.name}' was told of, but not uploaded."
         raise PlatformError(message, code="missing_checkpoint", phase=told.phase.name)
-    epochs = metrics.of_phase(session, job.project, job.id, attempt=job.attempt, phase_index=index)
+    epochs = metrics.of_phase(session, job.project, job.id, phase_index=index)
     checkpoint = Checkpoint(
         id=new_id("ckpt"),
+        kind="phase",
         job_id=job.id,
         created_at=job.updated_at,
         attempt=job.attempt,
+        number=index,
         step=epochs[-1].step if epochs else 0,
         phase=told.phase,
         metrics=epochs[-1].metrics if epochs else {},
         artifact=artifacts[told.checkpoint],
+        files=[],
     )
     checkpoints.add(session, job.project, checkpoint)
     _set_progress(job, spec, _epochs_before(spec, told.phase) + spec.schedule[index - 1].epochs)

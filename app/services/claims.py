@@ -5,6 +5,7 @@ deleted, or the hint is old. That is normal. Who got a claim renews it every few
 it is lost: stop at once, write nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,12 +14,12 @@ from sqlalchemy.orm import Session
 from app.domain.dataset import Dataset
 from app.domain.errors import LeaseLostError, PlatformError
 from app.domain.file import File
-from app.domain.job import Job
+from app.domain.job import Checkpoint, Job
 from app.domain.model import Model
-from app.services import attempts
+from app.services import attempts, chronicle
 from app.services.context import Services
 from app.services.ringing import ring
-from app.storage import assets, datasets, files, jobs, leases, models
+from app.storage import assets, checkpoints, datasets, files, jobs, leases, models
 from app.storage.assets import AssetRow
 from app.storage.leases import taken
 from app.storage.tables import DatasetRow, JobRow, ModelRow
@@ -33,6 +34,8 @@ class JobClaim:
     attempt: int
     model: Model
     dataset: Dataset
+    checkpoints: Sequence[Checkpoint] = ()
+    """What an earlier attempt left to go on from, the newest first."""
     row: ClassVar[type[JobRow]] = JobRow
 
     @property
@@ -94,12 +97,16 @@ def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | Non
         if model is None or dataset is None:
             message = f"Job '{job_id}' needs a model or dataset that is gone, which nobody may delete before it ends."
             raise PlatformError(message, code="missing_row")
+        kept = checkpoints.resumable(session, project, job_id)
+        if kept:
+            chronicle.go_on(session, row, kept[0])
         return JobClaim(
             project=project,
             job=jobs.job_of(row),
             attempt=row.attempt,
             model=models.model_of(model),
             dataset=datasets.dataset_of(dataset),
+            checkpoints=kept,
         )
 
 
@@ -170,19 +177,28 @@ def renew(services: Services, claim: Claim) -> bool:
     return True
 
 
-def cancel_requested(services: Services, claim: Claim) -> bool:
-    """Whether somebody wants this job to end. Nobody cancels models and datasets."""
+@dataclass(frozen=True)
+class Wishes:
+    """What somebody wants of a job that runs."""
+
+    cancel: bool = False
+    pause: bool = False
+
+
+def wishes(services: Services, claim: Claim) -> Wishes:
+    """What is wanted of it now. Nobody cancels or pauses models and datasets."""
     if not isinstance(claim, JobClaim):
-        return False
+        return Wishes()
     with services.db.read() as session:
-        return jobs.cancel_requested(session, claim.project, claim.identifier)
+        cancel, pause = jobs.wishes(session, claim.project, claim.identifier)
+    return Wishes(cancel=cancel, pause=pause)
 
 
-def release(services: Services, claim: Claim, *, charge_attempt: bool) -> None:
-    """Give it back, for another worker to begin anew. Raises `LeaseLostError`.
+def release(services: Services, claim: Claim, *, charge_attempt: bool) -> attempts.Outcome:
+    """Give it back, for another worker to go on from its newest checkpoint. Raises `LeaseLostError`.
 
     `charge_attempt` counts it among the three that may be lost; a worker that merely shuts down does not. A job
-    that was to be cancelled is cancelled instead.
+    that was to be cancelled is cancelled instead, and one that was to be paused is paused.
     """
     with services.db.begin() as session:
         where = leases.fenced(claim.row, claim.attempt)
@@ -190,6 +206,7 @@ def release(services: Services, claim: Claim, *, charge_attempt: bool) -> None:
         if ended is None:
             raise lost(claim)
     ring(services, ended.hints)
+    return ended.outcome
 
 
 def lost(claim: Claim) -> LeaseLostError:

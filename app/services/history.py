@@ -1,7 +1,7 @@
 """What a job has told: events, metrics, checkpoints.
 
-Events are of the job and go on over all its attempts. Metrics and checkpoints are of the last attempt that began:
-one that was lost began with the first phase again, and its successor measures the same epochs anew.
+All of it is of the job and goes on over all its attempts: one that goes on where another was lost, and measures an
+epoch again, adds nothing.
 """
 
 from collections.abc import Sequence
@@ -39,16 +39,14 @@ def newest_numbers(services: Services, project: str, job_ids: Sequence[str]) -> 
 def checkpoints(services: Services, project: str, job_id: str, query: PageQuery) -> Page[Checkpoint]:
     """One page of the checkpoints. Raises `NotFoundError`, `InvalidRequestError`."""
     with services.db.read() as session:
-        attempt = jobs.attempt_of(session, project, job_id)
-        if attempt is None:
+        if jobs.attempt_of(session, project, job_id) is None:
             raise unknown_job(job_id)
-        return checkpoint_rows.page(session, project, job_id, query, attempt=attempt)
+        return checkpoint_rows.page(session, project, job_id, query)
 
 
 def metrics(services: Services, project: str, job_id: str, query: PageQuery) -> Page[EpochMetrics]:
     """One page of the epochs; `query.after` is an epoch's number. Raises `NotFoundError`, `InvalidRequestError`."""
     with services.db.read() as session:
-        attempt = jobs.attempt_of(session, project, job_id)
-        if attempt is None:
+        if jobs.attempt_of(session, project, job_id) is None:
             raise unknown_job(job_id)
-        return metric_rows.page(session, project, job_id, query, attempt=attempt)
+        return metric_rows.page(session, project, job_id, query)

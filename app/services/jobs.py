@@ -1,4 +1,4 @@
-"""Jobs: submit, plan, look up, cancel."""
+"""Jobs: submit, plan, look up, cancel, pause, resume."""
 
 import secrets
 from collections.abc import Sequence
@@ -9,11 +9,12 @@ from app.domain.dataset import Dataset, DatasetOptions
 from app.domain.errors import FieldProblem, InvalidStateTransitionError, NotFoundError
 from app.domain.file import File
 from app.domain.ids import new_id
-from app.domain.job import Attempt, Job, JobRequest, Plan
+from app.domain.job import Attempt, Job, JobRequest
 from app.domain.model import Model, ModelOptions
+from app.domain.plan import Plan
 from app.domain.spec import resolve
 from app.domain.states import JobStatus, allowed_actions
-from app.services import checks, datasets, models, planning, references
+from app.services import checks, datasets, measured, models, planning, references
 from app.services.context import Services
 from app.services.references import References
 from app.services.ringing import Hint, ring
@@ -73,6 +74,7 @@ def _new_job(request: JobRequest, model: Model, dataset: Dataset, *, created_at:
         finished_at=None,
         status="queued" if ready else "validating_files",
         cancel_requested_at=None,
+        pause_requested_at=None,
         model=request.model,
         training_file=request.training_file,
         model_id=model.id,
@@ -86,6 +88,7 @@ def _new_job(request: JobRequest, model: Model, dataset: Dataset, *, created_at:
         progress=0.0,
         eta_seconds=None,
         attempt=Attempt(number=0, worker=None, lease_expires_at=None),
+        resume_fidelity=None,
         error=None,
         result_model_id=None,
         artifacts=[],
@@ -114,10 +117,12 @@ def plan(services: Services, project: str, request: JobRequest) -> Plan:
     """
     with services.db.read() as session:
         found = references.find(session, project, request)
-    _refuse(request, found, _not_ready(request, found))
-    assert isinstance(found.model, Model)
-    assert isinstance(found.dataset, Dataset)
-    return planning.plan(resolve(request, seed=_seed(request)), found.model, found.dataset)
+        _refuse(request, found, _not_ready(request, found))
+        assert isinstance(found.model, Model)
+        assert isinstance(found.dataset, Dataset)
+        layout = planning.lay_out(resolve(request, seed=_seed(request)), found.model, found.dataset)
+        known = measured.find(session, project, layout, model=found.model, dataset_id=found.dataset.id)
+    return planning.plan(layout, measured=known, features_bytes=services.settings.features_bytes)
 
 
 def _not_ready(request: JobRequest, found: References) -> list[FieldProblem]:
@@ -201,6 +206,63 @@ def request_cancel(services: Services, project: str, identifier: str) -> Job:
 def _cancel_at_once(session: Session, project: str, identifier: str, status: JobStatus) -> None:
     values = {"cancel_requested_at": time_of(session)}
     jobs.move(session, project, identifier, old=status, new="cancelled", news="The job was cancelled.", values=values)
+
+
+# === Pause, resume ===
+
+
+def request_pause(services: Services, project: str, identifier: str) -> Job:
+    """Pause a job that waits, at once; ask a running one to stop with a checkpoint. Asking again changes nothing.
+
+    A running job may still end if it was about to. Raises `NotFoundError`, and `InvalidStateTransitionError` if it
+    has ended, or if its files are not checked yet.
+    """
+    with services.db.begin() as session:
+        row = leases.lock(session, JobRow, project, identifier)
+        if row is None:
+            raise unknown_job(identifier)
+        if row.status == "running":
+            jobs.ask_to_pause(session, row)
+        elif row.status == "queued":
+            values = {"pause_requested_at": time_of(session)}
+            jobs.move(
+                session, project, identifier, old="queued", new="paused", news="The job is paused.", values=values
+            )
+        elif row.status != "paused":
+            raise _impossible(row, "paused")
+        return _found(session, project, identifier)
+
+
+def resume(services: Services, project: str, identifier: str) -> Job:
+    """Let a paused job wait for a worker again, which goes on where it was. Asking again changes nothing.
+
+    A wish to pause that is not granted yet is withdrawn. Raises `NotFoundError`, and `InvalidStateTransitionError`
+    if the job has ended, or never was queued.
+    """
+    hints: list[Hint] = []
+    with services.db.begin() as session:
+        row = leases.lock(session, JobRow, project, identifier)
+        if row is None:
+            raise unknown_job(identifier)
+        if row.status == "paused":
+            values = {"pause_requested_at": None, "rung_at": time_of(session)}
+            news = "The job was resumed and waits for a worker."
+            jobs.move(session, project, identifier, old="paused", new="queued", news=news, values=values)
+            hints.append(Hint(JobRow, project, identifier))
+        elif row.status in {"queued", "running"}:
+            jobs.withdraw_pause(session, row)
+        else:
+            raise _impossible(row, "resumed")
+        found = _found(session, project, identifier)
+    ring(services, hints)
+    return found
+
+
+def _impossible(row: JobRow, what: str) -> InvalidStateTransitionError:
+    allowed = allowed_actions(row.status)
+    possible = f"possible now: {', '.join(allowed)}" if allowed else "it has ended"
+    message = f"Job '{row.id}' cannot be {what}: its status is '{row.status}'; {possible}."
+    return InvalidStateTransitionError(message, status=row.status, allowed_actions=allowed)
 
 
 def _found(session: Session, project: str, identifier: str) -> Job:

@@ -94,9 +94,9 @@ def _download(source: File | str) -> Bundle:
 
 @dataclass(frozen=True)
 class Restorable:
-    """A checkpoint with everything that a model is made of again."""
+    """The weights of a checkpoint, with everything else that a model is made of again."""
 
-    checkpoint: Checkpoint
+    weights: Artifact
     spec: ResolvedSpec
     source: Model
     data: DatasetInfo
@@ -109,13 +109,14 @@ def restorable(services: Services, project: str, checkpoint_id: str) -> Restorab
         job = None if checkpoint is None else jobs.find(session, project, checkpoint.job_id)
         source = None if job is None else models.find(session, project, job.model_id)
         dataset = None if job is None else datasets.find(session, project, job.dataset_id)
-    if checkpoint is None or job is None or not (source and source.canonical and dataset and dataset.info):
+    weights = None if checkpoint is None else checkpoint.artifact
+    if weights is None or job is None or not (source and source.canonical and dataset and dataset.info):
         message = (
             f"Checkpoint '{checkpoint_id}' holds weights only; the source, the dataset or the job that they belong to "
             "was deleted. Start from another checkpoint, or from the result of a job."
         )
         raise UserError(message, code="checkpoint_incomplete")
-    return Restorable(checkpoint, job.spec, source, dataset.info)
+    return Restorable(weights, job.spec, source, dataset.info)
 
 
 def artifact_name(filename: str) -> str:

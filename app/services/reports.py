@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.domain.artifacts import Artifact, Bundle
 from app.domain.dataset import DatasetInfo, PreviewExample
 from app.domain.errors import Failure, PlatformError
+from app.domain.exports import FILES, Export
 from app.domain.ids import new_id
 from app.domain.job import Job
 from app.domain.model import Model, ModelOptions, SourceInfo
@@ -23,12 +24,13 @@ from app.services.claims import DatasetClaim, JobClaim, ModelClaim, lost
 from app.services.context import Services
 from app.services.models import MAX_NAME
 from app.services.ringing import ring
-from app.storage import assets, datasets, jobs, leases, models
+from app.storage import assets, datasets, events, jobs, leases, models
+from app.storage.events import News
 from app.storage.rows import dumped, dumped_all
 from app.storage.tables import JobRow
 
-RESULT = "model.keras"
-"""The artifact that people download as the result."""
+RESULT = FILES["keras"]
+"""The artifact that people download as the result, if they ask for no other format."""
 
 # === Jobs ===
 
@@ -36,22 +38,30 @@ RESULT = "model.keras"
 def progress(
     services: Services, claim: JobClaim, told: Sequence[Progress], *, checkpoints: Mapping[str, Artifact]
 ) -> None:
-    """Keep a batch of what the engine reported. `checkpoints` are uploaded already, by the paths that it named."""
+    """Keep a batch of what the engine reported.
+
+    `checkpoints`: the files of checkpoints that are uploaded already, by the paths that it named; of those that
+    others have superseded, the files are deleted.
+    """
     with services.db.begin() as session:
         job = leases.compare_and_set(
             session, JobRow, claim.project, claim.identifier, where=leases.fenced(JobRow, claim.attempt), values={}
         )
         if job is None:
             raise lost(claim)
-        chronicle.enter(session, job, told, checkpoints)
+        stale = chronicle.enter(session, job, told, checkpoints)
+    # After the commit: from here on nothing refers to them. Whoever dies here leaves some bytes that nobody misses.
+    for sha256 in stale:
+        services.store.remove(sha256)
 
 
 def succeed_job(
     services: Services, claim: JobClaim, *, artifacts: Bundle, canonical: Bundle, info: SourceInfo, report: Report
 ) -> Job:
     """Publish the result, once: the artifacts become the job's, and a model is made of them."""
-    download = [artifact for artifact in artifacts if artifact.name == RESULT]
-    if not download:
+    by_name = {artifact.name: artifact for artifact in artifacts}
+    download = [by_name[name] for name in FILES.values() if name in by_name]
+    if RESULT not in by_name:
         message = f"A result must hold '{RESULT}'; received {[artifact.name for artifact in artifacts]}."
         raise PlatformError(message, code="incomplete_result")
     result_id = new_id("model")
@@ -62,10 +72,28 @@ def succeed_job(
         "result_model_id": result_id,
     }
     with services.db.begin() as session:
+        _warn_of_exports(session, claim, report.exports)
         row = _end(session, claim, "succeeded", news="The job succeeded.", values=values)
         result = _result(claim, result_id, row.updated_at, info=info, canonical=canonical, download=download)
         models.add(session, claim.project, result)
         return jobs.job_of(row)
+
+
+def _warn_of_exports(session: Session, claim: JobClaim, exports: Sequence[Export]) -> None:
+    """Tell of those that failed; before the end, which is a job's last event."""
+    failed = [export for export in exports if export.status == "failed"]
+    if not failed:
+        return
+    where = leases.fenced(JobRow, claim.attempt)
+    row = leases.compare_and_set(session, JobRow, claim.project, claim.identifier, where=where, values={})
+    if row is None:
+        raise lost(claim)
+    events.append(session, row, [_failed_export(export) for export in failed])
+
+
+def _failed_export(export: Export) -> News:
+    message = f"The export '{export.format}' failed: {export.reason}"
+    return News("message", message, level="warn", data={"export": export.model_dump(mode="json")})
 
 
 def fail_job(services: Services, claim: JobClaim, failure: Failure) -> Job:

@@ -3,6 +3,7 @@
     a lease ran out          its worker is dead or cut off: the row waits again, or has failed
     a job waits for files    that are decided already: it moves on (they move it themselves; this is the second net)
     a hint was lost          the row is rung again
+    a job has ended          what it could have gone on from is deleted
     records are old          idempotency keys after a day, workers that were not heard of for a day
 
 Each row is changed by compare-and-set in a transaction of its own, so that of two sweepers one does it.
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from app.services import attempts, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
-from app.storage import idempotency, jobs, leases, workers
+from app.storage import checkpoints, idempotency, jobs, leases, workers
 from app.storage.leases import AnyLeased
 from app.storage.tables import DatasetRow, JobRow, ModelRow
 
@@ -40,6 +41,7 @@ def sweep(services: Services) -> SweepResult:
     taken_back = _take_back(services)
     decided = _decide(services)
     rung = _ring_again(services)
+    _delete_left_over(services)
     _forget_old(services)
     return SweepResult(taken_back=taken_back, decided=decided, rung=rung)
 
@@ -80,6 +82,17 @@ def _ring_again(services: Services) -> int:
             due = leases.unrung(session, row, older_than_seconds=seconds, limit=BATCH)
             hints += [Hint(row, each.project, each.id) for each in due]
     return ring(services, hints)
+
+
+def _delete_left_over(services: Services) -> None:
+    """The files first: whoever dies in between leaves a row for the next sweep, and no bytes that nobody knows."""
+    with services.db.read() as session:
+        found = checkpoints.left_over(session, limit=BATCH)
+    for each in found:
+        for sha256 in each.blobs:
+            services.store.remove(sha256)
+        with services.db.begin() as session:
+            checkpoints.remove(session, each.project, each.id)
 
 
 def _forget_old(services: Services) -> None:

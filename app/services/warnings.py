@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from app.domain.boundary import BATCH_NORM
 from app.domain.dataset import DatasetInfo
 from app.domain.fitting import choose_rescale
-from app.domain.job import PhasePlan
 from app.domain.model import SourceInfo
 from app.domain.phases import Phase
+from app.domain.plan import NOTHING_STILL, PhasePlan
 from app.domain.spec import ResolvedSpec
 
 MANY_WEIGHTS_PER_EXAMPLE = 1000
@@ -15,6 +16,12 @@ MANY_WEIGHTS_PER_EXAMPLE = 1000
 FEW_EXAMPLES_PER_CLASS = 20
 FEW_TEST_EXAMPLES = 100
 """Here the 95 % interval of an accuracy of 0.9 is about 12 points wide (Wilson)."""
+FEW_VALIDATION_EXAMPLES = 50
+"""Below this the validation loss moves by chance more than by an epoch of training."""
+SMALL_BATCH = 16
+"""Below this the mean and variance of a batch are mostly chance (Wu and He, 2018)."""
+FEW_STEPS = 10
+"""A phase of fewer optimizer steps ends before its optimizer has found its pace."""
 
 
 def told(spec: ResolvedSpec, phases: Sequence[PhasePlan], source: SourceInfo, data: DatasetInfo) -> list[str]:
@@ -22,6 +29,9 @@ def told(spec: ResolvedSpec, phases: Sequence[PhasePlan], source: SourceInfo, da
     return [
         *_rates(spec.schedule, phases),
         *_backbone(spec, phases),
+        *_batch_norm(spec, phases),
+        *_cache(spec, phases),
+        *_epochs(spec, phases, data),
         *_examples(spec, phases, data),
         *_preprocessing(spec, source, data),
     ]
@@ -46,6 +56,57 @@ def _backbone(spec: ResolvedSpec, phases: Sequence[PhasePlan]) -> Iterator[str]:
                 f"backbone_weights is 'random', and phase '{phase.name}' keeps {phase.frozen_layers} layers frozen: "
                 "the layers above would learn from random features. Unfreeze all layers in every phase."
             )
+
+
+def _batch_norm(spec: ResolvedSpec, phases: Sequence[PhasePlan]) -> Iterator[str]:
+    if spec.batch_size >= SMALL_BATCH:
+        return
+    for phase in phases:
+        norms = [layer for layer in phase.layers if layer.class_name == BATCH_NORM and layer.state == "trains"]
+        if norms:
+            yield (
+                f"Phase '{phase.name}' trains {len(norms)} BatchNormalization {_plural('layer', len(norms))} on "
+                f"batches of {spec.batch_size}: so few examples say little about mean and variance. Use batches of "
+                f"{SMALL_BATCH} or more, or layer_normalization in the head."
+            )
+
+
+def _cache(spec: ResolvedSpec, phases: Sequence[PhasePlan]) -> Iterator[str]:
+    for phase in phases:
+        if spec.cache == "require" and not phase.cache.applies and phase.cache.because != NOTHING_STILL:
+            yield (
+                f"The job requires cached features and would fail in phase '{phase.name}', which cannot have them: "
+                f"{phase.cache.because}. Set cache to 'auto'."
+            )
+
+
+def _epochs(spec: ResolvedSpec, phases: Sequence[PhasePlan], data: DatasetInfo) -> Iterator[str]:
+    """Phases too short to do anything, and early stopping that cannot do its work."""
+    short = [phase for phase in phases if phase.steps < FEW_STEPS]
+    if short:
+        named = ", ".join(f"'{phase.name}' ({phase.steps})" for phase in short[:5])
+        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
+        yield (
+            f"{_plural('Phase', len(short))} {named}{more}: so few optimizer steps change little. "
+            f"Give each phase more epochs, use smaller batches, or fewer phases."
+        )
+    for phase in spec.schedule:
+        stopping = phase.early_stopping
+        if stopping and stopping.patience >= phase.epochs:
+            yield (
+                f"Early stopping in phase '{phase.name}' never stops it: it waits for {stopping.patience} epochs "
+                f"without improvement, and the phase has {phase.epochs}. Lower its patience, or allow more epochs."
+            )
+    validation = data.splits["validation"].examples
+    if validation < FEW_VALIDATION_EXAMPLES and any(phase.early_stopping for phase in spec.schedule):
+        yield (
+            f"Early stopping watches the loss on {validation} validation examples: so few that it will stop by chance. "
+            "Hold back more when the dataset is made (validation_fraction), or leave it out."
+        )
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
 
 
 def _examples(spec: ResolvedSpec, phases: Sequence[PhasePlan], data: DatasetInfo) -> Iterator[str]:
@@ -78,6 +139,8 @@ def _examples(spec: ResolvedSpec, phases: Sequence[PhasePlan], data: DatasetInfo
 
 
 def _preprocessing(spec: ResolvedSpec, source: SourceInfo, data: DatasetInfo) -> Iterator[str]:
+    if data.inputs:
+        return  # each input has values and a scale of its own
     wanted = spec.preprocessing.rescale
     if wanted and source.rescale and wanted != source.rescale:
         yield (

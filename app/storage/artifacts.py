@@ -61,6 +61,13 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def remove(self, sha256: str) -> None:
+        """Delete a blob, if it is there.
+
+        Equal bytes are kept once, and nobody counts who needs them: only for one that nobody else can have written.
+        """
+        ...
+
     def exists(self, sha256: str) -> bool:
         """Whether it is there."""
         ...

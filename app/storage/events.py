@@ -57,6 +57,12 @@ def since(session: Session, project: str, job_id: str, *, after_number: int, lim
     return [_event(row) for row in session.scalars(statement.order_by(EventRow.number).limit(limit))]
 
 
+def newest_of_type(session: Session, project: str, job_id: str, kind: str, *, limit: int) -> list[Event]:
+    """The last events of this type, the newest first."""
+    statement = select(EventRow).where(EventRow.project == project, EventRow.job_id == job_id, EventRow.type == kind)
+    return [_event(row) for row in session.scalars(statement.order_by(EventRow.number.desc()).limit(limit))]
+
+
 def newest_numbers(session: Session, project: str, job_ids: Sequence[str]) -> dict[str, int]:
     """The number of each job's newest event, 0 before the first; jobs that there are not are left out."""
     statement = select(JobRow.id, JobRow.event_count).where(JobRow.project == project, JobRow.id.in_(job_ids))

@@ -1,6 +1,7 @@
 """Jobs: what is in their rows, and the one statement that moves them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, tuple_
@@ -83,7 +84,7 @@ def _implied(old: JobStatus, new: JobStatus) -> dict[str, Any]:
         implied |= {**leases.NO_LEASE, "stage": None, "eta_seconds": None}
     if new == "running":
         implied |= {"started_at": func.coalesce(JobRow.started_at, now())}
-        implied |= {"phase": None, "progress": 0.0, "epoch_seconds": None, "epochs_run": 0}
+        implied |= {"phase": None, "progress": 0.0, "epoch_seconds": None}
     if new in TERMINAL:
         implied |= {"finished_at": now()}
     return implied
@@ -103,6 +104,20 @@ def ask_to_cancel(session: Session, row: JobRow) -> None:
     if row.cancel_requested_at is None:
         row.updated_at = row.cancel_requested_at = time_of(session)
         events.append(session, row, [News("message", "Cancelling was asked for; the worker ends the job.")])
+
+
+def ask_to_pause(session: Session, row: JobRow) -> None:
+    """Note the wish, once; the row is held by this transaction. The worker that has the job looks for it."""
+    if row.pause_requested_at is None:
+        row.updated_at = row.pause_requested_at = time_of(session)
+        events.append(session, row, [News("message", "Pausing was asked for; the worker keeps a checkpoint first.")])
+
+
+def withdraw_pause(session: Session, row: JobRow) -> None:
+    """Forget the wish, if it is not granted yet; the row is held by this transaction."""
+    if row.pause_requested_at is not None:
+        row.updated_at, row.pause_requested_at = time_of(session), None
+        events.append(session, row, [News("message", "Pausing is no longer wanted; the job goes on.")])
 
 
 def close_stage(row: JobRow) -> None:
@@ -152,10 +167,38 @@ def page(
     return page_of(session, JobRow, project, query, where=where, position=position).map(job_of)
 
 
-def cancel_requested(session: Session, project: str, identifier: str) -> bool:
-    """Whether somebody wants the job to end."""
-    statement = select(JobRow.cancel_requested_at).where(JobRow.id == identifier, JobRow.project == project)
-    return session.scalars(statement).one_or_none() is not None
+@dataclass(frozen=True)
+class Trained:
+    """A job that succeeded, by what it was asked to do."""
+
+    id: str
+    spec: ResolvedSpec
+
+
+def trained_with(session: Session, project: str, *, model: str, dataset: str, limit: int) -> list[Trained]:
+    """The newest jobs that succeeded with this model and dataset, without their reports."""
+    statement = (
+        select(JobRow.id, JobRow.spec)
+        .where(JobRow.project == project, JobRow.model_id == model, JobRow.dataset_id == dataset)
+        .where(JobRow.status == "succeeded")
+        .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+        .limit(limit)
+    )
+    return [Trained(found.id, ResolvedSpec.model_validate(found.spec)) for found in session.execute(statement)]
+
+
+def report_of(session: Session, project: str, identifier: str) -> Report | None:
+    """The report of a job that has one."""
+    statement = select(JobRow.report).where(JobRow.id == identifier, JobRow.project == project)
+    found = session.scalars(statement).one_or_none()
+    return None if found is None else Report.model_validate(found)
+
+
+def wishes(session: Session, project: str, identifier: str) -> tuple[bool, bool]:
+    """Whether somebody wants the job to be cancelled, and to be paused."""
+    statement = select(JobRow.cancel_requested_at, JobRow.pause_requested_at)
+    found = session.execute(statement.where(JobRow.id == identifier, JobRow.project == project)).one_or_none()
+    return (False, False) if found is None else (found[0] is not None, found[1] is not None)
 
 
 def unfinished_with(
@@ -220,6 +263,7 @@ def job_of(row: JobRow, *, queue_position: int | None = None) -> Job:
         finished_at=row.finished_at,
         status=row.status,
         cancel_requested_at=row.cancel_requested_at,
+        pause_requested_at=row.pause_requested_at,
         model=row.model,
         training_file=row.training_file,
         model_id=row.model_id,
@@ -233,6 +277,7 @@ def job_of(row: JobRow, *, queue_position: int | None = None) -> Job:
         progress=row.progress,
         eta_seconds=row.eta_seconds,
         attempt=Attempt(number=row.attempt, worker=row.worker, lease_expires_at=row.lease_expires_at),
+        resume_fidelity=row.resume_fidelity,
         error=failure_of(row.error),
         result_model_id=row.result_model_id,
         artifacts=bundle_of(row.artifacts),

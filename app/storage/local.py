@@ -66,6 +66,10 @@ class LocalArtifacts:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def remove(self, sha256: str) -> None:
+        """Delete the blob; who has fetched it keeps it."""
+        self.path_of(sha256).unlink(missing_ok=True)
+
     def exists(self, sha256: str) -> bool:
         """Whether it is there."""
         return self.path_of(sha256).is_file()

@@ -1,8 +1,4 @@
-"""Metrics: one row for each epoch of an attempt.
-
-A new attempt begins with the first phase again and measures anew. What earlier attempts measured stays, with the
-attempt's number, and is not listed.
-"""
+"""Metrics: one row for each epoch of a job, with the attempt that measured it first."""
 
 from collections.abc import Sequence
 
@@ -32,22 +28,28 @@ def add(session: Session, project: str, epoch: EpochMetrics) -> None:
     session.flush()
 
 
-def of_phase(session: Session, project: str, job_id: str, *, attempt: int, phase_index: int) -> Sequence[EpochMetrics]:
-    """The epochs of one phase of one attempt, in order."""
+def of_phase(session: Session, project: str, job_id: str, *, phase_index: int) -> Sequence[EpochMetrics]:
+    """The epochs of one phase, in order."""
     statement = select(MetricRow).where(
-        MetricRow.project == project,
-        MetricRow.job_id == job_id,
-        MetricRow.attempt == attempt,
-        MetricRow.phase_index == phase_index,
+        MetricRow.project == project, MetricRow.job_id == job_id, MetricRow.phase_index == phase_index
     )
     return [_epoch(row) for row in session.scalars(statement.order_by(MetricRow.epoch).limit(MAX_EPOCHS))]
 
 
-def page(session: Session, project: str, job_id: str, query: PageQuery, *, attempt: int) -> Page[EpochMetrics]:
-    """One page of an attempt's epochs; `query.after` is an epoch's number. Raises `InvalidRequestError`."""
-    statement = select(MetricRow).where(
-        MetricRow.project == project, MetricRow.job_id == job_id, MetricRow.attempt == attempt
+def seconds_of_phase(session: Session, project: str, job_id: str, *, phase_index: int, limit: int) -> list[float]:
+    """How long the first `limit` epochs of a phase took, in whichever attempts they ran, the last attempt first."""
+    statement = (
+        select(MetricRow.metrics)
+        .where(MetricRow.project == project, MetricRow.job_id == job_id, MetricRow.phase_index == phase_index)
+        .order_by(MetricRow.attempt.desc(), MetricRow.epoch)
+        .limit(limit)
     )
+    return [metrics["seconds"] for metrics in session.scalars(statement) if "seconds" in metrics]
+
+
+def page(session: Session, project: str, job_id: str, query: PageQuery) -> Page[EpochMetrics]:
+    """One page of a job's epochs; `query.after` is an epoch's number. Raises `InvalidRequestError`."""
+    statement = select(MetricRow).where(MetricRow.project == project, MetricRow.job_id == job_id)
     if query.after is not None:
         number = _number(query.after)
         if session.scalars(statement.where(MetricRow.number == number)).one_or_none() is None:

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, get_args
 from sqlalchemy import CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.domain.progress import Level, Stage
+from app.domain.job import CheckpointKind
+from app.domain.progress import Level, ResumeFidelity, Stage
 from app.domain.states import TERMINAL, AssetStatus, JobStatus
 from app.storage.columns import Base, JsonList, JsonObject, Owned, newest_first, one_of
 
@@ -184,6 +185,7 @@ class JobRow(Leased):
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
     cancel_requested_at: Mapped[float | None]
+    pause_requested_at: Mapped[float | None]
     model: Mapped[str]
     training_file: Mapped[str]
     model_id: Mapped[str]
@@ -200,7 +202,10 @@ class JobRow(Leased):
     epoch_seconds: Mapped[float | None]
     """How long an epoch of the present phase takes, as measured; what `eta_seconds` is made of."""
     epochs_run: Mapped[int] = mapped_column(default=0)
-    """Of the present attempt."""
+    """Numbers its epochs over all attempts, without gaps."""
+    phases_started: Mapped[int] = mapped_column(default=0)
+    """The index of the last phase of which an event has told that it started."""
+    resume_fidelity: Mapped[ResumeFidelity | None] = mapped_column(Text)
     event_count: Mapped[int] = mapped_column(default=0)
     """Numbers its events, without gaps: it counts up in the statement that locks the row."""
     result_model_id: Mapped[str | None]
@@ -259,19 +264,28 @@ class EventRow(OfJob, Base):
 
 
 class CheckpointRow(OfJob, Base):
-    """The weights at the end of a phase."""
+    """The weights at the end of a phase (`artifact`), or everything needed to go on (`files`)."""
 
     __tablename__ = "checkpoints"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[CheckpointKind] = mapped_column(Text)
     attempt: Mapped[int]
+    number: Mapped[int]
+    """Of its kind in its attempt."""
     phase_index: Mapped[int]
     step: Mapped[int]
     phase: Mapped[JsonObject]
     metrics: Mapped[JsonObject]
-    artifact: Mapped[JsonObject]
+    artifact: Mapped[JsonObject | None]
+    files: Mapped[JsonList]
 
-    __table_args__ = (UniqueConstraint("job_id", "attempt", "phase_index"),)
+    __table_args__ = (
+        one_of("kind", get_args(CheckpointKind)),
+        CheckConstraint("(kind = 'phase') = (artifact IS NOT NULL)", name="artifact"),
+        UniqueConstraint("job_id", "kind", "attempt", "number"),
+        Index("ix_checkpoints_kind", "kind", "job_id"),
+    )
 
 
 class MetricRow(OfJob, Base):
@@ -288,6 +302,6 @@ class MetricRow(OfJob, Base):
     metrics: Mapped[JsonObject]
 
     __table_args__ = (
-        PrimaryKeyConstraint("job_id", "attempt", "number"),
-        UniqueConstraint("job_id", "attempt", "phase_index", "epoch"),
+        PrimaryKeyConstraint("job_id", "number"),
+        UniqueConstraint("job_id", "phase_index", "epoch"),
     )

@@ -23,7 +23,7 @@ from app.domain.dataset import Dataset, DatasetInfo, DatasetOptions, SplitInfo
 from app.domain.file import File
 from app.domain.job import Job, JobRequest
 from app.domain.model import LayerRow, Model, ModelOptions, SourceInfo
-from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseProgress
+from app.domain.progress import CheckpointWritten, EpochFinished, FreezeProof, PhaseFinished, PhaseProgress
 from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
 from app.services import claims, datasets, files, jobs, models, reports
 from app.services.context import Services
@@ -369,6 +369,30 @@ class World:
     def phase_end(self, **place: Any) -> PhaseFinished:
         where = self.place(4, **place)
         return PhaseFinished(phase=where, stopped_early=False, proof=self.proof(where.name), checkpoint="c/1.weights")
+
+    def checkpoint(
+        self, number: int, *, step: int, epoch: int = 1, val_loss: float | None = 0.5, fidelity: str = "exact"
+    ) -> CheckpointWritten:
+        """Of `val_loss=None`: within the epoch."""
+        return CheckpointWritten(
+            phase=self.place(epoch),
+            number=number,
+            step=step,
+            metrics={} if val_loss is None else {"val_loss": val_loss},
+            folder=f"c/{number}",
+            files=["meta.json", "weights.safetensors"],
+            fidelity=fidelity,
+        )
+
+    def keep(self, claim: claims.JobClaim, number: int, **about: Any) -> list[str]:
+        """A worker uploads a checkpoint and tells of it; sha256 of its files."""
+        told, files = self.checkpoint(number, **about), {}
+        for name in told.files:
+            with self.services.store.writer(max_bytes=1000) as writer:
+                writer.write(f"{claim.identifier} {claim.attempt} {number} {name}".encode())
+                files[f"{told.folder}/{name}"] = Artifact(name=name, **writer.commit().model_dump())
+        reports.progress(self.services, claim, [told], checkpoints=files)
+        return [file.sha256 for file in files.values()]
 
     def set(self, row: type[Leased], identifier: str, **values: Any) -> None:
         """Change a row behind the services' back."""

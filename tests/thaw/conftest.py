@@ -94,12 +94,16 @@ class FakeService:
             r"GET /v1/(models|datasets)/([^/]+)": self._prepared,
             r"GET /v1/models/([^/]+)/layers": lambda _, name: listed(layers(name)),
             r"GET /v1/models/([^/]+)/content": lambda request, name: content(
-                request, self.contents[str(self.models[name]["file"])], 'attachment; filename="model.keras"'
+                request,
+                self.contents[request.url.params.get("format") or str(self.models[name]["file"])],
+                f'attachment; filename="model.{request.url.params.get("format", "keras")}"',
             ),
             r"GET /v1/datasets/([^/]+)/preview": lambda _, _name: listed(PREVIEW),
             r"POST /v1/fine_tuning/jobs": self._create_job,
             r"POST /v1/fine_tuning/jobs/plan": lambda _: httpx2.Response(200, json=PLAN),
             r"POST /v1/fine_tuning/jobs/([^/]+)/cancel": self._cancel,
+            r"POST /v1/fine_tuning/jobs/([^/]+)/pause": self._pause,
+            r"POST /v1/fine_tuning/jobs/([^/]+)/resume": self._resume,
             r"GET /v1/fine_tuning/jobs/([^/]+)/events": self._events,
             r"GET /v1/fine_tuning/jobs/([^/]+)/metrics": lambda request, _name: page(request, METRICS, "number"),
             r"GET /v1/fine_tuning/jobs/([^/]+)/artifacts": self._artifacts,
@@ -185,6 +189,18 @@ class FakeService:
         if job["status"] == "succeeded":
             return problem(409, "invalid_state_transition", "It has succeeded.", allowed_actions=[])
         job |= {"cancel_requested_at": 5}
+        return httpx2.Response(200, json=job)
+
+    def _pause(self, _request: httpx2.Request, name: str) -> httpx2.Response:
+        job = self.jobs[name]
+        if job["status"] == "succeeded":
+            return problem(409, "invalid_state_transition", "It has succeeded.", allowed_actions=[])
+        job |= {"pause_requested_at": 5} if job["status"] == "running" else {"status": "paused"}
+        return httpx2.Response(200, json=job)
+
+    def _resume(self, _request: httpx2.Request, name: str) -> httpx2.Response:
+        job = self.jobs[name]
+        job |= {"status": "queued", "pause_requested_at": None}
         return httpx2.Response(200, json=job)
 
     def _events(self, request: httpx2.Request, job: str) -> httpx2.Response:
@@ -320,6 +336,7 @@ def model(name: str, *, file: str | None, reference: str | None = None) -> Json:
         "error": None,
         "rescale": None,
         "labels": None,
+        "formats": ["keras"],
         "summary": summary,
     }
 
@@ -371,16 +388,46 @@ PROOF = {"phase": "head", "held": True, "frozen_variables": 6, "trained_variable
 REPORT: Json = {
     "task": "binary", "test": {"examples": 54, "loss": 0.1, "accuracy": {"value": 0.98, "low": 0.9, "high": 0.99}},
     "source": {"unchanged": True}, "phases": [{"name": "head", "epochs_run": 4, "proof": PROOF}],
+    "exports": [
+        {"format": "onnx", "status": "succeeded", "file": "model.onnx", "examples": 54, "difference": 1.5e-6,
+         "agreement": 1.0},
+        {"format": "litert", "status": "failed", "reason": "It differs."},
+    ],
 }  # fmt: skip
+
+
+def _layer(path: str, state: str, why: str, **more: object) -> Json:
+    kinds = {"in": ("InputLayer", 0), "norm": ("BatchNormalization", 16), "output": ("Dense", 5)}
+    class_name, parameters = kinds.get(path, ("Dense", 20))
+    part = "head" if path == "output" else "backbone"
+    common: Json = {"path": path, "class_name": class_name, "part": part, "parameters": parameters}
+    trained = {"trained_parameters": parameters if state == "trains" else 0}
+    return {**common, **trained, "state": state, "because": why, "learning_rate": None, "cached": False, **more}
+
+
 PLAN: Json = {
-    "object": "fine_tuning.job.plan", "cut_layer": "dense_2", "dropped_layers": ["dense_3"],
+    "object": "fine_tuning.job.plan", "cut_layer": "dense_2", "dropped_layers": ["dense_3"], "seconds": 82,
     "output": "sigmoid over 2 classes", "warnings": ["The learning rate does not fall."], "spec": {"seed": 42},
     "phases": [
         {"name": "head", "epochs": 4, "optimizer": "sgd", "learning_rate": 0.01, "unfrozen_layers": [],
-         "frozen_layers": 3, "trainable_backbone_parameters": 0},
-        {"name": "all", "epochs": 16, "optimizer": "sgd", "learning_rate": 0.0001,
-         "unfrozen_layers": ["dense", "dense_1", "dense_2"], "frozen_layers": 0,
-         "trainable_backbone_parameters": 12_345},
+         "held_layers": [], "frozen_layers": 2, "trainable_backbone_parameters": 0, "trainable_parameters": 5,
+         "boundary": ["dense_2"], "cache": {"applies": True, "because": "the same", "bytes": 6400},
+         "memory": {"total_bytes": 1200}, "time": {"seconds": 7, "origin": "jobs", "device": "cpu"},
+         "layers": [
+            _layer("in", "weightless", "it has no weights", cached=True),
+            _layer("norm", "frozen", "not selected by unfreeze", cached=True),
+            _layer("dense_2", "frozen", "not selected by unfreeze", cached=True),
+            _layer("output", "trains", "the head always trains", learning_rate=0.01)]},
+        {"name": "all", "epochs": 16, "optimizer": "sgd", "learning_rate": 0.0001, "held_layers": ["norm"],
+         "unfrozen_layers": ["norm", "dense_2"], "frozen_layers": 0, "trainable_backbone_parameters": 40,
+         "trainable_parameters": 45, "boundary": ["in"],
+         "cache": {"applies": False, "because": "nothing is the same in every epoch", "bytes": None},
+         "memory": {"total_bytes": 2000}, "time": {"seconds": 75, "origin": "probe", "device": "cpu"},
+         "layers": [
+            _layer("in", "weightless", "it has no weights"),
+            _layer("norm", "held", "held"),
+            _layer("dense_2", "trains", "selected by unfreeze", learning_rate=5e-5),
+            _layer("output", "trains", "the head always trains", learning_rate=1e-4)]},
     ],
 }  # fmt: skip
 CAPABILITIES: Json = {

@@ -33,6 +33,7 @@ def digits(service: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr("thaw.client.Client", connected)
     for name in ("digits_0_to_7.keras", "digits_8_and_9.npz"):
         Path(name).write_bytes(b"digits")
+    service.contents["onnx"] = b"for onnx"
     add_job = service.add_job
 
     def succeed(**asked: object) -> str:
@@ -70,10 +71,12 @@ def test_the_page_names_every_command() -> None:
 def test_the_first_program_on_the_page_runs(digits: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(PROGRAMS[0], "docs/client.md", "exec"), {})  # noqa: S102 (our own page)
     shown = capsys.readouterr().out
-    assert "all 16 0.0001 ['dense', 'dense_1', 'dense_2']" in shown
+    assert "all 16 0.0001 ['norm', 'dense_2']" in shown
     assert "The job succeeded." in shown
     assert "0.980, 95 % interval 0.900 to 0.990" in shown
     assert Path("model.keras").read_bytes() == b"weights"
+    assert Path("model.onnx").read_bytes() == b"for onnx"
+    assert "onnx succeeded 1.5e-06 None" in shown
     assert next(iter(digits.jobs.values()))["metadata"] == {"team": "digits"}
 
 
@@ -97,7 +100,10 @@ def test_the_page_names_every_call_and_every_error() -> None:
 
 def test_the_example_is_the_recipe_that_a_job_gets_which_says_nothing() -> None:
     from app.domain.job import JobRequest
+    from app.domain.spec import resolve
 
     told = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     silent = JobRequest(model=told["model"], training_file=told["training_file"], seed=told["seed"])
-    assert JobRequest(**told) == silent
+    expected = resolve(silent, seed=silent.seed or 0)
+    assert expected.preset == "two_phase"
+    assert resolve(JobRequest(**told), seed=told["seed"]) == expected.model_copy(update={"preset": None})

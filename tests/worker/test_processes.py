@@ -80,7 +80,7 @@ def test_an_unexpected_error_names_itself_and_leaves_its_traceback_in_the_log(st
 def test_sigterm_stops_it_between_two_steps(start: Start) -> None:
     child = start("forever")
     follow(child, until=Reported)
-    child.ask_to_stop()
+    child.ask_to_stop(keep=True)
     started = time.monotonic()
     assert isinstance(follow(child)[-1], Stopped)
     assert time.monotonic() - started < 0.5

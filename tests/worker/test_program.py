@@ -130,6 +130,19 @@ def test_hints_reach_a_worker_that_says_what_it_is(shared_yard: Yard) -> None:
     assert {shared_yard.get(job_id).attempt.worker for job_id in job_ids} == {info.id}
 
 
+def test_a_worker_that_trains_tells_what_its_self_test_found(shared_yard: Yard, eventually: Eventually) -> None:
+    services = shared_yard.shop.services
+    eventually(lambda: [worker.self_test for worker in workers.live(services) if worker.self_test])
+    (info,) = workers.live(services)
+    assert info.self_test is not None
+    assert {fact.name: fact.holds for fact in info.self_test.facts} == {
+        "frozen_weights_stay_still": True,
+        "same_seed_same_bits_across_processes": True,
+    }
+    assert (info.refuses_training, info.resume_fidelity) == (None, "exact")
+    assert list(services.settings.selftest_dir().iterdir()), "kept for the next start"
+
+
 def test_files_are_checked_while_a_training_runs(shared_yard: Yard) -> None:
     shop = shared_yard.shop
     long = [shop.submit("forever") for _ in range(3)]

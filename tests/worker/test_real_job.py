@@ -61,7 +61,10 @@ class Site:
 
     def run(self, request: JobRequest) -> Job:
         """Submit a job and wait for its end."""
-        job = jobs.submit(self.services, DEFAULT_PROJECT, request)
+        return self.wait(jobs.submit(self.services, DEFAULT_PROJECT, request))
+
+    def wait(self, job: Job) -> Job:
+        """Wait for a job's end."""
         deadline = time.monotonic() + 120
         while job.status not in {"succeeded", "failed"}:
             assert time.monotonic() < deadline, self.log.read_text()
@@ -77,19 +80,38 @@ class Site:
 
 @pytest.fixture
 def site(valkey: Any, tmp_path: Path) -> Iterator[Site]:
-    settings = Settings(data_dir=tmp_path / "data", redis_url=valkey.url, min_free_disk_bytes=0)
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        redis_url=valkey.url,
+        min_free_disk_bytes=0,
+        lease_seconds=6,
+        heartbeat_seconds=1,
+        fence_seconds=4,
+        sweep_seconds=1,
+    )
     services = context.build(settings)
     services = dataclasses.replace(services, doorbell=CeleryDoorbell(settings))
     upgrade(services.db)
-    environment = {**os.environ, "THAW_DATA_DIR": str(settings.data_dir), "THAW_REDIS_URL": valkey.url}
-    log = tmp_path / "worker.log"
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "worker", "--queues", "cpu,prepare"]
-        worker = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    yield Site(services, worker, log)
-    worker.terminate()
-    assert worker.wait(8) == 0
+    site = Site(services, _worker(settings, tmp_path / "worker.log"), tmp_path / "worker.log")
+    yield site
+    site.worker.terminate()
+    assert site.worker.wait(8) == 0
     services.db.close()
+
+
+def _worker(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "THAW_DATA_DIR": str(settings.data_dir),
+        "THAW_REDIS_URL": settings.redis_url.get_secret_value() if settings.redis_url else "",
+        "THAW_LEASE_SECONDS": str(settings.lease_seconds),
+        "THAW_HEARTBEAT_SECONDS": str(settings.heartbeat_seconds),
+        "THAW_FENCE_SECONDS": str(settings.fence_seconds),
+        "THAW_SWEEP_SECONDS": str(settings.sweep_seconds),
+    }
+    with log.open("ab") as output:
+        command = [sys.executable, "-m", "worker", "--queues", "cpu,prepare"]
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
 
 @pytest.fixture
@@ -146,7 +168,10 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     assert second.report is not None
     assert first.report.test == second.report.test, "the same job gives the same result"
     names = {artifact.name for artifact in first.artifacts}
-    assert names == {"model.keras", "labels.json", "metrics.csv", "history.json", "report.json", "manifest.json"}
+    assert names == {
+        "model.keras", "labels.json", "metrics.csv", "history.json", "events.out.tfevents.thaw", "report.json",
+        "MODEL_CARD.md", "manifest.json",
+    }  # fmt: skip
     result = models.get(site.services, DEFAULT_PROJECT, str(first.result_model_id))
     site.services.store.fetch(result.download[0].sha256, tmp_path / "result.keras")
     command = [sys.executable, "-c", TRY_RESULT, str(tmp_path / "result.keras"), str(tmp_path / "data.npz")]
@@ -161,3 +186,108 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     maps = Path(f"/proc/{site.worker.pid}/maps").read_text()
     assert "tensorflow" not in maps, "the Celery process is free of it"
     assert supervisor.memory_info().rss < 250 * 1024**2
+
+
+def test_a_job_whose_worker_was_killed_goes_on_with_another_one_to_the_very_same_weights(
+    site: Site, tmp_path: Path
+) -> None:
+    subprocess.run([sys.executable, "-c", MAKE_SOURCE, str(tmp_path)], check=True, capture_output=True)
+    request = JobRequest(
+        model=site.upload(tmp_path / "source.keras"),
+        training_file=site.upload(tmp_path / "data.npz"),
+        head={"layers": [{"type": "dropout", "rate": 0.3}]},
+        batch_size=4,
+        schedule=[
+            Phase(name="head", epochs=5),
+            Phase(name="all", unfreeze="all", epochs=60, optimizer={"type": "adam", "learning_rate": 0.001}),
+        ],
+        seed=1,
+    )
+    job = jobs.submit(site.services, DEFAULT_PROJECT, request)
+    for kill in (1, 2):
+        _wait_for_news_of_attempt(site, job, kill)
+        site.worker.kill()
+        site.worker.wait()
+        site.worker = _worker(site.services.settings, site.log)
+    interrupted = site.wait(job)
+    assert interrupted.status == "succeeded", (interrupted.error, site.log.read_text())
+    assert (interrupted.attempt.number, interrupted.resume_fidelity) == (3, "exact")
+    again = request.model_copy(update={"model": job.model_id, "training_file": job.dataset_id})
+    undisturbed = site.run(again)
+    assert _digest(site, interrupted) == _digest(site, undisturbed)
+    assert interrupted.report is not None
+    assert undisturbed.report is not None
+    assert interrupted.report.test == undisturbed.report.test
+
+    told = history.events_since(site.services, DEFAULT_PROJECT, job.id, after_number=0)
+    assert [event.number for event in told] == list(range(1, len(told) + 1))
+    assert [event.data["attempt"] for event in told if event.type == "resumed"] == [2, 3]
+    rows = history.metrics(site.services, DEFAULT_PROJECT, job.id, PageQuery(limit=100, order="asc")).items
+    assert [row.number for row in rows] == list(range(1, 66))
+    assert {row.attempt for row in rows} == {1, 2, 3}
+    others = history.metrics(site.services, DEFAULT_PROJECT, undisturbed.id, PageQuery(limit=100, order="asc")).items
+    assert [row.metrics["val_loss"] for row in rows] == [row.metrics["val_loss"] for row in others]
+
+
+def _wait_for_news_of_attempt(site: Site, job: Job, attempt: int) -> None:
+    """Wait until this attempt has kept a checkpoint and trained an epoch more."""
+    deadline = time.monotonic() + 120
+    while True:
+        kept = history.checkpoints(site.services, DEFAULT_PROJECT, job.id, PageQuery(limit=100)).items
+        mine = [each.step for each in kept if each.kind == "resume" and each.attempt == attempt]
+        (last, *_) = history.metrics(site.services, DEFAULT_PROJECT, job.id, PageQuery(limit=1)).items or [None]
+        if mine and last is not None and last.attempt == attempt and last.step > min(mine):
+            return
+        now = jobs.get(site.services, DEFAULT_PROJECT, job.id)
+        assert now.status in {"validating_files", "queued", "running"}, (now.status, now.error, site.log.read_text())
+        assert time.monotonic() < deadline, site.log.read_text()
+        time.sleep(0.01)
+
+
+def _digest(site: Site, job: Job) -> str:
+    info = models.get(site.services, DEFAULT_PROJECT, str(job.result_model_id)).info
+    assert info is not None
+    return info.digest
+
+
+MAKE_TWO_INPUTS = """
+import sys, keras, numpy as np
+left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+shared = keras.layers.Dense(16, activation="relu", name="shared")
+apart = keras.layers.Subtract(name="apart")([shared(left), shared(right)])
+hidden = keras.layers.Dense(16, activation="relu", name="hidden")(apart)
+keras.Model([left, right], keras.layers.Dense(3, name="old")(hidden)).save(sys.argv[1] + "/twins.keras")
+rng = np.random.default_rng(1)
+y = np.arange(400) % 2
+x = rng.normal(size=(400, 4)).astype("float32")
+other = np.where(y[:, None] == 1, x + 2, x).astype("float32")
+np.savez(sys.argv[1] + "/pairs.npz", x__left=x, x__right=other, y=y)
+"""
+
+TRY_TWO_INPUTS = """
+import sys, keras, numpy as np
+model = keras.saving.load_model(sys.argv[1])
+data = np.load(sys.argv[2])
+raw = {"left": data["x__left"], "right": data["x__right"]}
+print(np.mean((model.predict(raw, verbose=0)[:, 0] > 0.5) == data["y"]))
+"""
+
+
+def test_a_real_job_trains_a_model_with_two_inputs(site: Site, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", MAKE_TWO_INPUTS, str(tmp_path)], check=True, capture_output=True)
+    job = site.run(
+        JobRequest(
+            model=site.upload(tmp_path / "twins.keras"),
+            training_file=site.upload(tmp_path / "pairs.npz"),
+            schedule=[Phase(unfreeze="all", epochs=10, optimizer={"type": "adam", "learning_rate": 0.01})],
+            seed=1,
+        )
+    )
+    assert job.status == "succeeded", (job.error, site.log.read_text())
+    result = models.get(site.services, DEFAULT_PROJECT, str(job.result_model_id))
+    assert result.info is not None
+    assert [each.name for each in result.info.inputs] == ["left", "right"]
+    site.services.store.fetch(result.download[0].sha256, tmp_path / "result.keras")
+    command = [sys.executable, "-c", TRY_TWO_INPUTS, str(tmp_path / "result.keras"), str(tmp_path / "pairs.npz")]
+    tried = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert float(tried.stdout.split()[-1]) > 0.9

@@ -35,7 +35,7 @@ def push(
     name: Annotated[str | None, typer.Option(help="What to call it; left out: the file's name.")] = None,
     kind: Annotated[Literal["images", "arrays"] | None, typer.Option(help="Left out: found out.")] = None,
     task: Annotated[
-        Literal["binary", "single_label", "regression"] | None,
+        Literal["binary", "single_label", "multi_label", "regression"] | None,
         typer.Option(help="What there is to learn. Left out: two classes are binary, more single_label."),
     ] = None,
     validation_fraction: Annotated[
@@ -122,6 +122,14 @@ def _row(dataset: Dataset) -> tuple[object, ...]:
     )
 
 
+def _examples(dataset: Dataset) -> str | None:
+    """Shape and type; for several inputs of each."""
+    if dataset.inputs:
+        shapes = [(text.plain(each.name), text.shape(each.example_shape), each.dtype) for each in dataset.inputs]
+        return ", ".join(f"{name}: {shape} {dtype}" for name, shape, dtype in shapes)
+    return f"{text.shape(dataset.example_shape)} {dataset.dtype}" if dataset.example_shape else None
+
+
 def _show(out: Output, dataset: Dataset) -> None:
     if out.as_json:
         out.document(dataset.raw)
@@ -136,7 +144,7 @@ def _show(out: Output, dataset: Dataset) -> None:
             "error": dataset.error.message if dataset.error else None,
             "kind": dataset.kind,
             "task": dataset.task,
-            "examples": f"{text.shape(dataset.example_shape)} {dataset.dtype}" if dataset.example_shape else None,
+            "examples": _examples(dataset),
             "values": f"{text.measured(values[0])} to {text.measured(values[1])}" if values else None,
             "unreadable": dataset.corrupt_count or None,
             "in two splits": dataset.duplicates_across_splits or None,

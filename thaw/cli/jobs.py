@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from thaw.cli import jobfile, jobviews, listing, watch
+from thaw.cli import jobfile, jobviews, listing, planview, watch
 from thaw.cli.output import Output
 from thaw.cli.session import (
     INTERRUPTED,
@@ -87,15 +87,17 @@ def plan(
     model: ModelOption = None,
     data: DataOption = None,
     changes: Changes = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Show a table of all layers for each phase.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a job would do, without creating it: phases, unfrozen layers, learning rates, warnings.
+    """Show what a job would do, without creating it: what trains in each phase, what it costs, warnings.
 
-    The plan needs the model and the data to be on the service, so that local files are pushed, as by `jobs create`.
+    Each phase is drawn as a strip of the model's layers. Memory and time are estimates. The plan needs the model and
+    the data to be on the service, so that local files are pushed, as by `jobs create`.
 
     Example: thaw plan -f job.yaml
 
-    Example: thaw plan -f job.yaml --set cut.drop_last=3
+    Example: thaw plan -f job.yaml --layers --set cut.drop_last=3
     """
     with session(context, as_json=as_json) as opened:
         request = jobfile.push_local(opened, _request(file, model, data, changes))
@@ -103,7 +105,7 @@ def plan(
         if opened.out.as_json:
             opened.out.document(found.raw)
         else:
-            jobviews.show_plan(opened.out, found)
+            planview.show_plan(opened.out, found, layers=layers)
 
 
 @app.command("list")
@@ -170,10 +172,35 @@ def cancel(context: typer.Context, job: JobId, *, as_json: AsJson = False) -> No
     """
     with session(context, as_json=as_json) as (client, out):
         found = client.jobs.cancel(job)
-        if out.as_json:
-            out.document(found.raw)
-        else:
-            out.say(f"{found.id} is {found.status}" + ("" if found.finished else "; it was asked to stop") + ".")
+        _answer(out, found, "" if found.finished else "; it was asked to stop")
+
+
+@app.command()
+def pause(context: typer.Context, job: JobId, *, as_json: AsJson = False) -> None:
+    """Pause a job. A running one stops within one training step, with a checkpoint; asking again is fine.
+
+    Example: thaw jobs pause ftjob-01jd8k2v7e0000000000000000
+    """
+    with session(context, as_json=as_json) as (client, out):
+        found = client.jobs.pause(job)
+        _answer(out, found, "" if found.status == "paused" else "; it was asked to pause")
+
+
+@app.command()
+def resume(context: typer.Context, job: JobId, *, as_json: AsJson = False) -> None:
+    """Resume a paused job: it goes on where it was, and ends in the weights that it would have had anyway.
+
+    Example: thaw jobs resume ftjob-01jd8k2v7e0000000000000000
+    """
+    with session(context, as_json=as_json) as (client, out):
+        _answer(out, client.jobs.resume(job), "")
+
+
+def _answer(out: Output, job: Job, more: str) -> None:
+    if out.as_json:
+        out.document(job.raw)
+    else:
+        out.say(f"{job.id} is {job.status}{more}.")
 
 
 @app.command()
@@ -216,7 +243,9 @@ def download(
 ) -> None:
     """Download what a job has produced; each file is compared with its sha256 before it gets its name.
 
-    There are model.keras, labels.json, metrics.csv, history.json, report.json and manifest.json.
+    There are model.keras and the exports that the job asked for (saved_model.zip, model.tflite, model_int8.tflite,
+    model.onnx), labels.json, metrics.csv, history.json, report.json, MODEL_CARD.md, events.out.tfevents.thaw (for
+    TensorBoard) and manifest.json.
 
     Example: thaw jobs download ftjob-01jd8k2v7e0000000000000000 model.keras labels.json -o shoes
     """

@@ -1,4 +1,4 @@
-"""How jobs, plans and events look to people."""
+"""How jobs and events look to people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from thaw.cli import text
 from thaw.cli.output import Output
 
 if TYPE_CHECKING:
-    from thaw.records import Event, Interval, Job, Plan, Report
+    from thaw.records import Event, Export, Interval, Job, Report
 
 
 def row(job: Job) -> tuple[object, ...]:
@@ -42,6 +42,7 @@ def show_job(out: Output, job: Job) -> None:
             "created": text.ago(job.created_at),
             "took": text.duration(job.finished_at - job.started_at) if job.finished_at and job.started_at else None,
             "attempt": job.attempt.number if job.attempt and job.attempt.number > 1 else None,
+            "resume fidelity": job.resume_fidelity,
             "source": job.model_id or job.model,
             "dataset": job.dataset_id or job.training_file,
             "result": job.fine_tuned_model,
@@ -79,51 +80,36 @@ def show_report(out: Output, report: Report) -> None:
     test = report.test
     if test.accuracy is not None:
         out.say(f"Test accuracy {interval(test.accuracy)} on {test.examples} examples.")
+    if test.exact_match is not None:
+        out.say(f"All labels right {interval(test.exact_match)} on {test.examples} examples.")
+    if test.label_accuracy is not None:
+        out.say(f"Mean label accuracy {interval(test.label_accuracy)}.")
     if test.mean_absolute_error is not None:
         out.say(f"Mean absolute error {interval(test.mean_absolute_error)} on {test.examples} examples.")
     proofs = [phase.proof for phase in report.phases if phase.proof is not None]
     if proofs:
         held = sum(proof.held for proof in proofs)
         out.say(f"Frozen variables stayed bit-identical in {held} of {len(proofs)} phases.")
+    for export in report.exports:
+        out.say(_export(export))
     if report.source is not None:
         out.say("The source is unchanged." if report.source.unchanged else "The source HAS CHANGED.")
+
+
+def _export(export: Export) -> str:
+    if export.status != "succeeded":
+        return f"Export {text.plain(export.format)} failed: {text.plain(export.reason or 'no reason was given')}"
+    agreement = f", the same class for {export.agreement:.1%}" if export.agreement is not None else ""
+    difference = text.measured(export.difference)
+    return (
+        f"Export {text.plain(export.format)} differs from model.keras by at most {difference}{agreement} "
+        f"({export.examples} test examples)."
+    )
 
 
 def interval(found: Interval) -> str:
     """`0.98 (95 % interval 0.95 to 0.99)`."""
     return f"{found.value:.4g} (95 % interval {found.low:.4g} to {found.high:.4g})"
-
-
-def show_plan(out: Output, plan: Plan) -> None:
-    """The phases of a plan as a table, and its warnings."""
-    dropped = len(plan.dropped_layers)
-    out.facts(
-        {
-            "cut": f"after {plan.cut_layer}, {dropped} {'layer' if dropped == 1 else 'layers'} dropped"
-            if plan.cut_layer
-            else None,
-            "output": plan.output or None,
-            "seed": plan.spec.get("seed") if plan.spec else None,
-        }
-    )
-    out.table(
-        ("PHASE", "EPOCHS", "OPTIMIZER", "LEARNING RATE", "UNFROZEN", "FROZEN", "TRAINABLE"),
-        [
-            (
-                phase.name,
-                phase.epochs,
-                phase.optimizer,
-                text.measured(phase.learning_rate),
-                _layers(phase.unfrozen_layers),
-                f"{phase.frozen_layers} layers",
-                f"{text.number(phase.trainable_backbone_parameters)} + head",
-            )
-            for phase in plan.phases
-        ],
-        numbers=("EPOCHS", "LEARNING RATE", "TRAINABLE"),
-    )
-    for warning in plan.warnings:
-        out.note(f"Warning: {text.plain(warning)}")
 
 
 def event_line(event: Event) -> str:
@@ -146,10 +132,3 @@ def _schedule_table(out: Output, schedule: Sequence[Mapping[str, object]]) -> No
         out.table(
             ("PHASE", "UNFREEZE", "EPOCHS", "OPTIMIZER", "LEARNING RATE"), rows, numbers=("EPOCHS", "LEARNING RATE")
         )
-
-
-def _layers(names: Sequence[str]) -> str:
-    """None, all by name, or the ends of a long list."""
-    if not names:
-        return "none (the head alone)"
-    return ", ".join(names) if len(names) <= 4 else f"{len(names)}: {names[0]} … {names[-1]}"

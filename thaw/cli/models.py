@@ -12,10 +12,10 @@ from thaw.cli import listing, text
 from thaw.cli.output import Output
 from thaw.cli.session import All, AsJson, BadInputError, Force, Limit, ModelId, Target, session
 from thaw.cli.transfers import bar, refuse_to_replace, waiting
-from thaw.requests import NAMED, Rescale
+from thaw.requests import ENDINGS, NAMED, Rescale
 
 if TYPE_CHECKING:
-    from thaw.records import Layer, Model
+    from thaw.records import Layer, Model, ModelSummary
 
 
 app = typer.Typer(no_args_is_help=True, help="Keras models: sources to start from, and results of jobs.")
@@ -129,19 +129,28 @@ def show(context: typer.Context, model: ModelId, *, as_json: AsJson = False) -> 
 
 @app.command()
 def pull(
-    context: typer.Context, model: ModelId, *, output: Target = Path(), force: Force = False, as_json: AsJson = False
+    context: typer.Context,
+    model: ModelId,
+    *,
+    wanted: Annotated[
+        Literal["keras", "saved_model", "litert", "litert_int8", "onnx"] | None,
+        typer.Option("--format", help="Which of the formats that `thaw models show` lists."),
+    ] = None,
+    output: Target = Path(),
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Download a model: the file as it was pushed, or the `model.keras` of a job's result.
+    """Download a model: the file as it was pushed, the `model.keras` of a job's result, or one of its exports.
 
     What came is compared with the service's sha256 before it gets its name.
 
-    Example: thaw models pull model-01jd8k2v7e0000000000000000 -o shoes.keras
+    Example: thaw models pull model-01jd8k2v7e0000000000000000 --format onnx -o shoes.onnx
     """
     with session(context, as_json=as_json) as (client, out):
-        target = output / f"{model}.keras" if output.is_dir() else output
+        target = output / f"{model}{ENDINGS[wanted or 'keras']}" if output.is_dir() else output
         refuse_to_replace(target, force=force)
         with bar(out, target.name) as progress:
-            saved = client.models.download(model, target, on_progress=progress)
+            saved = client.models.download(model, target, format=wanted, on_progress=progress)
         if out.as_json:
             out.document({"id": model, "path": str(saved.absolute()), "bytes": saved.stat().st_size})
         else:
@@ -171,8 +180,15 @@ def _lines(file: Path) -> list[str]:
 def _row(model: Model) -> tuple[object, ...]:
     summary = model.summary
     parameters = text.number(summary.parameters) if summary else "-"
-    wanted = text.shape(summary.input_shape) if summary else "-"
+    wanted = _inputs(summary) if summary else "-"
     return model.id, model.name, model.status, parameters, wanted, text.ago(model.created_at)
+
+
+def _inputs(summary: ModelSummary) -> str:
+    """The shape of the one input; of several also their names."""
+    if len(summary.inputs) > 1:
+        return ", ".join(f"{text.plain(each.name)}: {text.shape(each.shape)}" for each in summary.inputs)
+    return text.shape(summary.input_shape)
 
 
 def _show(out: Output, model: Model) -> None:
@@ -188,10 +204,11 @@ def _show(out: Output, model: Model) -> None:
             "created": text.ago(model.created_at),
             "from": model.job or model.file or model.reference,
             "error": model.error.message if model.error else None,
-            "input": text.shape(summary.input_shape) if summary else None,
+            "input": _inputs(summary) if summary else None,
             "output": text.shape(summary.output_shape) if summary else None,
             "parameters": text.number(summary.parameters) if summary else None,
             "rescale": model.rescale,
+            "formats": ", ".join(model.formats) or None,
             "labels": ", ".join(model.labels[:12]) + (", …" if len(model.labels) > 12 else "")
             if model.labels
             else None,

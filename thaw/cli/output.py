@@ -14,6 +14,7 @@ from thaw.errors import ApiError, ThawClientError, WorkFailedError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _WIDTH_OF_FILES = 240
 """Columns where there is no terminal: wide enough that `grep` finds ids whole."""
@@ -37,6 +38,14 @@ class Output:
     def say(self, text: str) -> None:
         """A result, for people."""
         self.console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def wrapped(self, text: "str | Text", *, indent: str = "") -> None:
+        """Sentences for people, broken at the terminal's width; every line begins with `indent`."""
+        from rich.padding import Padding
+        from rich.text import Text
+
+        plain_or_styled = Text(text) if isinstance(text, str) else text
+        self.console().print(Padding(plain_or_styled, (0, 0, 0, len(indent)), expand=False))
 
     def note(self, text: str) -> None:
         """Something beside the result."""

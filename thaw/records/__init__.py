@@ -5,6 +5,7 @@ fields that an older one leaves out have their defaults. Times are Unix seconds,
 """
 
 from thaw.records.assets import (
+    ArrayInput,
     CatalogueModel,
     CorruptExample,
     Dataset,
@@ -12,6 +13,7 @@ from thaw.records.assets import (
     File,
     Layer,
     Model,
+    ModelInput,
     ModelSummary,
     PreviewExample,
     Split,
@@ -23,23 +25,25 @@ from thaw.records.jobs import (
     EpochMetrics,
     Evaluation,
     Event,
+    Export,
     FreezeProof,
     Interval,
     Job,
     JobProgress,
-    PhasePlan,
     PhaseProgress,
     PhaseReport,
-    Plan,
     Report,
     SourceReceipt,
 )
+from thaw.records.plan import CachePlan, LayerPlan, MemoryPlan, PhasePlan, Plan, TimePlan
 from thaw.records.record import Record, read
-from thaw.records.service import Capabilities, Health, Part, Worker
+from thaw.records.service import Capabilities, Fact, Health, Part, SelfTest, Worker
 
 __all__ = [
+    "ArrayInput",
     "Artifact",
     "Attempt",
+    "CachePlan",
     "Capabilities",
     "CatalogueModel",
     "Checkpoint",
@@ -48,6 +52,8 @@ __all__ = [
     "EpochMetrics",
     "Evaluation",
     "Event",
+    "Export",
+    "Fact",
     "Failure",
     "File",
     "FreezeProof",
@@ -56,7 +62,10 @@ __all__ = [
     "Job",
     "JobProgress",
     "Layer",
+    "LayerPlan",
+    "MemoryPlan",
     "Model",
+    "ModelInput",
     "ModelSummary",
     "Part",
     "PhasePlan",
@@ -66,8 +75,10 @@ __all__ = [
     "PreviewExample",
     "Record",
     "Report",
+    "SelfTest",
     "SourceReceipt",
     "Split",
+    "TimePlan",
     "Worker",
     "read",
 ]

@@ -32,13 +32,24 @@ class File(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelInput(Record):
+    """One input of a model."""
+
+    name: str
+    shape: Sequence[int | None] = ()
+    """With the batch axis, as `None`, first."""
+    dtype: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSummary(Record):
     """What registration found out about a model."""
 
     format: str | None = None
     class_name: str | None = None
     input_shape: Sequence[int | None] | None = None
-    """With the batch axis, as `None`, first: `[None, 224, 224, 3]`."""
+    """With the batch axis, as `None`, first: `[None, 224, 224, 3]`; of the first input, if there are several."""
+    inputs: Sequence[ModelInput] = ()
     output_shape: Sequence[int | None] | None = None
     parameters: int | None = None
     layers: int | None = None
@@ -65,6 +76,8 @@ class Model(Record):
     error: Failure | None = None
     rescale: str | None = None
     labels: Sequence[str] | None = None
+    formats: Sequence[str] = ()
+    """What it can be downloaded as, by name."""
     summary: ModelSummary | None = None
 
 
@@ -114,6 +127,16 @@ class CorruptExample(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArrayInput(Record):
+    """Examples for one input of a model with several."""
+
+    name: str
+    example_shape: Sequence[int] = ()
+    dtype: str = ""
+    value_range: Sequence[float] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset(Record):
     """A validated, immutable set of examples with its splits."""
 
@@ -132,6 +155,8 @@ class Dataset(Record):
     """Without the batch axis; `None` where examples differ."""
     dtype: str | None = None
     value_range: Sequence[float] | None = None
+    inputs: Sequence[ArrayInput] = ()
+    """For models with several inputs; the three above are then those of the first."""
     corrupt: Sequence[CorruptExample] = ()
     corrupt_count: int = 0
     duplicates_across_splits: int = 0

@@ -62,6 +62,10 @@ class Evaluation(Record):
     examples: int
     loss: float | None = None
     accuracy: Interval | None = None
+    exact_match: Interval | None = None
+    """Several labels for each example: the fraction of examples of which all labels are right."""
+    label_accuracy: Interval | None = None
+    """Several labels for each example: the fraction of labels that are right."""
     mean_absolute_error: Interval | None = None
     confusion_matrix: Sequence[Sequence[int]] | None = None
     """Rows are true classes, columns predicted ones."""
@@ -102,6 +106,26 @@ class SourceReceipt(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export(Record):
+    """What became of one export that the job asked for."""
+
+    format: str
+    status: str
+    """`succeeded` or `failed`."""
+    reason: str | None = None
+    """Why it failed."""
+    file: str | None = None
+    examples: int | None = None
+    difference: float | None = None
+    """The largest difference from the predictions of `model.keras`."""
+    tolerance: float | None = None
+    agreement: float | None = None
+    """Classification: the fraction of the compared examples for which it names the same class as `model.keras`."""
+    accuracy: float | None = None
+    keras_accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(Record):
     """What a job found out, with its uncertainty."""
 
@@ -112,6 +136,8 @@ class Report(Record):
     phases: Sequence[PhaseReport] = ()
     source: SourceReceipt | None = None
     best_validation: Mapping[str, float] | None = None
+    export_difference: float | None = None
+    exports: Sequence[Export] = ()
     seconds: Mapping[str, float] | None = None
     versions: Mapping[str, str] | None = None
     device: str | None = None
@@ -143,7 +169,10 @@ class Job(Record):
     cut: Mapping[str, object] | None = None
     head: object = None
     schedule: Sequence[Mapping[str, object]] = ()
+    preset: str | None = None
+    """Where the phases come from; `None`: they were given one by one."""
     batch_size: int | None = None
+    exports: Sequence[str] = ()
     seed: int | None = None
     suffix: str | None = None
     metadata: Mapping[str, str] | None = None
@@ -153,6 +182,9 @@ class Job(Record):
     progress: JobProgress | None = None
     attempt: Attempt | None = None
     cancel_requested_at: float | None = None
+    pause_requested_at: float | None = None
+    resume_fidelity: str | None = None
+    """`exact`: interrupted or not, the result is the same to the last bit. `tolerance`: nearly the same."""
     allowed_actions: Sequence[str] = ()
     artifacts: Sequence[Artifact] = ()
     report: Report | None = None
@@ -179,14 +211,18 @@ class Event(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Record):
-    """The weights at the end of a phase."""
+    """The weights at the end of a phase, or what an interrupted job goes on from."""
 
     id: str
+    kind: str = "phase"
+    """`phase`: all weights, in `artifact`. `resume`: kept until the job has ended, for the job itself."""
+    attempt: int | None = None
     step_number: int = 0
     created_at: float = 0.0
     metrics: Mapping[str, float] | None = None
     phase: PhaseProgress | None = None
     artifact: Artifact | None = None
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,30 +236,3 @@ class EpochMetrics(Record):
     step: int = 0
     created_at: float = 0.0
     phase: PhaseProgress | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhasePlan(Record):
-    """What one phase would train."""
-
-    name: str
-    epochs: int
-    optimizer: str = ""
-    learning_rate: float | None = None
-    unfrozen_layers: Sequence[str] = ()
-    """Layers of the backbone that train; the head always does."""
-    frozen_layers: int = 0
-    trainable_backbone_parameters: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan(Record):
-    """What a job would do."""
-
-    phases: Sequence[PhasePlan]
-    cut_layer: str | None = None
-    """The last layer of the source that would be reused."""
-    dropped_layers: Sequence[str] = ()
-    output: str = ""
-    warnings: Sequence[str] = ()
-    spec: Mapping[str, object] | None = None

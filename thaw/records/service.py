@@ -7,6 +7,28 @@ from thaw.records.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fact(Record):
+    """One thing that training relies on, or that is known of Keras, tried out on a worker."""
+
+    name: str
+    kind: str = ""
+    """`freezing`, `files`, `determinism`: training relies on it; `keras`: describes Keras as it is."""
+    holds: bool = False
+    measured: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTest(Record):
+    """What a worker found out about the Keras, the TensorFlow and the device that it has."""
+
+    facts: Sequence[Fact] = ()
+    device: str = ""
+    versions: Mapping[str, str] | None = None
+    seconds: float = 0.0
+    ran_at: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Worker(Record):
     """A worker that announced itself."""
 
@@ -16,6 +38,11 @@ class Worker(Record):
     keras: str | None = None
     tensorflow: str | None = None
     live: bool = False
+    self_test: SelfTest | None = None
+    refuses_training: str | None = None
+    """Why it takes on no trainings although it was started for them."""
+    resume_fidelity: str | None = None
+    """`exact` or `tolerance`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,6 +87,18 @@ class Jobs:
         """Ask a job to stop. Asking again is fine; `ConflictError` if it has succeeded or failed."""
         return read(Job, self._connection.post(f"{_PATH}/{job_id}/cancel", body={}))
 
+    def pause(self, job_id: str) -> Job:
+        """Ask a job to stop at its next training step, with a checkpoint. Asking again is fine.
+
+        Raises:
+            ConflictError: It has ended, or its files are not checked yet.
+        """
+        return read(Job, self._connection.post(f"{_PATH}/{job_id}/pause", body={}))
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on where it was. Asking again is fine; `ConflictError` if it has ended."""
+        return read(Job, self._connection.post(f"{_PATH}/{job_id}/resume", body={}))
+
     def events(
         self, job_id: str, *, after: int = 0, follow_on: bool = True, patience_seconds: float = _PATIENCE_SECONDS
     ) -> Iterator[Event]:
@@ -109,7 +121,7 @@ class Jobs:
         return every(EpochMetrics, self._connection, f"{_PATH}/{job_id}/metrics", {"order": "asc"})
 
     def checkpoints(self, job_id: str) -> Iterator[Checkpoint]:
-        """The weights at the end of each phase, in order."""
+        """The weights at the end of each phase, and what a job that has not ended would go on from, in order."""
         return every(Checkpoint, self._connection, f"{_PATH}/{job_id}/checkpoints", {"order": "asc"})
 
     def artifacts(self, job_id: str) -> Sequence[Artifact]:
@@ -131,7 +143,9 @@ class Jobs:
 
         Args:
             job_id: Which.
-            artifact: `model.keras`, `labels.json`, `metrics.csv`, `history.json`, `report.json` or `manifest.json`.
+            artifact: `model.keras`, an export (`saved_model.zip`, `model.tflite`, `model_int8.tflite`, `model.onnx`),
+                `labels.json`, `metrics.csv`, `history.json`, `report.json`, `MODEL_CARD.md`,
+                `events.out.tfevents.thaw` (for TensorBoard) or `manifest.json`.
             destination: A file, which is replaced if it exists; a folder; or `None` for the working folder.
             on_progress: Called with the bytes done and the bytes in all.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from thaw.connection import Connection
 from thaw.downloading import download
 from thaw.records import CatalogueModel, Layer, Model, read
-from thaw.requests import NAMED, Rescale
+from thaw.requests import ENDINGS, NAMED, ModelFile, Rescale
 from thaw.resources.paging import Order, entries, every
 from thaw.resources.waiting import refusal, wait_until
 from thaw.uploading import OnProgress, Source, upload
@@ -106,14 +106,28 @@ class Models:
         model_id: str,
         destination: str | PathLike[str] | None = None,
         *,
+        format: ModelFile | None = None,  # noqa: A002 (the API's word)
         on_progress: OnProgress | None = None,
     ) -> Path:
-        """Save the model's file; see `Jobs.download` for what `destination` may be."""
+        """Save the model's file.
+
+        Args:
+            model_id: Which.
+            destination: As in `Jobs.download`.
+            format: One of the model's `formats`; left out, the file as it was pushed, or the job's `model.keras`.
+            on_progress: Called with the bytes done and the bytes in all.
+
+        Returns:
+            Where the file is.
+
+        Raises:
+            NotFoundError: The model is not there in this format; the message says in which it is.
+        """
         return download(
             self._connection,
-            f"/v1/models/{model_id}/content",
+            f"/v1/models/{model_id}/content" + (f"?format={format}" if format else ""),
             destination,
-            default_name=f"{model_id}.keras",
+            default_name=f"{model_id}{ENDINGS[format or 'keras']}",
             on_progress=on_progress,
         )
 

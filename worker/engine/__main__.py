@@ -13,15 +13,18 @@
     }
 
 Paths are relative to the job's file. Prints progress to standard output; exit status 0, or 1 with the reason on
-standard error. The only limits are those of the machine: this is for one's own files.
+standard error. Started again after it was interrupted, the same job goes on from its newest checkpoint in `output`,
+and gives the very weights that it would have given; SIGTERM stops it with a checkpoint (status 143), Ctrl-C and
+SIGKILL leave the last one that there is. The only limits are those of the machine: this is for one's own files.
 """
 
 import argparse
+import json
 import multiprocessing
 import secrets
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -33,11 +36,15 @@ from app.domain.dataset import DatasetOptions
 from app.domain.errors import SourceError, WorkError
 from app.domain.model import ModelOptions
 from app.domain.names import is_name, spelled
+from app.domain.pointers import pointer_into
 from app.domain.spec import ResolvedSpec, Spec, resolve
+from worker.engine.reporter import TrainingStopped
 
 UNLIMITED = sys.maxsize
 INTERRUPTED = 130
 """What shells report for Ctrl-C."""
+TERMINATED = 143
+"""What shells report for SIGTERM."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -51,7 +58,7 @@ class FileJob(Spec):
     output: Path
     model_options: ModelOptions = ModelOptions()
     dataset_options: DatasetOptions = DatasetOptions()
-    seed: int = Field(default_factory=lambda: secrets.randbelow(2**31), ge=0, le=2**31 - 1)
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
 
     @field_validator("model")
     @classmethod
@@ -59,10 +66,9 @@ class FileJob(Spec):
         """`UserError` for a wrong name of the catalogue, before anything is imported or made."""
         return spelled(value) if is_name(value) else value
 
-    def spec(self) -> ResolvedSpec:
+    def spec(self, *, seed: int) -> ResolvedSpec:
         """What to train."""
-        fields = {name: getattr(self, name) for name in Spec.model_fields}
-        return resolve(Spec(**fields), seed=self.seed)
+        return resolve(self, seed=seed)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,9 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
     except WorkError as error:
         sys.stderr.write(f"{error.message}\n")
     except ValidationError as error:
-        sys.stderr.write("".join(f"{_place(item['loc'])}: {item['msg']}\n" for item in error.errors()))
+        sys.stderr.write("".join(f"{line}\n" for line in _told(error, options.job)))
     except OSError as error:
         sys.stderr.write(f"{error}\n")
+    except TrainingStopped:
+        sys.stderr.write("Stopped; the same command goes on from here.\n")
+        return TERMINATED
     except KeyboardInterrupt:
         sys.stderr.write("Stopped.\n")
         return INTERRUPTED
@@ -95,11 +104,24 @@ def run(job: FileJob, *, folder: Path, say: Callable[[str], None]) -> None:
 
     output = folder / job.output
     output.mkdir(parents=True, exist_ok=True)
-    say(f"seed {job.seed}")
+    spec = _spec(job, output)
+    say(f"seed {spec.seed}")
     source = _source(job.model, folder, output, job.model_options)
     data = _dataset(folder / job.training_file, output, job.dataset_options)
-    trained = train(job.spec(), source, data, output, PrintingReporter(say))
+    trained = train(spec, source, data, output, PrintingReporter(say))
     say(summary(trained))
+
+
+def _spec(job: FileJob, output: Path) -> ResolvedSpec:
+    """With the seed of the job, or else of the interrupted run that it goes on with, or else a new one."""
+    from worker.engine import checkpoint
+
+    if job.seed is not None:
+        return job.spec(seed=job.seed)
+    before = checkpoint.latest_spec(output) or {}
+    seed = before.get("seed", 0)
+    same = before == job.spec(seed=seed).model_dump(mode="json")
+    return job.spec(seed=seed if same else secrets.randbelow(2**31))
 
 
 def _read(path: Path) -> FileJob:
@@ -146,8 +168,16 @@ def _in_own_process(
             raise SourceError(message) from error
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "job"
+def _told(error: ValidationError, job: Path) -> Iterator[str]:
+    """Each wrong field, by its place in the file."""
+    try:
+        document = json.loads(job.read_bytes())
+    except ValueError:  # then that is the error
+        document = None
+    for detail in error.errors():
+        location = [*detail["loc"], *detail.get("ctx", {}).get("at", [])]  # `at`: app.domain.spec's own
+        pointer = pointer_into(document, location, missing=detail["type"] == "missing")
+        yield f"{pointer.removeprefix('/').replace('/', '.') or 'job'}: {detail['msg']}"
 
 
 def _say(line: str) -> None:

@@ -16,10 +16,8 @@ import keras
 from worker.engine import graph
 from worker.engine.schedule import Selection
 from worker.engine.steps import Network
+from worker.engine.traits import draws
 from worker.engine.wiring import Key, Wiring
-
-_RATES = ("rate", "dropout", "recurrent_dropout")
-"""Attributes of layers that draw only if one of them is above 0; Keras' RNNs hold a seed generator in any case."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,7 @@ def _moves(operation: graph.Operation, movable: set[int], resting: set[int]) -> 
     if any(id(weight) in movable for weight in operation.weights) or getattr(operation, "stateful", False):
         return True
     inner = operation._flatten_layers()  # noqa: SLF001 (no public way)
-    return any(_draws(layer) and id(layer) not in resting for layer in inner)
-
-
-def _draws(layer: keras.Layer) -> bool:
-    if not layer._seed_generators:  # noqa: SLF001 (no public way)
-        return False
-    rates = [getattr(layer, name) for name in _RATES if hasattr(layer, name)]
-    return not rates or any(rates)
+    return any(draws(layer) and id(layer) not in resting for layer in inner)
 
 
 def hindrance(prefix: Sequence[graph.Operation]) -> str | None:

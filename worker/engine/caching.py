@@ -110,7 +110,7 @@ def _not_wanted(run: Run, phase: Phase, found: Boundary) -> str | None:
     if not found.has_weights:
         return "no frozen layer with weights stands below what trains or draws at random"
     hindrance = boundaries.hindrance(found.prefix)
-    if run.augmented:
+    if run.augmenter:
         hindrance = "augmentation changes the examples in every epoch"
     if hindrance and run.cache == "require":
         raise _impossible(phase, hindrance)
@@ -170,22 +170,23 @@ def _certify(run: Run, prefix: Prefix, cached: Features) -> float:
 # === How ===
 
 
-def on_features(run: Run, step: TrainStep, found: Boundary, cached: Features) -> Execution:
+def on_features(run: Run, step: TrainStep, found: Boundary, cached: Features, *, examples_per_step: int) -> Execution:
     """Steps on cached features; `step` must begin at the boundary."""
     evaluation = EvaluationStep(run.network, run.objective, FromFeatures(found))
     kind = _InMemory if cached.bytes <= MEMORY_BYTES else _FromFile
-    return kind(run, step, evaluation, cached)
+    return kind(run, step, evaluation, cached, examples_per_step)
 
 
 class _InMemory:
     """Many steps in one execution, on tensors that hold a whole split."""
 
-    def __init__(self, run: Run, step: TrainStep, evaluation: EvaluationStep, cached: Features) -> None:
+    def __init__(self, run: Run, step: TrainStep, evaluation: EvaluationStep, cached: Features, size: int) -> None:
         self._metric = run.objective.metric
         self._check = run.reporter.check
-        self._train = _Loop(run, run.train, cached.arrays["train"], step.body)
+        self._train = _Loop(run, run.train, cached.arrays["train"], step.body, size)
+        validation = cached.arrays["validation"]
         self._validation = _Loop(
-            run, run.validation, cached.arrays["validation"], lambda *batch: evaluation.body(*batch)[0]
+            run, run.validation, validation, lambda *batch: evaluation.body(*batch)[0], run.batch_size
         )
         self.steps = self._train.steps
 
@@ -203,9 +204,9 @@ class _InMemory:
 class _Loop:
     """The batches of an epoch, many in one call of one graph."""
 
-    def __init__(self, run: Run, split: Split, arrays: Sequence[Any], body: Callable[..., Sums]) -> None:
+    def __init__(self, run: Run, split: Split, arrays: Sequence[Any], body: Callable[..., Sums], size: int) -> None:
         self._count = len(split)
-        self._batch_size = run.batch_size
+        self._batch_size = size
         labels = label_spec(run.network, run.objective)
         self._data = [*map(tf.constant, arrays), tf.constant(split.labels, labels.dtype)]
         self._body = body
@@ -251,29 +252,32 @@ class _Loop:
 class _FromFile:
     """A step at a time, on rows of memory-mapped files that a thread reads ahead."""
 
-    def __init__(self, run: Run, step: TrainStep, evaluation: EvaluationStep, cached: Features) -> None:
+    def __init__(self, run: Run, step: TrainStep, evaluation: EvaluationStep, cached: Features, size: int) -> None:
+        self._size = size
         self._run = run
         self._step = step
         self._evaluation = evaluation
         self._cached = cached
-        self.steps = math.ceil(len(run.train) / run.batch_size)
+        self.steps = run.steps_per_epoch(size)
 
     def train(self, order: tuple[int, int], *, done: int = 0) -> Iterator[tuple[int, Sums]]:
         arrays = self._cached.arrays["train"]
-        for number, (x, y) in enumerate(self._batches(self._run.train, arrays, order, done), start=done + 1):
+        batches = self._batches(self._run.train, arrays, self._size, order, done)
+        for number, (x, y) in enumerate(batches, start=done + 1):
             yield number, self._step(x, y)
 
     def validate(self) -> dict[str, float]:
         totals = Totals()
-        for x, y in self._batches(self._run.validation, self._cached.arrays["validation"], None, 0):
+        arrays = self._cached.arrays["validation"]
+        for x, y in self._batches(self._run.validation, arrays, self._run.batch_size, None, 0):
             self._run.reporter.check()
             totals.add(self._evaluation(x, y)[0])
         return totals.metrics(self._run.objective.metric)
 
     def _batches(
-        self, split: Split, arrays: Sequence[Any], order: tuple[int, int] | None, skip: int
+        self, split: Split, arrays: Sequence[Any], size: int, order: tuple[int, int] | None, skip: int
     ) -> Iterator[tuple[list[Tensor], Tensor]]:
-        size, positions = self._run.batch_size, epoch_order(len(split), order)
+        positions = epoch_order(len(split), order)
         blocks = [positions[start : start + size] for start in range(skip * size, len(positions), size)]
 
         def make(block: Any) -> tuple[list[Tensor], Tensor]:  # noqa: ANN401 (positions)

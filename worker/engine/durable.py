@@ -33,6 +33,15 @@ def replacing(path: Path) -> Iterator[Path]:
     _sync(path.parent, os.O_RDONLY)
 
 
+def publish_folder(temporary: Path, folder: Path) -> None:
+    """Sync a folder of plain files that was put together under a temporary name, and give it its name."""
+    for path in temporary.iterdir():
+        _sync(path, os.O_RDWR)
+    _sync(temporary, os.O_RDONLY)
+    temporary.rename(folder)
+    _sync(folder.parent, os.O_RDONLY)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file's content by this text, in UTF-8."""
     with replacing(path) as temporary:

@@ -15,21 +15,40 @@ RESAMPLES = 2000
 Array = np.ndarray[Any, Any]
 
 
+def multi_label(labels: Array, predicted: Array, *, names: Sequence[str], loss: float, seed: int) -> Evaluation:
+    """Both accuracies and per-label figures from true and predicted labels `(n, labels)`, 0 or 1 each.
+
+    The labels of one example are no independent trials, so the interval of their accuracy is drawn over examples.
+    """
+    right = labels.astype("int64") == predicted
+    return Evaluation(
+        examples=len(labels),
+        loss=loss,
+        exact_match=wilson(int(np.sum(right.all(axis=1))), len(labels)),
+        label_accuracy=bootstrap(np.mean(right, axis=1), seed=seed),
+        per_class=_per_class(labels.astype("int64"), predicted, names),
+    )
+
+
 def classification(labels: Array, predicted: Array, *, names: Sequence[str], loss: float) -> Evaluation:
     """Accuracy, confusion matrix and per-class figures from true and predicted class indices `(n,)`."""
     indices = list(range(len(names)))
-    columns = metrics.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0.0)
-    rows = zip(names, *(column.tolist() for column in columns), strict=True)
     return Evaluation(
         examples=len(labels),
         loss=loss,
         accuracy=wilson(int(np.sum(labels == predicted)), len(labels)),
         confusion_matrix=metrics.confusion_matrix(labels, predicted, labels=indices).tolist(),
-        per_class={
-            name: {"precision": precision, "recall": recall, "f1": f1, "examples": examples}
-            for name, precision, recall, f1, examples in rows
-        },
+        per_class=_per_class(labels, predicted, names),
     )
+
+
+def _per_class(labels: Array, predicted: Array, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    indices = list(range(len(names)))
+    columns = metrics.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0.0)
+    return {
+        name: {"precision": precision, "recall": recall, "f1": f1, "examples": examples}
+        for name, precision, recall, f1, examples in zip(names, *(column.tolist() for column in columns), strict=True)
+    }
 
 
 def regression(labels: Array, outputs: Array, *, loss: float, seed: int) -> Evaluation:

@@ -38,22 +38,26 @@ class Execution(Protocol):
         """Loss and metric over the validation split."""
 
 
-def on_batches(run: Run, step: TrainStep) -> Execution:
+def on_batches(run: Run, step: TrainStep, *, examples_per_step: int) -> Execution:
     """Each step on a batch of its own, made from raw examples."""
-    return _OnBatches(run, step)
+    return _OnBatches(run, step, examples_per_step)
 
 
 class _OnBatches:
-    def __init__(self, run: Run, step: TrainStep) -> None:
+    def __init__(self, run: Run, step: TrainStep, size: int) -> None:
         self._run = run
         self._step = step
-        self.steps = run.steps_per_epoch
+        self._size = size
+        self.steps = run.steps_per_epoch(size)
 
     def train(self, order: tuple[int, int], *, done: int = 0) -> Iterator[tuple[int, Sums]]:
         run = self._run
-        batches = run.train.batches(run.batch_size, preprocess=run.preprocess, shuffle_seed=order, skip=done)
+        augmenter = run.augmenter
+        preprocess = augmenter.resize if augmenter else run.preprocess
+        batches = run.train.batches(self._size, preprocess=preprocess, shuffle_seed=order, skip=done)
         for number, (x, y) in enumerate(_tensors(batches), start=done + 1):
-            yield number, self._step(x, y)
+            batch = augmenter(x, y, order=order, step=number) if augmenter else (x, y)
+            yield number, self._step(*batch)
 
     def validate(self) -> dict[str, float]:
         return evaluate_batches(self._run, self._run.validation)
@@ -72,4 +76,7 @@ def evaluate_batches(run: Run, split: Split, outputs: list[np.ndarray[Any, Any]]
 
 
 def _tensors(batches: Iterable[tuple[Any, Any]]) -> Iterable[tuple[Tensor, Tensor]]:
-    return ((tf.convert_to_tensor(x), tf.convert_to_tensor(y)) for x, y in batches)
+    """With one tensor for each input where there are several."""
+    for x, y in batches:
+        inputs = [tf.convert_to_tensor(each) for each in x] if isinstance(x, list) else tf.convert_to_tensor(x)
+        yield inputs, tf.convert_to_tensor(y)

@@ -48,6 +48,16 @@ def graph_of(model: keras.Model) -> Any:  # noqa: ANN401 (Keras has no types)
     return model._functional if isinstance(model, keras.Sequential) else model  # noqa: SLF001 (no public way)
 
 
+def one_or_all(tensors: Sequence[Any]) -> Any:  # noqa: ANN401 (Keras has no types)
+    """What Keras calls a model with: the one tensor, or the list where there are several inputs."""
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+def maker_name(tensor: Tensor) -> str:
+    """Of the layer that makes a symbolic tensor: for a model's input, of its input layer."""
+    return str(tensor._keras_history.operation.name)  # noqa: SLF001 (no public way)
+
+
 def nodes_of(model: keras.Model, operation: Operation) -> list[Any]:
     """The uses of an operation in this very model, first to last; its uses elsewhere are left out."""
     by_depth = graph_of(model)._nodes_by_depth  # noqa: SLF001 (no public way)

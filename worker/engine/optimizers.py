@@ -24,7 +24,11 @@ Variable = Any
 
 
 def build_optimizer(
-    options: Optimizer, *, rates: Sequence[Segment] = (), factors: Iterable[tuple[Variable, float]] = ()
+    options: Optimizer,
+    *,
+    rates: Sequence[Segment] = (),
+    factors: Iterable[tuple[Variable, float]] = (),
+    scale_losses: bool = False,
 ) -> keras.optimizers.Optimizer:
     """A new optimizer with these options and no state yet.
 
@@ -32,13 +36,15 @@ def build_optimizer(
     holds the rate of the last step that was made.
     `factors`: variables that get only a part of that rate, with the part. It scales what the step adds to them, weight
     decay included, and not their gradient, which Adam would scale back.
+    `scale_losses`: for float16; what `optimizer.scale_loss` makes of a loss has gradients that do not vanish, and a
+    step whose gradients overflow is left out and counts as none.
     """
     arguments = options.model_dump(exclude={"type"})
     if options.type == "adamw" and options.weight_decay is None:
         arguments["weight_decay"] = 0.0  # AdamW refuses None, which all the others take
     optimizer = _scheduled(options.type)(**arguments)
     optimizer.follow(rates, factors)
-    return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer) if scale_losses else optimizer
 
 
 def carry(before: keras.optimizers.Optimizer, after: keras.optimizers.Optimizer) -> None:
@@ -47,6 +53,10 @@ def carry(before: keras.optimizers.Optimizer, after: keras.optimizers.Optimizer)
     Steps are counted on; the slots (momenta and the like) of variables that both train go over, those of others stay
     fresh. The schedule of `after` starts at its beginning.
     """
+    if isinstance(before, keras.optimizers.LossScaleOptimizer):
+        after.dynamic_scale.assign(before.dynamic_scale)
+        after.step_counter.assign(before.step_counter)
+        before, after = before.inner_optimizer, after.inner_optimizer
     earlier, slots = before.phase.slots, after.phase.slots
     for key, slot in slots.items():
         if key in earlier:

@@ -1,17 +1,30 @@
 """Progress and results as lines for a terminal."""
 
+import signal
 from collections.abc import Callable
 
-from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseStarted, Progress, StageStarted
+from app.domain.progress import (
+    CheckpointRefused,
+    EpochFinished,
+    FreezeProof,
+    PhaseFinished,
+    PhaseStarted,
+    Progress,
+    Resumed,
+    StageStarted,
+)
 from app.domain.report import Evaluation
+from worker.engine.reporter import TrainingStopped
 from worker.engine.train import TrainedModel
 
 
 class PrintingReporter:
-    """Says what happens; steps are left out."""
+    """Says what happens; steps are left out. SIGTERM stops the run at its next step, with a checkpoint."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+        self._asked_to_stop = False
+        signal.signal(signal.SIGTERM, self._stop)
 
     def report(self, progress: Progress) -> None:
         """One line for each stage, phase and epoch."""
@@ -20,7 +33,12 @@ class PrintingReporter:
             self._say(line)
 
     def check(self) -> None:
-        """Go on: Ctrl-C ends the process by itself."""
+        """Raise `TrainingStopped` after SIGTERM. Ctrl-C ends the process by itself."""
+        if self._asked_to_stop:
+            raise TrainingStopped
+
+    def _stop(self, *_: object) -> None:
+        self._asked_to_stop = True
 
 
 def summary(trained: TrainedModel) -> str:
@@ -48,8 +66,18 @@ def _line(progress: Progress) -> str | None:
             return f"  epoch {progress.phase.epoch}/{progress.phase.epochs}  {figures}"
         case PhaseFinished():
             return f"  {'stopped early; ' if progress.stopped_early else ''}{_proof(progress.proof)}"
+        case Resumed() | CheckpointRefused():
+            return _interruption(progress)
         case _:
             return None
+
+
+def _interruption(progress: Resumed | CheckpointRefused) -> str:
+    if isinstance(progress, CheckpointRefused):
+        return f"checkpoint {progress.name} is left out: {progress.reason}"
+    changed = f"; {', '.join(progress.differences)}" if progress.differences else ""
+    place = f"phase {progress.phase.index} '{progress.phase.name}', epoch {progress.phase.epoch}"
+    return f"going on from step {progress.step}, in {place} ({progress.fidelity}{changed})"
 
 
 def _proof(proof: FreezeProof) -> str:
@@ -61,9 +89,12 @@ def _proof(proof: FreezeProof) -> str:
 
 
 def _figures(test: Evaluation) -> str:
-    interval = test.accuracy or test.mean_absolute_error
-    assert interval is not None  # every task has one of the two
-    name = "accuracy" if test.accuracy else "mean absolute error"
+    figures = {
+        "accuracy": test.accuracy,
+        "all labels right": test.exact_match,
+        "mean absolute error": test.mean_absolute_error,
+    }
+    name, interval = next((name, found) for name, found in figures.items() if found is not None)
     return (
         f"{name} {interval.value:.4f} (95 % interval {interval.low:.4f} to {interval.high:.4f}), "
         f"{test.examples} examples"

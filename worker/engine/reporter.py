@@ -14,7 +14,12 @@ STEP_REPORT_SECONDS = 0.5
 
 
 class TrainingStopped(Exception):  # noqa: N818 (named for what happened, not for an error)
-    """The run must end now: it was cancelled, or its owner changed. Nothing of it is published."""
+    """The run must end now: it was cancelled, paused, or its owner changed. Nothing of it is published."""
+
+    def __init__(self, *, keep: bool = True) -> None:
+        """`keep`: whether somebody will go on from here, so that a checkpoint is worth writing."""
+        super().__init__()
+        self.keep = keep
 
 
 class Reporter(Protocol):

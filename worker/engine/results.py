@@ -1,26 +1,31 @@
-"""The files that a job gives back, beside `model.keras`.
+"""The files that a job gives back, beside `model.keras` and its exports.
 
-labels.json     what the outputs mean
-metrics.csv     one row for each epoch, for spreadsheets
-history.json    the same, for programs
-report.json     what the job found out
-manifest.json   sha256 and bytes of every file, and the lineage source -> dataset -> spec -> result
+labels.json                what the outputs mean
+metrics.csv                one row for each epoch, for spreadsheets
+history.json               the same, for programs
+events.out.tfevents.thaw   the same, for TensorBoard
+report.json                what the job found out
+MODEL_CARD.md              the same, for people, and how to load each file
+manifest.json              sha256 and bytes of every file, what those that are models take, and the lineage
+                           source -> dataset -> spec -> result
 """
 
 import csv
 import hashlib
 import io
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from app.domain.dataset import DatasetInfo
+from app.domain.exports import FILES
 from app.domain.progress import EpochFinished
 from app.domain.report import Report
-from worker.engine import durable
+from worker.engine import durable, model_card, tensorboard
 
-MODEL = "model.keras"
+MODEL = FILES["keras"]
 LABELS = "labels.json"
 METRICS = "metrics.csv"
 HISTORY = "history.json"
@@ -30,6 +35,7 @@ MANIFEST = "manifest.json"
 _MEANING = {
     "binary": "one number: the probability of the second label",
     "single_label": "one probability for each label, in this order",
+    "multi_label": "for each label, in this order, the probability that it is there",
     "regression": "the targets themselves, in their own units",
 }
 
@@ -44,8 +50,24 @@ def write(
     durable.write_text(folder / METRICS, _csv(rows))
     _write_json(folder / HISTORY, {"epochs": rows})
     durable.write_text(folder / REPORT, report.model_dump_json(indent=2) + "\n")
-    files = [_described(folder / name) for name in (MODEL, LABELS, METRICS, HISTORY, REPORT)]
-    _write_json(folder / MANIFEST, {"files": files, "lineage": _lineage(report, result_digest)})
+    tensorboard.write(folder / tensorboard.FILE, history, ended_at=time.time())
+    models, lineage = _models(folder, report), _lineage(report, result_digest)
+    card = model_card.card(report, data, lineage=lineage, files=models)
+    durable.write_text(folder / model_card.FILE, card)
+    others = (LABELS, METRICS, HISTORY, tensorboard.FILE, REPORT, model_card.FILE)
+    files = [*models, *(_described(folder / name) for name in others)]
+    _write_json(folder / MANIFEST, {"files": files, "lineage": lineage})
+
+
+def _models(folder: Path, report: Report) -> list[dict[str, Any]]:
+    """The files that are models; those that an earlier run left in this folder go."""
+    taken = {MODEL: report.inputs, **{export.file: export.inputs for export in report.exports if export.file}}
+    for stale in set(FILES.values()) - taken.keys():
+        (folder / stale).unlink(missing_ok=True)
+    return [
+        {**_described(folder / name), "inputs": [each.model_dump(mode="json") for each in inputs]}
+        for name, inputs in taken.items()
+    ]
 
 
 def _row(number: int, epoch: EpochFinished) -> dict[str, Any]:

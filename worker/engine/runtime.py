@@ -4,8 +4,10 @@ TensorFlow fixes its threads and devices when the first operation runs. So nothi
 `prepare` comes before anything else of a job.
 """
 
+import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -38,6 +40,20 @@ def device_name() -> str:
         return "cpu"
     details: dict[str, str] = tf.config.experimental.get_device_details(gpus[0])
     return details.get("device_name", "gpu")
+
+
+def machine() -> str:
+    """What else of the machine decides the last bits of a sum on a CPU: its kind, and the number of its cores."""
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def versions() -> dict[str, str]:

@@ -1,11 +1,13 @@
-"""Stages of a run: told to the reporter, with their wall times."""
+"""Stages of a run: told to the reporter, with their wall times, summed over its interruptions."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from app.domain.progress import Stage, StageStarted
 from worker.engine.reporter import Reporter
+
+FIRST_STEP = "until_first_step"
 
 
 class Stages:
@@ -16,7 +18,9 @@ class Stages:
         self._started = time.perf_counter()
         self._seconds: dict[str, float] = {}
         self._announced = 0
-        self._within: list[Stage] = []
+        self._within: list[tuple[Stage, float]] = []
+        self._first_step_at: float | None = None
+        self._before: Mapping[str, float] = {}
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -24,19 +28,36 @@ class Stages:
         self.reporter.check()
         self._announce(stage)
         started = time.perf_counter()
-        self._within.append(stage)
+        self._within.append((stage, started))
         yield
         self._within.pop()
         seconds = time.perf_counter() - started
         self._add(stage, seconds)
         if self._within:
-            self._add(self._within[-1], -seconds)
-            self._announce(self._within[-1])
+            self._add(self._within[-1][0], -seconds)
+            self._announce(self._within[-1][0])
 
-    def seconds(self, *, first_step_at: float | None) -> dict[str, float]:
-        """By stage, and from the start to the end of the first optimizer step."""
-        to_first = {"until_first_step": first_step_at - self._started} if first_step_at is not None else {}
-        return {**self._seconds, **to_first, "total": time.perf_counter() - self._started}
+    def first_step(self) -> None:
+        """An optimizer step ended; only the first one counts."""
+        self._first_step_at = self._first_step_at or time.perf_counter()
+
+    def go_on_from(self, before: Mapping[str, float]) -> None:
+        """Add what `seconds` said when the run was interrupted."""
+        self._before = before
+
+    def seconds(self) -> dict[str, float]:
+        """By stage, `until_first_step` (from the start of the run, once there was a step) and `total`."""
+        now = time.perf_counter()
+        measured = {**self._seconds, "total": now - self._started}
+        for stage, started in self._within:
+            measured[stage] = measured.get(stage, 0.0) + now - started
+        summed = {name: self._before.get(name, 0.0) + measured.get(name, 0.0) for name in {**measured, **self._before}}
+        return {**summed, **self._until_first_step()}
+
+    def _until_first_step(self) -> dict[str, float]:
+        if FIRST_STEP in self._before:
+            return {FIRST_STEP: self._before[FIRST_STEP]}
+        return {} if self._first_step_at is None else {FIRST_STEP: self._first_step_at - self._started}
 
     def _announce(self, stage: Stage) -> None:
         self._announced += 1

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from worker.engine import graph
 from worker.engine.objective import Objective, Tensor
 
 Sums = Tensor
@@ -61,19 +62,24 @@ class WholeModel:
 
     def prepare(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The frozen backbone's features, or the inputs as they are."""
-        return [self._network.backbone(inputs[0], training=False)] if self._rests else inputs
+        return [self._network.backbone(graph.one_or_all(inputs), training=False)] if self._rests else inputs
 
     def train(self, prepared: Sequence[Tensor]) -> Tensor:
         """The head on the features, or all of the model."""
-        return (self._network.head if self._rests else self._network.model)(prepared[0], training=True)
+        return (self._network.head if self._rests else self._network.model)(graph.one_or_all(prepared), training=True)
 
     def infer(self, inputs: Sequence[Tensor]) -> Tensor:
         """All of the model."""
-        return self._network.model(inputs[0], training=False)
+        return self._network.model(graph.one_or_all(inputs), training=False)
 
 
 class TrainStep:
-    """One optimizer step on a batch; returns its `Sums` from before the update."""
+    """One optimizer step on a batch; returns its `Sums` from before the update.
+
+    A batch larger than `at_once` goes through the network in parts, and their gradients are added up, each part by its
+    share of the examples: where nothing depends on the batch, as BatchNormalization does, that is the gradient of the
+    whole. Nothing of it outlives the step: a part is never left over for the next epoch or phase.
+    """
 
     def __init__(
         self,
@@ -81,12 +87,15 @@ class TrainStep:
         objective: Objective,
         optimizer: keras.optimizers.Optimizer,
         forward: Forward | None = None,
+        *,
+        at_once: int | None = None,
     ) -> None:
-        """`forward`: `None` is `WholeModel`."""
+        """`forward`: `None` is `WholeModel`; `at_once`: `None` is all of a batch."""
         self.optimizer = optimizer
         self.forward = forward or WholeModel(network)
         self._network = network
         self._objective = objective
+        self._at_once = at_once
         self._variables = network.model.trainable_variables
         self._traced: Callable[..., Sums] | None = None
         optimizer.build(self._variables)
@@ -99,14 +108,32 @@ class TrainStep:
 
     def body(self, *batch: Tensor) -> Sums:
         """The step itself, to be traced: inputs, then labels."""
+        sums, gradients = self._gradients(batch) if self._at_once is None else self._in_parts(batch, self._at_once)
+        self.optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
+        return sums
+
+    def _gradients(self, batch: Sequence[Tensor], share: Tensor = 1.0, **options: Any) -> tuple[Sums, list[Tensor]]:  # noqa: ANN401 (of TensorFlow)
         *inputs, y = batch
         prepared = self.forward.prepare(inputs)
         with tf.GradientTape() as tape:
             outputs = self.forward.train(prepared)
-            loss = sum(self._network.model.losses, start=self._objective.loss(y, outputs))
-        gradients = tape.gradient(loss, self._variables)
-        self.optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
-        return _sums(loss, self._objective.score(y, outputs))
+            loss = _with_penalties(self._network, self._objective.training_loss(y, outputs))
+            scaled = self.optimizer.scale_loss(loss * share)
+        return _sums(loss, self._objective.score(y, outputs)), tape.gradient(scaled, self._variables, **options)
+
+    def _in_parts(self, batch: Sequence[Tensor], size: int) -> tuple[Sums, list[Tensor]]:
+        examples = tf.shape(batch[-1])[0]
+
+        def add_part(start: Tensor, sums: Sums, totals: list[Tensor]) -> tuple[Tensor, Sums, list[Tensor]]:
+            part = [tensor[start : start + size] for tensor in batch]
+            share = tf.cast(tf.shape(part[-1])[0], "float32") / tf.cast(examples, "float32")
+            more, gradients = self._gradients(part, share, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            added = [total + tf.convert_to_tensor(each) for total, each in zip(totals, gradients, strict=True)]
+            return start + size, sums + more, added
+
+        nothing = tf.constant(0), tf.zeros(3), [tf.zeros_like(variable.value) for variable in self._variables]
+        loop = tf.while_loop(lambda start, *_: start < examples, add_part, nothing, parallel_iterations=1)
+        return loop[1], loop[2]
 
 
 class EvaluationStep:
@@ -129,8 +156,13 @@ class EvaluationStep:
         """The step itself, to be traced: inputs, then labels."""
         *inputs, y = batch
         outputs = self.forward.infer(inputs)
-        loss = sum(self._network.model.losses, start=self._objective.loss(y, outputs))
+        loss = _with_penalties(self._network, self._objective.loss(y, outputs))
         return _sums(loss, self._objective.score(y, outputs)), outputs
+
+
+def _with_penalties(network: Network, loss: Tensor) -> Tensor:
+    """Plus what the layers add by themselves, as regularizers do; float32 whatever the layers compute in."""
+    return sum((ops.cast(penalty, "float32") for penalty in network.model.losses), start=loss)
 
 
 def _sums(loss: Tensor, scores: Tensor) -> Sums:
@@ -140,7 +172,7 @@ def _sums(loss: Tensor, scores: Tensor) -> Sums:
 
 def label_spec(network: Network, objective: Objective) -> tf.TensorSpec:
     """Of a batch's labels."""
-    shape = (None, *network.model.outputs[0].shape[1:]) if objective.task == "regression" else (None,)
+    shape = (None,) if objective.one_label else (None, *network.model.outputs[0].shape[1:])
     return tf.TensorSpec(shape, objective.label_dtype)
 
 

@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 import keras
 
-from app.domain.cuts import one_tensor_wide, resolve_cut
+from app.domain import kept
+from app.domain.cuts import kept_rows, one_tensor_wide, resolve_cut
 from app.domain.errors import UserError
 from app.domain.head import Head, HeadFlatten, HeadLayer, HeadPooling
 from app.domain.model import LayerRow
 from app.domain.spec import Cut, Task
-from worker.engine import graph, heads, seeds
+from worker.engine import graph, heads, seeds, traits
 from worker.engine.canonical import Source, copy_weights
+from worker.engine.precision import Precision, converted, default_policy, policy_name
 
 BACKBONE = "backbone"
 OUTPUT = "output"
@@ -59,6 +61,9 @@ def _row(index: int, step: graph.Step) -> LayerRow:
         legal_cut=because is None,
         illegal_because=because,
         inputs=sorted(step.inputs),
+        trainable_parameters=traits.trainable_parameters(step.operation),
+        stochastic=traits.is_stochastic(step.operation),
+        batch_norm=traits.is_batch_norm(step.operation),
     )
 
 
@@ -99,38 +104,64 @@ def _outside_branches(row: LayerRow, wide: bool) -> LayerRow:  # noqa: FBT001 (p
 # === Cut ===
 
 
-def cut_at(source: Source, cut: Cut, *, seed: int = 0, weights: Literal["source", "random"] = "source") -> keras.Model:
+def cut_at(
+    source: Source,
+    cut: Cut,
+    *,
+    seed: int = 0,
+    weights: Literal["source", "random"] = "source",
+    precision: Precision = "off",
+) -> keras.Model:
     """The backbone: a clone of the source up to the cut, with its weights, or with new ones drawn from `seed`.
 
-    The clone is a Functional model named `backbone`; its layers keep their names and paths, and a nested model
-    that is cut keeps its name. Dropout and the like that have no seed get one that follows from `seed` and the
-    path. Raises `CutError`.
+    The clone is a Functional model named `backbone`, with those of the source's inputs that the cut layer needs; its
+    layers keep their names and paths, and a nested model that is cut keeps its name. Dropout and the like that have
+    no seed get one that follows from `seed` and the path. Raises `CutError`.
     """
-    row = resolve_cut(layer_table(source.model), cut, model=source.info.name)
-    cloner = _Cloner(source.model, seed=seed, initializers=weights == "random")
-    backbone = cloner.up_to(source.model, row.path.split("/"), name=BACKBONE)
+    rows = layer_table(source.model)
+    row = resolve_cut(rows, cut, model=source.info.name)
+    policy = None if precision == "off" else policy_name(precision)
+    cloner = _Cloner(source.model, seed=seed, initializers=weights == "random", policy=policy)
+    used = {needed.path for needed in kept_rows(rows, row)}
+    inputs = [tensor for tensor in source.model.inputs if graph.maker_name(tensor) in used]
+    backbone = cloner.up_to(source.model, row.path.split("/"), name=BACKBONE, inputs=inputs)
     if weights == "source":
         copy_weights(source.model, backbone)
     return backbone
 
 
+def in_float32(model: keras.Model, *, seed: int) -> keras.Model:
+    """A clone of a model that was trained in mixed precision, with its weights, that computes in float32."""
+    clone = _Cloner(model, seed=seed, initializers=False, policy=policy_name("off")).whole(model)
+    copy_weights(model, clone)
+    return clone
+
+
 class _Cloner:
     """Clones parts of one model: new layers, new variables, nothing shared."""
 
-    def __init__(self, model: keras.Model, *, seed: int, initializers: bool) -> None:
+    def __init__(self, model: keras.Model, *, seed: int, initializers: bool, policy: str | None = None) -> None:
+        """`policy`: the dtype policy that its layers get; `None`: their own."""
+        self._policy = policy
         self._paths = {id(layer): path for path, layer in graph.leaves(model)}
         self._seed = seed
         self._initializers = initializers
         self._done: dict[int, Any] = {}
 
-    def up_to(self, model: keras.Model, path: Sequence[str], *, name: str) -> keras.Model:
-        """A clone of the model up to the layer at `path`, which may lie in a nested model."""
+    def whole(self, model: keras.Model) -> keras.Model:
+        """A clone of all of the model."""
+        return self._clone_graph(model)
+
+    def up_to(
+        self, model: keras.Model, path: Sequence[str], *, name: str, inputs: Sequence[graph.Tensor]
+    ) -> keras.Model:
+        """A clone of the model from `inputs` up to the layer at `path`, which may lie in a nested model."""
         operation = next(operation for operation in graph.graph_of(model).operations if operation.name == path[0])
         if len(path) > 1:
-            self._done[id(operation)] = self.up_to(operation, path[1:], name=operation.name)
+            self._done[id(operation)] = self.up_to(operation, path[1:], name=operation.name, inputs=operation.inputs)
         end = graph.nodes_of(model, operation)[-1].output_tensors[0]
         # On the model's own layers, and only to be cloned: this adds nothing to them.
-        return self._clone_graph(keras.Model(model.inputs[0], end, name=name))
+        return self._clone_graph(keras.Model(graph.one_or_all(inputs), end, name=name))
 
     def _clone(self, operation: graph.Operation) -> graph.Operation:
         if id(operation) not in self._done:
@@ -141,32 +172,69 @@ class _Cloner:
     def _clone_graph(self, model: keras.Model) -> keras.Model:
         return keras.models.clone_model(model, clone_function=self._clone)
 
+    def leaf(self, layer: graph.Operation, *, name: str) -> graph.Operation:
+        """A clone of one layer, not yet built, with another name."""
+        clone = self._clone_leaf(layer)
+        return clone if clone.name == name else type(clone).from_config({**clone.get_config(), "name": name})
+
     def _clone_leaf(self, operation: graph.Operation) -> graph.Operation:
         name = self._paths.get(id(operation), operation.name)
         config = seeds.seeded(operation.get_config(), seed=self._seed, name=name, initializers=self._initializers)
-        return type(operation).from_config(config)
+        return type(operation).from_config(converted(operation, config, self._policy) if self._policy else config)
 
 
 # === Head ===
 
 
-def attach_head(backbone: keras.Model, head: Head, *, task: Task, outputs: int, seed: int) -> keras.Model:
+def attach_head(
+    backbone: keras.Model, head: Head, *, task: Task, outputs: int, seed: int, precision: Precision = "off"
+) -> keras.Model:
     """Put a head on a backbone: its layers, then the output layer that the task asks for.
 
-    `outputs`: number of classes (`single_label`) or of targets (`regression`); 1 for `binary`. The result is one
-    Functional model on the backbone's own layers, with float32 output `(batch, outputs)`; its `leaf_layers` are
-    the backbone's and the head's, whose names begin with `head_`, and `output`. Pooling a vector leaves it as it
-    is. Seeds follow from `seed`. Raises `UserError` if the head does not fit on the backbone.
+    `outputs`: number of classes (`single_label`, `multi_label`) or of targets (`regression`); 1 for `binary`. The
+    result is one Functional model on the backbone's own layers, with float32 output `(batch, outputs)`; its
+    `leaf_layers` are the backbone's and the head's, whose names begin with `head_`, and `output`. Pooling a vector
+    leaves it as it is. Seeds follow from `seed`. Raises `UserError` if the head does not fit on the backbone.
     """
     names = _Names(operation.name for operation in graph.graph_of(backbone).operations)
     tensor = backbone.outputs[0]
     for wish in _with_pooling(head.layers, rank=len(tensor.shape)):
         if isinstance(wish, HeadPooling | HeadFlatten) and len(tensor.shape) == VECTOR_RANK:
             continue
-        tensor = heads.layer(wish, rank=len(tensor.shape), name=names.fresh(f"head_{wish.type}"), seed=seed)(tensor)
+        with default_policy(precision):
+            layer = heads.layer(wish, rank=len(tensor.shape), name=names.fresh(f"head_{wish.type}"), seed=seed)
+        tensor = layer(tensor)
         _check_features(tensor, wish)
     output = heads.output_layer(task, outputs, name=names.fresh(OUTPUT), seed=seed)
-    return keras.Model(backbone.inputs[0], output(tensor), name=RESULT)
+    return keras.Model(graph.one_or_all(backbone.inputs), output(tensor), name=RESULT)
+
+
+def keep_head(
+    source: Source, backbone: keras.Model, *, task: Task, seed: int, weights: Literal["source", "random"] = "source"
+) -> keras.Model:
+    """Put a clone of the source's own output layer on a backbone that was cut right below it (`kept.split`).
+
+    Like `attach_head`, but the layers keep their names, and their weights unless `weights` is `random`. It computes
+    in what the source's layer computes in. Raises `UserError` if its activation is not the task's.
+    """
+    _, rows = kept.split(layer_table(source.model))
+    layers = [step.operation for step in graph.steps(source.model)[rows[0].index :]]
+    activation, wanted = heads.ends_in(layers), heads.OUTPUT_ACTIVATION[task]
+    if activation != wanted:
+        message = (
+            f"head 'keep' needs an output layer with the activation '{wanted}' for the task '{task}'; the source's "
+            f"ends in '{activation}'. {kept.ADVICE}"
+        )
+        raise UserError(message, code="head_does_not_fit", param="head")
+    cloner = _Cloner(source.model, seed=seed, initializers=weights == "random")
+    names = _Names(operation.name for operation in graph.graph_of(backbone).operations)
+    tensor = backbone.outputs[0]
+    for layer in layers:
+        clone = cloner.leaf(layer, name=names.fresh(layer.name))
+        tensor = clone(tensor)
+        if weights == "source" and isinstance(layer, keras.Layer):
+            clone.set_weights(layer.get_weights())
+    return keras.Model(graph.one_or_all(backbone.inputs), tensor, name=RESULT)
 
 
 def _with_pooling(layers: Sequence[HeadLayer], *, rank: int) -> list[HeadLayer]:

@@ -1,5 +1,6 @@
 """The metrics of an epoch, added up over its batches."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,15 @@ class Totals:
         """Note a step `(3,)` or several `(n, 3)`. Raises `NotFiniteError` if one before them diverged."""
         self._settle()
         self._pending = sums
+
+    def state(self) -> tuple[list[float], int]:
+        """The sums and the steps so far, to go on from. Raises `NotFiniteError`."""
+        self._settle()
+        return self._total.tolist(), self._steps
+
+    def go_on_from(self, sums: Sequence[float], steps: int) -> None:
+        """Begin with what `state` told."""
+        self._total, self._steps = np.array(sums, "float64"), steps
 
     def metrics(self, metric: str) -> dict[str, float]:
         """Means over all examples: `loss`, and the metric under its name. Raises `NotFiniteError`."""

@@ -3,12 +3,14 @@
 load source, check its digest
 backbone, head = clone + copy weights, cut, attach      # the source itself is never trained
 select what each phase unfreezes                        # a phase that selects nothing fails here
+go on from the newest checkpoint, if there is one       # exactly: nobody can tell that it was interrupted
 for phase in schedule:
     freeze, new optimizer, trace one step, fingerprint every weight
-    for epoch in phase: train, validate, report         # stop: between two steps
+    for epoch in phase: train, validate, report, checkpoint     # stop: between two steps
     prove: frozen weights bit-identical, unfrozen ones moved
 evaluate once on the test split, with intervals
 export, read back, compare; source digest again
+the other formats, in a process of their own          # one that fails does not fail the job
 """
 
 from dataclasses import dataclass
@@ -17,33 +19,38 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from app.domain import kept, weighing
 from app.domain.cuts import resolve_cut
-from app.domain.dataset import DatasetInfo
 from app.domain.errors import ProofError, SourceError, WorkError
+from app.domain.exports import Export
+from app.domain.inputs import used_inputs
 from app.domain.model import SourceInfo
-from app.domain.report import Evaluation, PhaseReport, Report, SourceReceipt
+from app.domain.progress import CheckpointRefused
+from app.domain.report import Evaluation, Report, SourceReceipt
 from app.domain.spec import ResolvedSpec
 from worker.engine import (
+    assembly,
+    augmentation,
     canonical,
     evaluate,
     execution,
     export,
     failures,
     phases,
+    precision,
     results,
     runtime,
     schedule,
+    snapshot,
     sources,
-    surgery,
 )
-from worker.engine.data import Preprocess, StoredDataset, open_dataset
+from worker.engine.checkpoint import Checkpoint, Checkpoints, identity_of
+from worker.engine.data import StoredDataset, open_dataset, resolve_preprocess
 from worker.engine.foldercache import FolderCache
-from worker.engine.objective import Objective
 from worker.engine.reporter import Reporter
 from worker.engine.run import Run
 from worker.engine.sources import Source
 from worker.engine.stages import Stages
-from worker.engine.steps import Network
 
 RESULTS = "results"
 CANONICAL = "canonical"
@@ -76,6 +83,7 @@ def train(
 ) -> TrainedModel:
     """Train `source` (canonical model folder) on `data` (canonical dataset folder); files go to `workdir`.
 
+    Called again with the same `workdir` after it was interrupted, it goes on from the newest checkpoint there.
     `features`: where cached features are kept for other jobs too; `None`: in `workdir`, for this job alone.
 
     Raises `WorkError`, which says whose fault it was, and whatever `reporter.check` raises.
@@ -85,16 +93,19 @@ def train(
         stages = Stages(reporter)
         with stages.stage("loading_source"):
             job = _load(spec, source, data, workdir, stages=stages, features=features)
+            interrupted = _go_on(job.run)
         with stages.stage("training"):
-            reports = [_train_phase(job, index) for index in range(1, len(spec.schedule) + 1)]
+            _train_phases(job.run, interrupted)
         with stages.stage("evaluating"):
+            job.run.use(assembly.finished(job.run.network, spec))
             test, outputs = _evaluate(job)
         with stages.stage("exporting"):
             receipt = _source_receipt(job.origin, source)
-            model, difference = _export(job, outputs)
-            info = _write_canonical(job, model)
-        report = _report(job, reports, test=test, receipt=receipt, difference=difference, stages=stages)
+            exported = _export(job, outputs, data)
+            info = _write_canonical(job, exported.model)
+        report = _report(job, test=test, receipt=receipt, exported=exported)
         _write_results(job, report, info)
+        job.run.checkpoints.clear()
         return TrainedModel(workdir / RESULTS, workdir / CANONICAL, info, report)
 
 
@@ -107,7 +118,6 @@ class _Job:
     origin: Source
     dataset: StoredDataset
     run: Run
-    selections: list[schedule.Selection]
     cut_layer: str
 
 
@@ -122,54 +132,62 @@ def _load(
 ) -> _Job:
     origin = sources.load(source)
     dataset = open_dataset(data)
-    preprocess = Preprocess.resolve(spec.preprocessing, origin.info, dataset.info)
-    network = _network(spec, origin, dataset.info)
+    used = used_inputs(kept.backbone(origin.info.layers, spec))
+    preprocess = resolve_preprocess(spec.preprocessing, origin.info, dataset.info, used=used)
+    network = assembly.network(spec, origin, dataset.info)
+    objective = assembly.objective(spec, dataset.info)
     hold = spec.backbone_weights == "source"
+    identity = identity_of(spec.model_dump_json(), source=origin.info.digest, dataset=dataset.info.digest)
     return _Job(
         spec=spec,
         origin=origin,
         dataset=dataset,
         run=Run(
+            spec=spec,
             network=network,
-            objective=Objective(dataset.info.task),
+            objective=objective,
             train=dataset.split("train"),
             validation=dataset.split("validation"),
             preprocess=preprocess,
-            batch_size=spec.batch_size,
-            seed=spec.seed,
             workdir=workdir,
             reporter=stages.reporter,
             stages=stages,
             dataset_digest=dataset.info.digest,
             features=features or FolderCache(workdir / FEATURES, max_bytes=FEATURES_BYTES),
-            cache=spec.cache,
+            selections=[schedule.select(network, phase, hold_batch_norm=hold) for phase in spec.schedule],
+            checkpoints=Checkpoints(workdir, identity),
+            scale_losses=precision.scales_losses(spec),
+            augmenter=augmentation.augmenter(spec.augmentation, preprocess, dataset.info, objective),
         ),
-        selections=[schedule.select(network, phase, hold_batch_norm=hold) for phase in spec.schedule],
         cut_layer=resolve_cut(origin.info.layers, spec.cut).path,
     )
 
 
-def _network(spec: ResolvedSpec, origin: Source, data: DatasetInfo) -> Network:
-    backbone = surgery.cut_at(origin, spec.cut, seed=spec.seed, weights=spec.backbone_weights)
-    outputs = len(data.classes or ()) if data.task == "single_label" else data.targets
-    model = surgery.attach_head(backbone, spec.head, task=data.task, outputs=outputs, seed=spec.seed)
-    return Network(model=model, backbone=backbone, head=keras.Model(backbone.outputs[0], model.outputs[0]))
+def _go_on(run: Run) -> Checkpoint | None:
+    """Put the run back to its newest checkpoint, if it has one; the checkpoint, if it is from within a phase."""
+    found = run.checkpoints.newest()
+    for refusal in run.checkpoints.refused:
+        run.reporter.report(CheckpointRefused(name=refusal.name, reason=refusal.reason))
+    if found is None:
+        return None
+    snapshot.restore(run, found)
+    run.reporter.report(snapshot.resumed(found))
+    return None if found.meta.phase_finished else found
 
 
 # === Train, evaluate ===
 
 
-def _train_phase(job: _Job, index: int) -> PhaseReport:
-    phase, *later = job.spec.schedule[index - 1 :]
-    keep_best = bool(later) and later[0].start_from == "best"
-    try:
-        with failures.translated():
-            return phases.run_phase(
-                job.run, phase, index=index, selection=job.selections[index - 1], keep_best=keep_best
-            )
-    except WorkError as error:
-        error.phase = phase.name
-        raise
+def _train_phases(run: Run, interrupted: Checkpoint | None) -> None:
+    """All that are left; `interrupted`: a checkpoint from within the first of them."""
+    for index in range(len(run.phases) + 1, len(run.spec.schedule) + 1):
+        try:
+            with failures.translated():
+                phases.run_phase(run, index=index, interrupted=interrupted)
+        except WorkError as error:
+            error.phase = run.spec.schedule[index - 1].name
+            raise
+        interrupted = None
 
 
 def _evaluate(job: _Job) -> tuple[Evaluation, evaluate.Array]:
@@ -178,11 +196,17 @@ def _evaluate(job: _Job) -> tuple[Evaluation, evaluate.Array]:
     batches: list[evaluate.Array] = []
     loss = execution.evaluate_batches(job.run, split, batches)["loss"]
     outputs = np.concatenate(batches)
-    if job.run.objective.task == "regression":
-        return evaluate.regression(split.labels, outputs, loss=loss, seed=job.spec.seed), outputs
+    return _judged(job, split.labels, outputs, loss=loss), outputs
+
+
+def _judged(job: _Job, labels: evaluate.Array, outputs: evaluate.Array, *, loss: float) -> Evaluation:
+    task, names = job.run.objective.task, job.dataset.info.classes or []
+    if task == "regression":
+        return evaluate.regression(labels, outputs, loss=loss, seed=job.spec.seed)
     predicted = np.asarray(job.run.objective.classes(outputs))
-    names = job.dataset.info.classes or []
-    return evaluate.classification(split.labels, predicted, names=names, loss=loss), outputs
+    if task == "multi_label":
+        return evaluate.multi_label(labels, predicted, names=names, loss=loss, seed=job.spec.seed)
+    return evaluate.classification(labels, predicted, names=names, loss=loss)
 
 
 # === Export, report ===
@@ -204,13 +228,31 @@ def _source_receipt(origin: Source, folder: Path) -> SourceReceipt:
     return SourceReceipt(model_digest_before=origin.info.digest, model_digest_after=after, unchanged=True)
 
 
-def _export(job: _Job, outputs: evaluate.Array) -> tuple[keras.Model, float]:
+@dataclass(frozen=True)
+class _Exported:
+    model: keras.Model
+    difference: float
+    others: list[Export]
+
+
+def _export(job: _Job, outputs: evaluate.Array, data: Path) -> _Exported:
+    """`model.keras`, and the other formats that the job asks for."""
     job.run.reporter.check()
     folder = job.run.workdir / RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    model = export.exported(job.run.network.model, job.run.preprocess)
-    difference = export.write(model, folder / results.MODEL, test=job.dataset.split("test"), expected=outputs)
-    return model, difference
+    model, file = export.exported(job.run.network.model, job.run.preprocess), folder / results.MODEL
+    difference = export.write(model, file, test=job.dataset.split("test"), expected=outputs)
+    others = export.make_exports(
+        job.spec.exports,
+        results=folder,
+        model=file,
+        data=data,
+        task=job.dataset.info.task,
+        image_size=job.run.preprocess.image_size,
+        seed=job.spec.seed,
+        reporter=job.run.reporter,
+    )
+    return _Exported(model, difference, others)
 
 
 def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:
@@ -218,15 +260,7 @@ def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:
     return sources.write_canonical(model, job.run.workdir / CANONICAL, rescale="none", labels=job.dataset.info.classes)
 
 
-def _report(
-    job: _Job,
-    reports: list[PhaseReport],
-    *,
-    test: Evaluation,
-    receipt: SourceReceipt,
-    difference: float,
-    stages: Stages,
-) -> Report:
+def _report(job: _Job, *, test: Evaluation, receipt: SourceReceipt, exported: _Exported) -> Report:
     data = job.dataset.info
     best = min(job.run.history, key=lambda epoch: epoch.metrics["val_loss"])
     return Report(
@@ -236,11 +270,14 @@ def _report(
         cut_layer=job.cut_layer,
         dataset_digest=data.digest,
         source=receipt,
-        phases=reports,
+        phases=job.run.phases,
+        class_weights=weighing.class_weights(job.spec, data),
         test=test,
         best_validation=best.metrics,
-        export_difference=difference,
-        seconds=stages.seconds(first_step_at=job.run.first_step_at),
+        export_difference=exported.difference,
+        inputs=export.inputs_of(exported.model),
+        exports=exported.others,
+        seconds=job.run.stages.seconds(),
         versions=runtime.versions(),
         device=runtime.device_name(),
         parameters=job.run.network.model.count_params(),

@@ -51,7 +51,7 @@ def list_events(
 
 @router.get("/checkpoints")
 def list_checkpoints(job_id: JobId, services: ServicesDep, project: ProjectDep, page: PageDep) -> CheckpointList:
-    """List the weights that a job kept, one set for the end of each phase."""
+    """List what a job keeps: the weights at the end of each phase, and what it goes on from if it is interrupted."""
     found = history.checkpoints(services, project, job_id, page)
     return CheckpointList.of(
         [CheckpointObject.of(checkpoint) for checkpoint in found.items],

@@ -1,4 +1,4 @@
-"""`/v1/fine_tuning/jobs`: submit, plan, watch from afar, cancel."""
+"""`/v1/fine_tuning/jobs`: submit, plan, watch from afar, cancel, pause, resume."""
 
 from typing import Annotated
 
@@ -72,3 +72,15 @@ def retrieve_job(job_id: JobId, services: ServicesDep, project: ProjectDep) -> J
 def cancel_job(job_id: JobId, services: ServicesDep, project: ProjectDep) -> JobObject:
     """Cancel a job. A running one stops within one training step; asking again is fine."""
     return JobObject.of(jobs.request_cancel(services, project, job_id))
+
+
+@router.post("/{job_id}/pause")
+def pause_job(job_id: JobId, services: ServicesDep, project: ProjectDep) -> JobObject:
+    """Pause a job. A running one stops at its next training step, with a checkpoint; asking again is fine."""
+    return JobObject.of(jobs.request_pause(services, project, job_id))
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: JobId, services: ServicesDep, project: ProjectDep) -> JobObject:
+    """Resume a paused job. It goes on where it was, to the weights that it would have had; asking again is fine."""
+    return JobObject.of(jobs.resume(services, project, job_id))

@@ -20,7 +20,8 @@ from app.api.schemas.models import (
     ModelRequest,
 )
 from app.domain.catalogue import APPLICATIONS
-from app.domain.errors import ConflictError, FieldProblem, InvalidRequestError, UserError
+from app.domain.errors import ConflictError, FieldProblem, InvalidRequestError, NotFoundError, UserError
+from app.domain.exports import ModelFile
 from app.domain.model import Model
 from app.domain.states import AssetStatus
 from app.services import models
@@ -102,15 +103,25 @@ def list_layers(model_id: ModelId, services: ServicesDep, project: ProjectDep) -
 
 @router.head("/{model_id}/content", include_in_schema=False)
 @router.get("/{model_id}/content", response_class=Response, responses=DOCUMENTED)
-def download_model(model_id: ModelId, request: Request, services: ServicesDep, project: ProjectDep) -> Response:
-    """Download a model: the upload as it came, or the `model.keras` of its job."""
+def download_model(
+    *,
+    model_id: ModelId,
+    request: Request,
+    services: ServicesDep,
+    project: ProjectDep,
+    wanted: Annotated[
+        ModelFile | None,
+        Query(alias="format", description="Which of the model's `formats`; left out: the upload, or `model.keras`."),
+    ] = None,
+) -> Response:
+    """Download a model: the upload as it came, the `model.keras` of its job, or an export that the job made."""
     model = models.get(services, project, model_id)
     if model.reference is not None:
         message = f"Model '{model.id}' is '{model.reference}': nothing was uploaded, so there is nothing to download."
         raise ConflictError(message)
-    if not model.download:
-        raise _not_ready(model, "content")
-    artifact = model.download[0]
+    artifact = model.file(wanted)
+    if artifact is None:
+        raise _not_ready(model, "content") if wanted is None else _no_format(model, wanted)
     return download(request, services.store, artifact, filename=artifact.name)
 
 
@@ -119,6 +130,14 @@ def delete_model(model_id: ModelId, services: ServicesDep, project: ProjectDep) 
     """Delete a model. Refused with 409 `in_use` while an unfinished job trains from it."""
     models.delete(services, project, model_id)
     return Deleted(id=model_id, object="model")
+
+
+def _no_format(model: Model, wanted: ModelFile) -> NotFoundError:
+    there = ", ".join(model.files()) or "none"
+    advice = f"Name it in 'exports' of a job, or see in the report of '{model.job_id}' why it failed."
+    if model.job_id is None:
+        advice = "Exports are made by jobs; leave 'format' out for the file as it was uploaded."
+    return NotFoundError(f"Model '{model.id}' is not there as '{wanted}'. There are: {there}. {advice}")
 
 
 def _not_ready(model: Model, what: str) -> ConflictError:

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from app.api.schemas.base import ListOf, Wire
 from app.api.schemas.models import Name
 from app.domain.dataset import (
+    ArrayInput,
     CorruptExample,
     Dataset,
     DatasetInfo,
@@ -29,7 +30,8 @@ class DatasetRequest(DatasetOptions):
     )
 
     file: str = Field(min_length=1, max_length=100, examples=["file-01jd8k2v7e0000000000000000"])
-    """The id of an uploaded zip or tar.gz of class folders, or of an npz."""
+    """The id of an uploaded zip or tar.gz of class folders, or of an npz: with `x` and `y`, or `x_train`, `y_train`, …;
+    for a model with the inputs `left` and `right` with `x__left`, `x__right` and `y`, or `x_train__left`, …."""
     name: Name | None = Field(default=None, examples=["shoes"])
     """How people call it; left out: the file's name."""
 
@@ -73,6 +75,8 @@ class DatasetObject(Wire):
     """Of the stored examples."""
     value_range: tuple[float, float] | None = None
     """Smallest and largest value over all examples."""
+    inputs: list[ArrayInput] | None = None
+    """Arrays for models with several inputs: what each of them gets; the three above are then those of the first."""
     corrupt: list[CorruptExample] | None = None
     """The first examples that could not be read."""
     corrupt_count: int | None = None

@@ -8,7 +8,7 @@ from pydantic import Field
 from app.api.schemas.base import ListOf, Wire
 from app.domain.artifacts import Artifact
 from app.domain.ids import event_id
-from app.domain.job import Checkpoint, EpochMetrics, Event
+from app.domain.job import Checkpoint, CheckpointKind, EpochMetrics, Event
 from app.domain.progress import Level, PhaseProgress
 
 
@@ -51,7 +51,7 @@ class EventList(ListOf[EventObject]):
 
 
 class CheckpointObject(Wire):
-    """The weights at the end of a phase."""
+    """The weights at the end of a phase, which stay, or what an interrupted job goes on from."""
 
     id: str = Field(examples=["ckpt-01jd8k2v7e0000000000000000"])
     """Names the checkpoint."""
@@ -67,10 +67,17 @@ class CheckpointObject(Wire):
     """Optimizer steps since the start of the job."""
     metrics: dict[str, float]
     """As Keras names them, and `step`, `train_loss` and `valid_loss` as OpenAI does."""
+    kind: CheckpointKind
+    """`phase`: the weights at the end of a phase. `resume`: everything needed to go on exactly, of which the last two
+    are kept, and the one with the lowest validation loss, until the job has ended."""
+    attempt: int
+    """The attempt that wrote it."""
     phase: PhaseProgress
-    """The phase that had just ended."""
-    artifact: Artifact
-    """Its bytes in the store."""
+    """Where in the schedule that was."""
+    artifact: Artifact | None
+    """`phase`: all weights of the model, in the store."""
+    bytes: int
+    """How large it is, all files together."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
@@ -82,8 +89,11 @@ class CheckpointObject(Wire):
             fine_tuning_job_id=checkpoint.job_id,
             step_number=checkpoint.step,
             metrics=_with_openai_names(checkpoint),
+            kind=checkpoint.kind,
+            attempt=checkpoint.attempt,
             phase=checkpoint.phase,
             artifact=checkpoint.artifact,
+            bytes=sum(each.bytes for each in [*checkpoint.files, *filter(None, [checkpoint.artifact])]),
         )
 
 

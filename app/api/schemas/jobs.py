@@ -6,11 +6,16 @@ from pydantic import Field
 
 from app.api.schemas.base import ListOf, Wire, seconds
 from app.domain.artifacts import Artifact
+from app.domain.augmentation import Augmentation
+from app.domain.caching import CacheWish
 from app.domain.errors import Failure
-from app.domain.head import Head
-from app.domain.job import Attempt, Job, Plan, StageRecord
+from app.domain.exports import ExportFormat
+from app.domain.head import HeadChoice
+from app.domain.job import Attempt, Job, StageRecord
 from app.domain.phases import Phase
-from app.domain.progress import PhaseProgress, Stage
+from app.domain.plan import Plan
+from app.domain.presets import PresetName
+from app.domain.progress import PhaseProgress, ResumeFidelity, Stage
 from app.domain.report import Report
 from app.domain.spec import Cut, Preprocessing, total_epochs
 from app.domain.states import JobStatus, allowed_actions
@@ -79,7 +84,7 @@ class JobObject(Wire):
     estimated_finish: int | None
     """When it may be done."""
     status: JobStatus
-    """`validating_files`, `queued`, `running`, and in the end `succeeded`, `failed` or `cancelled`."""
+    """`validating_files`, `queued`, `running`, `paused`, and in the end `succeeded`, `failed` or `cancelled`."""
     model: str
     """The source as requested: an id, or a name of the catalogue."""
     training_file: str
@@ -94,16 +99,30 @@ class JobObject(Wire):
     """The result, once there is one: a model's id."""
     cut: Cut
     """Up to which layer the source is reused."""
-    head: Head
-    """The new layers on top."""
+    head: HeadChoice
+    """The new layers on top; `keep`: the source's own output layer."""
     schedule: list[Phase]
     """The phases, in order."""
+    preset: PresetName | None
+    """The preset that the phases come from; `null`: they were given one by one."""
+    cache: CacheWish
+    """Whether frozen layers run once instead of in every epoch; the report says where they did."""
     batch_size: int
     """Examples in each step."""
     preprocessing: Preprocessing
     """How raw examples become what the source expects."""
+    class_weights: Literal["balanced"] | dict[str, float] | None
+    """How much examples of each class count in training; the report has the numbers."""
+    label_smoothing: float
+    """How much of each label is spread over all classes in training."""
+    mixed_precision: Literal["off", "bfloat16", "float16"]
+    """What layers compute in during training."""
+    augmentation: list[Augmentation]
+    """What happens at random to training pictures; empty: nothing."""
     backbone_weights: Literal["source", "random"]
     """`random`: the from-scratch baseline."""
+    exports: list[ExportFormat]
+    """Formats of the result beside `model.keras`; what became of each stands in the report."""
     seed: int
     """The same job with the same seed gives the same weights on the same kind of machine."""
     suffix: str | None
@@ -122,6 +141,11 @@ class JobObject(Wire):
     """The execution that runs now, or ran last."""
     cancel_requested_at: float | None
     """When somebody asked for it to be cancelled."""
+    pause_requested_at: float | None
+    """When somebody asked for it to be paused, if it is or shall be."""
+    resume_fidelity: ResumeFidelity | None
+    """`exact`: interrupted or not, the job ends in the same weights, bit for bit. `tolerance`: nearly the same, as its
+    device, or a change of machine or versions, allows no more. `null` until a worker has said so."""
     allowed_actions: list[str]
     """What may be asked of it now."""
     error: Failure | None
@@ -167,9 +191,13 @@ class JobObject(Wire):
 
 _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",
-    "phase", "attempt", "cancel_requested_at", "error", "report",
+    "phase", "attempt", "cancel_requested_at", "pause_requested_at", "resume_fidelity", "error",
+    "report",
 )  # fmt: skip
-_SAME_IN_SPEC = ("cut", "head", "schedule", "batch_size", "preprocessing", "backbone_weights", "seed")
+_SAME_IN_SPEC = (
+    "cut", "head", "schedule", "preset", "cache", "batch_size", "class_weights", "label_smoothing", "mixed_precision",
+    "preprocessing", "augmentation", "backbone_weights", "exports", "seed",
+)  # fmt: skip
 
 
 def _times(job: Job) -> dict[str, int | None]:

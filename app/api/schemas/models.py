@@ -7,7 +7,8 @@ from pydantic import ConfigDict, Field, StringConstraints
 from app.api.schemas.base import ListOf, Wire
 from app.domain.catalogue import PREFIX, Application, options_of
 from app.domain.errors import Failure
-from app.domain.model import LayerRow, Model, ModelFormat, ModelOptions, SourceInfo
+from app.domain.exports import ModelFile
+from app.domain.model import LayerRow, Model, ModelFormat, ModelInput, ModelOptions, SourceInfo
 from app.domain.spec import Rescale
 from app.domain.states import AssetStatus
 
@@ -48,6 +49,8 @@ class ModelSummary(Wire):
     """`Sequential` or `Functional`."""
     input_shape: list[int | None]
     """With the batch axis first, as `null`."""
+    inputs: list[ModelInput]
+    """All inputs, in the model's order; `input_shape` is that of the first. Empty for models registered long ago."""
     output_shape: list[int | None]
     """With the batch axis first, as `null`."""
     parameters: int
@@ -97,6 +100,8 @@ class ModelObject(Wire):
     """How it wants its inputs, where known; jobs use it unless they say otherwise."""
     labels: list[str] | None
     """Names of its outputs in order, where known."""
+    formats: list[ModelFile]
+    """What `/content?format=` can give; without `format` it gives the upload, or `model.keras`."""
     summary: ModelSummary | None
     """What registration found out; `null` until the status is `ready`."""
 
@@ -116,6 +121,7 @@ class ModelObject(Wire):
             error=model.error,
             rescale=info.rescale if info else model.options.rescale,
             labels=info.labels if info else model.options.labels,
+            formats=list(model.files()),
             summary=ModelSummary.of(info) if info else None,
         )
 

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from app.api.schemas.base import Wire
+from app.domain.worker import ResumeFidelity, SelfTest
 
 
 class Limits(Wire):
@@ -41,6 +42,13 @@ class WorkerObject(Wire):
     """Its version of TensorFlow."""
     live: bool
     """Whether it has been heard of lately."""
+    self_test: SelfTest | None
+    """What it tried out at its start, each fact with its result; `null` until that is done, and for workers that do
+    not train."""
+    refuses_training: str | None
+    """Why it takes on no trainings although it was started for them: then `queues` names none of theirs."""
+    resume_fidelity: ResumeFidelity | None
+    """`exact`: a job that is interrupted here goes on to the very weights of one that is not; `tolerance`: nearly."""
 
 
 class Capabilities(Wire):

@@ -5,7 +5,7 @@ import hashlib
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 
 from app.domain.artifacts import Artifact
 from app.domain.dataset import DatasetInfo, PreviewExample, SplitInfo
+from app.domain.exports import Export
 from app.domain.model import LayerRow, SourceInfo
 from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseProgress, Progress, StageStarted
 from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
@@ -126,14 +127,22 @@ class Thaw:
             artifacts["phase-1"] = self.blob(checkpoint, "phase-1.weights.h5")
         reports.progress(self.services, claim, news, checkpoints=artifacts)
 
-    def succeed(self, claim: JobClaim, *, model: bytes = b"trained" * 1000) -> None:
+    def succeed(
+        self,
+        claim: JobClaim,
+        *,
+        model: bytes = b"trained" * 1000,
+        files: Mapping[str, bytes] | None = None,
+        exports: Sequence[Export] = (),
+    ) -> None:
+        contents = {"model.keras": model, "labels.json": b"[]", **(files or {})}
         reports.succeed_job(
             self.services,
             claim,
-            artifacts=[self.blob(model, "model.keras"), self.blob(b"[]", "labels.json")],
+            artifacts=[self.blob(content, name) for name, content in contents.items()],
             canonical=[self.blob(b"{}", "config.json")],
             info=source_info(),
-            report=report(claim),
+            report=report(claim).model_copy(update={"exports": list(exports)}),
         )
 
 

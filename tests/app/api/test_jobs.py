@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.domain.errors import Failure
+from app.domain.exports import Export
 from app.services import reports
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def test_a_job_that_names_only_model_and_data_is_stored_with_the_whole_recipe(cl
     ]
     assert job["hyperparameters"] == {"batch_size": 32, "n_epochs": 20}
     assert job["seed"] >= 0
-    assert job["allowed_actions"] == ["cancel"]
+    assert job["allowed_actions"] == ["cancel", "pause"]
     assert (job["error"], job["report"], job["fine_tuned_model"], job["artifacts"]) == (None, None, None, [])
     assert (job["organization_id"], job["result_files"], job["trained_tokens"]) == ("org-thaw", [], None)
     assert thaw.doorbell.rung[-1] == ("train", job["id"], "cpu")
@@ -54,6 +55,7 @@ def test_every_wrong_field_is_pointed_at_at_once_with_what_is_allowed(client: Te
         "head": {"layers": [{"type": "lstm"}, {"units": 3}, {"type": "dense", "units": 0, "activation": "softmax"}]},
         "schedule": [{"epochs": 0, "unfreeze": "some", "optimizer": {"type": "sgd", "learning_rate": 0.1, "beta": 1}}],
         "batch_size": "many",
+        "exports": ["onnx", "coreml"],
         "hyperparameters": {"n_epochs": 3},
     }
     response = client.post(JOBS, json=body)
@@ -62,8 +64,9 @@ def test_every_wrong_field_is_pointed_at_at_once_with_what_is_allowed(client: Te
     assert set(problems) == {
         "/model", "/cut", "/head/layers/0/type", "/head/layers/1/type", "/head/layers/2/units",
         "/head/layers/2/activation", "/schedule/0/epochs", "/schedule/0/unfreeze", "/schedule/0/optimizer/beta",
-        "/batch_size", "/hyperparameters",
+        "/batch_size", "/exports/1", "/hyperparameters",
     }  # fmt: skip
+    assert problems["/exports/1"]["allowed"] == ["saved_model", "litert", "litert_int8", "onnx"]
     assert problems["/cut"]["allowed"] == ["drop_last", "keep_first", "layer", "fraction"]
     assert "dense" in problems["/head/layers/0/type"]["allowed"]
     assert "dense" in problems["/head/layers/1/type"]["allowed"]
@@ -98,6 +101,82 @@ def test_carrying_on_with_another_optimizer_is_pointed_at(client: TestClient) ->
     assert (problem["pointer"], problem["code"]) == ("/schedule/2/optimizer_state", "other_optimizer")
     assert "'sgd'" in problem["message"]
     assert "'adam'" in problem["message"]
+
+
+def test_a_preset_is_stored_as_its_phases_with_its_name_beside_them(client: TestClient, thaw: "Thaw") -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    gradual = client.post(JOBS, json={**body, "schedule": {"preset": "gradual", "blocks": 2, "epochs": 1}}).json()
+    assert gradual["preset"] == "gradual"
+    assert [phase["unfreeze"] for phase in gradual["schedule"]] == ["none", {"fraction": 0.5}, "all"]
+    scratch = client.post(JOBS, json={**body, "schedule": "from_scratch"}).json()
+    assert (scratch["preset"], scratch["backbone_weights"]) == ("from_scratch", "random")
+    given = client.post(JOBS, json={**body, "schedule": [{"epochs": 1}]}).json()
+    assert given["preset"] is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "pointer", "allowed"),
+    [
+        ("fine-tune", "/schedule", "fine_tune"),
+        ({"preset": "fastai"}, "/schedule/preset", "fine_tune"),
+        ({"epochs": 3}, "/schedule/preset", "gradual"),
+        ({"preset": "gradual", "blocks": 0}, "/schedule/blocks", None),
+        ({"preset": "full", "layer_decay": 0.5}, "/schedule/layer_decay", None),
+        ({"preset": "two_phase", "early_stopping": {"patience": 0}}, "/schedule/early_stopping/patience", None),
+        (7, "/schedule", None),
+        ([], "/schedule", None),
+        ({"preset": "two_phase", "unfreeze": {"from_layer": "nowhere"}}, "/schedule", "hidden_1"),
+    ],
+)
+def test_a_wrong_preset_is_pointed_at(
+    client: TestClient, thaw: "Thaw", schedule: Any, pointer: str, allowed: str | None
+) -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    response = client.post(JOBS, json={**body, "schedule": schedule})
+    assert response.status_code == 422
+    (problem,) = response.json()["errors"]
+    assert problem["pointer"] == pointer
+    assert allowed is None or allowed in problem["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "word"),
+    [
+        ({"head": "keep"}, "/head", "drop_last"),
+        ({"head": "kept", "cut": {"drop_last": 0}}, "/head", "keep"),
+        ({"head": "keep", "cut": {"drop_last": 0}}, "/head", "output"),
+    ],
+)
+def test_a_head_that_cannot_be_kept_is_pointed_at(
+    client: TestClient, thaw: "Thaw", changes: dict[str, Any], pointer: str, word: str
+) -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    response = client.post(JOBS, json={**body, **changes})
+    assert response.status_code == 422
+    (problem,) = response.json()["errors"]
+    assert problem["pointer"] == pointer
+    assert word in problem["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("class_weights", {"c": 2.0}, "no class of this dataset"),
+        ("class_weights", "fair", "balanced"),
+        ("class_weights", {"a": -1}, "greater than or equal to 0"),
+        ("label_smoothing", 1.0, "less than 1"),
+        ("mixed_precision", "int8", "float16"),
+    ],
+)
+def test_what_the_labels_cannot_have_is_pointed_at(
+    client: TestClient, thaw: "Thaw", field: str, value: Any, word: str
+) -> None:
+    response = client.post(
+        JOBS, json={"model": thaw.ready_model(), "training_file": thaw.ready_dataset(), field: value}
+    )
+    assert response.status_code == 422
+    assert {problem["pointer"].split("/")[1] for problem in response.json()["errors"]} == {field}
+    assert word in response.text
 
 
 @pytest.mark.parametrize(
@@ -199,6 +278,53 @@ def test_cancelling_a_finished_job_is_409_with_its_status_and_what_is_allowed(cl
         "invalid_state_transition", "succeeded", [],
     )  # fmt: skip
     assert response.headers["X-Should-Retry"] == "false"
+
+
+def test_exports_are_part_of_the_job_and_each_counts_once(client: TestClient, thaw: "Thaw") -> None:
+    job = thaw.job(exports=["onnx", "saved_model", "onnx"])
+    assert client.get(f"{JOBS}/{job}").json()["exports"] == ["onnx", "saved_model"]
+    assert client.get(f"{JOBS}/{thaw.job()}").json()["exports"] == []
+    thaw.succeed(thaw.claim(job), exports=[Export(format="onnx", status="failed", reason="It is too new.")])
+    assert client.get(f"{JOBS}/{job}/report").json()["exports"][0]["reason"] == "It is too new."
+    warnings = [each for each in client.get(f"{JOBS}/{job}/events").json()["data"] if each["level"] == "warn"]
+    assert [each["message"] for each in warnings] == ["The export 'onnx' failed: It is too new."]
+
+
+def test_pausing_a_queued_job_is_at_once_and_resuming_makes_it_wait_again(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    for _ in range(2):
+        paused = client.post(f"{JOBS}/{identifier}/pause")
+        assert (paused.status_code, paused.json()["status"]) == (200, "paused")
+        assert paused.json()["allowed_actions"] == ["cancel", "resume"]
+        assert paused.json()["pause_requested_at"] is not None
+    for _ in range(2):
+        resumed = client.post(f"{JOBS}/{identifier}/resume")
+        assert (resumed.status_code, resumed.json()["status"]) == (200, "queued")
+        assert (resumed.json()["allowed_actions"], resumed.json()["pause_requested_at"]) == (["cancel", "pause"], None)
+
+
+def test_pausing_a_running_job_is_a_wish_that_resuming_withdraws(client: TestClient, thaw: "Thaw") -> None:
+    identifier = thaw.job()
+    thaw.claim(identifier)
+    asked = client.post(f"{JOBS}/{identifier}/pause").json()
+    assert asked["status"] == "running"
+    assert asked["pause_requested_at"] is not None
+    assert client.post(f"{JOBS}/{identifier}/resume").json()["pause_requested_at"] is None
+
+
+@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_an_illegal_move_is_409_with_its_status_and_what_is_allowed(
+    action: str, client: TestClient, thaw: "Thaw"
+) -> None:
+    identifier = thaw.job()
+    thaw.succeed(thaw.claim(identifier))
+    response = client.post(f"{JOBS}/{identifier}/{action}")
+    assert response.status_code == 409
+    problem = response.json()
+    assert (problem["code"], problem["current_status"], problem["allowed_actions"]) == (
+        "invalid_state_transition", "succeeded", [],
+    )  # fmt: skip
+    assert client.post(f"{JOBS}/ftjob-0/{action}").status_code == 404
 
 
 @pytest.mark.parametrize("identifier", ["ftjob-0", "model-0", "%00", "a%20b", "..", "x" * 101])

@@ -34,6 +34,7 @@ def test_a_ready_model_tells_what_it_is(client: TestClient, thaw: "Thaw") -> Non
         "format": "keras",
         "class_name": "Sequential",
         "input_shape": [None, 4],
+        "inputs": [],
         "output_shape": [None, 4],
         "parameters": 60,
         "layers": 4,
@@ -84,6 +85,40 @@ def test_the_result_of_a_job_downloads_as_its_model_file(client: TestClient, tha
     result = client.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"]
     assert client.get(f"/v1/models/{result}").json()["job"] == job
     assert client.get(f"/v1/models/{result}/content").content == b"fine-tuned"
+
+
+def test_a_result_downloads_in_each_format_that_its_job_made(client: TestClient, thaw: "Thaw") -> None:
+    job = thaw.job(exports=["onnx", "litert"])
+    files = {"model.onnx": b"for onnx", "model.tflite": b"for litert", "report.json": b"{}"}
+    thaw.succeed(thaw.claim(job), model=b"for keras", files=files)
+    result = client.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"]
+    url = f"/v1/models/{result}/content"
+    assert client.get(f"/v1/models/{result}").json()["formats"] == ["keras", "litert", "onnx"]
+    assert client.get(url).content == client.get(f"{url}?format=keras").content == b"for keras"
+    onnx = client.get(f"{url}?format=onnx")
+    assert onnx.content == b"for onnx"
+    assert onnx.headers["Content-Disposition"] == 'attachment; filename="model.onnx"'
+    assert client.head(f"{url}?format=litert").headers["Content-Length"] == "10"
+
+
+def test_a_format_that_is_not_there_is_404_and_says_which_are(client: TestClient, thaw: "Thaw") -> None:
+    job = thaw.job()
+    thaw.succeed(thaw.claim(job))
+    result = client.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"]
+    response = client.get(f"/v1/models/{result}/content?format=onnx")
+    assert response.status_code == 404
+    assert "not there as 'onnx'. There are: keras. Name it in 'exports'" in response.json()["detail"]
+    assert client.get(f"/v1/models/{result}/content?format=gguf").status_code == 422
+
+
+def test_an_upload_has_the_format_that_its_check_found(client: TestClient, thaw: "Thaw") -> None:
+    waiting = thaw.post("/v1/models", {"file": thaw.upload(b"who knows", "model.onnx")})["id"]
+    assert client.get(f"/v1/models/{waiting}").json()["formats"] == []
+    assert client.get(f"/v1/models/{waiting}/content?format=onnx").status_code == 404
+    assert client.get(f"/v1/models/{waiting}/content").content == b"who knows"
+    ready = thaw.ready_model()
+    assert client.get(f"/v1/models/{ready}").json()["formats"] == ["keras"]
+    assert client.get(f"/v1/models/{ready}/content?format=keras").content == b"some bytes"
 
 
 def test_a_model_of_the_catalogue_is_registered_by_its_name(client: TestClient, thaw: "Thaw") -> None:

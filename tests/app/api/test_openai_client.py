@@ -87,6 +87,20 @@ def test_events_and_checkpoints_page_by_themselves(client: OpenAI, live: "Thaw")
     assert client.models.retrieve(finished.fine_tuned_model).owned_by == "thaw"
 
 
+def test_pause_and_resume(client: OpenAI, live: "Thaw") -> None:
+    job = live.job()
+    assert client.fine_tuning.jobs.pause(job).status == "paused"
+    assert client.fine_tuning.jobs.pause(job).status == "paused"
+    assert client.fine_tuning.jobs.resume(job).status == "queued"
+    claim = live.claim(job)
+    assert client.fine_tuning.jobs.pause(job).status == "running", "until its worker has kept a checkpoint"
+    live.succeed(claim)
+    for move in (client.fine_tuning.jobs.pause, client.fine_tuning.jobs.resume):
+        with pytest.raises(openai.ConflictError) as finished:
+            move(job)
+        assert finished.value.code == "invalid_state_transition"
+
+
 def test_jobs_page_by_themselves(client: OpenAI, live: "Thaw") -> None:
     ids = [live.job() for _ in range(3)]
     assert [job.id for job in client.fine_tuning.jobs.list(limit=1)] == ids[::-1]

@@ -13,7 +13,7 @@ from app.main import create_app
 from app.settings import Settings
 
 METHODS_WITH_BODY = {"post"}
-BODILESS = {"cancel_job"}
+BODILESS = {"cancel_job", "pause_job", "resume_job"}
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi.testclient import TestClient
 
-from app.domain.worker import WorkerCapabilities
+from app.domain.worker import Fact, SelfTest, WorkerCapabilities
 from app.services import workers
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def test_capabilities_name_what_a_spec_may_use(client: TestClient) -> None:
     found = client.get("/v1/capabilities").json()
     assert (found["object"], found["version"]) == ("capabilities", version("thaw"))
     assert found["kinds"] == ["images", "arrays"]
-    assert found["tasks"] == ["binary", "single_label", "regression"]
+    assert found["tasks"] == ["binary", "single_label", "multi_label", "regression"]
     assert found["optimizers"] == ["sgd", "adam", "adamw", "rmsprop", "nadam", "adagrad"]
     assert {"dense", "dropout", "global_average_pooling", "global_max_pooling"} <= set(found["head_layers"])
     assert found["limits"]["max_upload_bytes"] == 10**6
@@ -35,8 +35,30 @@ def test_capabilities_name_the_workers_that_are_there(client: TestClient, thaw: 
             "keras": "3.15.1",
             "tensorflow": "2.21.0",
             "live": True,
+            "self_test": None,
+            "refuses_training": None,
+            "resume_fidelity": None,
         }
     ]
+
+
+def test_capabilities_tell_what_each_worker_found_out_about_itself(client: TestClient, thaw: "Thaw") -> None:
+    fact = Fact(name="frozen_weights_stay_still", kind="freezing", holds=False, measured="1 of 2 arrays bit-identical")
+    tested = SelfTest(ran_at=1.0, seconds=3.5, device="cpu", versions={"keras": "4.0"}, facts=[fact])
+    refusing = WorkerCapabilities(
+        queues=["prepare"],
+        devices=["cpu"],
+        self_test=tested,
+        refuses_training=tested.refusal(),
+        resume_fidelity=tested.resume_fidelity,
+    )
+    workers.announce(thaw.services, worker="worker-7", capabilities=refusing)
+    (worker,) = client.get("/v1/capabilities").json()["workers"]
+    assert worker["resume_fidelity"] == "exact"
+    assert worker["self_test"]["facts"] == [fact.model_dump()]
+    assert worker["refuses_training"] == (
+        "its self-test failed: frozen_weights_stay_still (1 of 2 arrays bit-identical)"
+    )
 
 
 def test_the_process_answers(client: TestClient) -> None:

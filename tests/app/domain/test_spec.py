@@ -54,7 +54,7 @@ def test_every_wrong_field_is_reported_at_once() -> None:
             "unknown": 1,
         }
     )
-    assert fields == {("cut",), ("schedule", 0, "epochs"), ("batch_size",), ("unknown",)}
+    assert fields == {("cut",), ("schedule", "phases", 0, "epochs"), ("batch_size",), ("unknown",)}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_learning_rate_is_a_positive_finite_number(rate: object) -> None:
 
 def test_an_optimizer_takes_only_its_own_options() -> None:
     assert _wrong_fields({"schedule": [{"epochs": 1, "optimizer": {**SGD, "beta_1": 0.9}}]}) == {
-        ("schedule", 0, "optimizer", "sgd", "beta_1")
+        ("schedule", "phases", 0, "optimizer", "sgd", "beta_1")
     }
 
 

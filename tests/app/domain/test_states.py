@@ -18,8 +18,14 @@ def test_a_terminal_status_is_never_left_and_allows_nothing() -> None:
         assert allowed_actions(status) == []
 
 
-def test_only_terminal_statuses_and_pausing_to_come_have_no_way_out() -> None:
-    assert {status for status in STATUSES if not TRANSITIONS[status]} == TERMINAL | {"paused"}
+def test_only_terminal_statuses_have_no_way_out() -> None:
+    assert {status for status in STATUSES if not TRANSITIONS[status]} == TERMINAL
+
+
+def test_what_may_be_asked_of_a_job_leads_somewhere() -> None:
+    leads_to = {"cancel": "cancelled", "pause": "paused", "resume": "queued"}
+    for status in STATUSES:
+        assert {leads_to[action] for action in allowed_actions(status)} <= TRANSITIONS[status]
 
 
 def test_every_job_can_reach_an_end() -> None:

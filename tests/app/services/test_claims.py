@@ -70,7 +70,7 @@ def test_claim_against_cancel_ends_in_one_of_the_two(world: Any, services: Servi
             assert after.status == "cancelled"
         else:
             assert after.status == "running"
-            assert claims.cancel_requested(services, claiming.result())
+            assert claims.wishes(services, claiming.result()).cancel
 
 
 def test_a_queued_job_that_was_to_be_cancelled_is_cancelled_by_its_claim(world: Any, services: Services) -> None:
@@ -191,7 +191,7 @@ def test_a_released_check_waits_again_and_is_rung(world: Any, services: Services
     model = models.register(services, "default", file_id=world.file().id, name=None, options=ModelOptions())
     claim = claims.claim_model(services, model.id, worker="w")
     assert claim is not None
-    assert not claims.cancel_requested(services, claim)
+    assert claims.wishes(services, claim) == claims.Wishes()
     claims.release(services, claim, charge_attempt=False)
     assert bell.rings[-1] == ("register", model.id, "prepare")
     again = claims.claim_model(services, model.id, worker="w")

@@ -28,7 +28,7 @@ FAILURE = Failure(error_class="user", code="x", message="It is broken.")
 
 
 class Life(RuleBasedStateMachine):
-    """One job, its workers, the people who cancel it, and the sweeper."""
+    """One job, its workers, the people who cancel, pause and resume it, and the sweeper."""
 
     def __init__(self, world: Any) -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class Life(RuleBasedStateMachine):
         self.undecided = set[str]()
         self.holder: claims.JobClaim | None = None
         self.stale: list[claims.JobClaim] = []
-        self.attempts = self.lost = self.epochs = 0
-        self.cancel_wanted = False
+        self.attempts = self.lost = self.epochs = self.trained = self.kept = 0
+        self.cancel_wanted = self.pause_wanted = False
         self.seen = list[str]()
 
     # === How it begins ===
@@ -88,15 +88,25 @@ class Life(RuleBasedStateMachine):
         if claim is not None:
             self.attempts += 1
             assert claim.attempt == self.attempts
-            self.holder, self.status, self.epochs = claim, "running", 0
+            self.holder, self.status = claim, "running"
+            # It begins with what was kept, or anew; what was measured before stays.
+            self.trained = self.kept
+            assert [each.step for each in claim.checkpoints[:1]] == ([self.kept] if self.kept else [])
 
     @precondition(lambda self: self.holder)
     @rule(twice=st.booleans())
     def train_an_epoch(self, twice: bool) -> None:
-        self.epochs += 1
+        self.trained += 1
+        self.epochs = max(self.epochs, self.trained)
         for _ in range(2 if twice else 1):
-            reports.progress(self.services, self.holder, [self.world.epoch(self.epochs)], checkpoints={})
+            reports.progress(self.services, self.holder, [self.world.epoch(self.trained)], checkpoints={})
         assert claims.renew(self.services, self.holder)
+
+    @precondition(lambda self: self.holder and self.trained > self.kept)
+    @rule()
+    def keep_a_checkpoint(self) -> None:
+        self.world.keep(self.holder, self.trained, step=self.trained)
+        self.kept, self.lost = self.trained, 0
 
     @precondition(lambda self: self.holder)
     @rule(how=st.sampled_from(["succeeded", "failed", "cancelled"]))
@@ -136,7 +146,7 @@ class Life(RuleBasedStateMachine):
         elif lost and self.lost + 1 >= MAX_ATTEMPTS:
             self.status = "failed"
         else:
-            self.status, self.lost = "queued", self.lost + int(lost)
+            self.status, self.lost = "paused" if self.pause_wanted else "queued", self.lost + int(lost)
 
     @precondition(lambda self: self.stale)
     @rule(data=st.data(), write=st.sampled_from(["renew", "progress", "succeed", "fail", "cancel", "release"]))
@@ -171,6 +181,28 @@ class Life(RuleBasedStateMachine):
         if self.status != "running":
             self.status = "cancelled"
 
+    @rule()
+    def pause(self) -> None:
+        if self.status in {*TERMINAL, "validating_files"}:
+            with pytest.raises(InvalidStateTransitionError):
+                jobs.request_pause(self.services, "default", self.job.id)
+            return
+        jobs.request_pause(self.services, "default", self.job.id)
+        self.pause_wanted = True
+        if self.status == "queued":
+            self.status = "paused"
+
+    @rule()
+    def resume(self) -> None:
+        if self.status in {*TERMINAL, "validating_files"}:
+            with pytest.raises(InvalidStateTransitionError):
+                jobs.resume(self.services, "default", self.job.id)
+            return
+        jobs.resume(self.services, "default", self.job.id)
+        self.pause_wanted = False
+        if self.status == "paused":
+            self.status = "queued"
+
     # === What always holds ===
 
     @invariant()
@@ -198,7 +230,7 @@ class Life(RuleBasedStateMachine):
         assert [event.data["status"] for event in told if event.type in {"status", "completed"}][-1] == self.status
 
     @invariant()
-    def epochs_are_those_of_the_last_attempt(self) -> None:
+    def every_epoch_is_told_once(self) -> None:
         page = history.metrics(self.services, "default", self.job.id, PageQuery(limit=100, order="asc"))
         assert [row.number for row in page.items] == list(range(1, self.epochs + 1))
 
@@ -215,8 +247,8 @@ def test_a_life_told_by_chance_is_what_the_model_says(world: Any) -> None:
     run_state_machine_as_test(
         lambda: Life(world),
         settings=settings(
-            max_examples=10,
-            stateful_step_count=15,
+            max_examples=15,
+            stateful_step_count=20,
             deadline=None,
             derandomize=True,
             database=None,

@@ -6,8 +6,8 @@ import pytest
 
 from app.domain.dataset import SplitInfo
 from app.domain.errors import InvalidRequestError
-from app.domain.job import Plan
 from app.domain.model import LayerRow
+from app.domain.plan import Plan
 from app.services import jobs, models
 from app.services.context import Services
 from app.storage.paging import PageQuery
@@ -49,6 +49,7 @@ def test_a_branch_that_the_cut_does_not_need_is_dropped(world: Any) -> None:
     ("changes", "output"),
     [
         ({"task": "single_label", "classes": ["a", "b", "c"]}, "softmax over 3 classes"),
+        ({"task": "multi_label", "classes": ["a", "b", "c"]}, "a sigmoid for each of 3 labels"),
         ({"task": "regression", "classes": None}, "linear: 1 number"),
         ({"task": "regression", "classes": None, "targets": 3}, "linear: 3 numbers"),
     ],
@@ -71,6 +72,19 @@ def test_a_plan_is_refused_as_the_job_would_be(world: Any, services: Services) -
         with pytest.raises(InvalidRequestError) as caught:
             call(services, "default", request)
         assert {problem.pointer for problem in caught.value.problems} == {"/cut/layer", "/training_file"}
+
+
+def test_a_phase_that_unfreezes_nothing_but_held_batch_norm_is_refused(world: Any, services: Services) -> None:
+    rows = [_row(0, "in"), _row(1, "dense"), _row(2, "norm", class_name="BatchNormalization"), _row(3, "out")]
+    last = {"unfreeze": {"last": 1}, "epochs": 4}
+    request = world.request(model=world.model(world.info(layers=rows)).id, schedule=[last])
+    for call in (jobs.plan, jobs.submit):
+        with pytest.raises(InvalidRequestError) as caught:
+            call(services, "default", request)
+        (problem,) = caught.value.problems
+        assert (problem.pointer, problem.code) == ("/schedule/0/unfreeze", "nothing_to_unfreeze")
+    for change in ({"schedule": [{**last, "batch_norm": "train"}]}, {"backbone_weights": "random"}):
+        jobs.plan(services, "default", request.model_validate({**request.model_dump(), **change}))
 
 
 def test_a_plan_needs_what_is_ready(world: Any, services: Services) -> None:
@@ -110,9 +124,9 @@ def test_many_weights_on_few_examples(world: Any) -> None:
 
 
 def test_a_batch_that_is_larger_than_the_training_split(world: Any) -> None:
-    (warning,) = _plan(world, batch_size=201).warnings
+    _short, warning = _plan(world, batch_size=201).warnings
     assert "batch_size 201 is larger than the training split of 200" in warning
-    assert _plan(world, batch_size=200).warnings == []
+    assert "batch_size" not in " ".join(_plan(world, batch_size=200).warnings)
 
 
 def test_a_dataset_that_is_too_small(world: Any) -> None:
@@ -127,6 +141,51 @@ def test_examples_that_stand_in_more_than_one_split(world: Any) -> None:
     data = world.dataset(world.data_info(duplicates_across_splits=3)).id
     (warning,) = _plan(world, training_file=data).warnings
     assert "3 examples stand in more than one split" in warning
+
+
+def test_a_required_cache_that_cannot_be(world: Any) -> None:
+    pictures = world.data_info(kind="images", example_shape=[8, 8, 3], dtype="uint8", value_range=(0.0, 255.0))
+    rows = [_row(0, "in", output_shape=[None, 8, 8, 3])]
+    rows += [_row(index, f"conv_{index}", output_shape=[None, 8, 8, 4]) for index in (1, 2)]
+    source = world.info(layers=rows, input_shape=[None, 8, 8, 3], rescale="none")
+    asked = {"model": world.model(source).id, "training_file": world.dataset(pictures).id, "schedule": [HEAD]}
+    flipped = {**asked, "augmentation": [{"type": "flip", "mode": "horizontal"}]}
+    (warning,) = _plan(world, cache="require", **flipped).warnings
+    assert "would fail in phase 'head'" in warning
+    assert "augmentation changes the examples in every epoch" in warning
+    assert _plan(world, **flipped).warnings == []
+    assert _plan(world, cache="require", **asked).warnings == []
+
+
+def test_batch_norm_that_trains_on_small_batches(world: Any) -> None:
+    head = {"layers": [{"type": "batch_normalization"}]}
+    (warning,) = _plan(world, head=head, batch_size=8, schedule=[HEAD]).warnings
+    assert "'head' trains 1 BatchNormalization layer on batches of 8" in warning
+    assert _plan(world, head=head, batch_size=16, schedule=[HEAD]).warnings == []
+    assert _plan(world, batch_size=8, schedule=[HEAD]).warnings == []
+
+
+def test_more_phases_than_epochs_can_serve(world: Any) -> None:
+    short = [{**HEAD, "name": name, "epochs": 1} for name in ("a", "b")]
+    (warning,) = _plan(world, schedule=[*short, HEAD], batch_size=100).warnings
+    assert "Phases 'a' (2), 'b' (2), 'head' (8): so few optimizer steps" in warning
+    assert _plan(world, schedule=[{**HEAD, "epochs": 5}], batch_size=100).warnings == []
+
+
+def test_early_stopping_that_cannot_stop_anything(world: Any) -> None:
+    patient = {**HEAD, "early_stopping": {"patience": 4}}
+    (warning,) = _plan(world, schedule=[patient]).warnings
+    assert "waits for 4 epochs without improvement, and the phase has 4" in warning
+    assert _plan(world, schedule=[{**HEAD, "early_stopping": {"patience": 3}}]).warnings == []
+
+
+def test_early_stopping_on_few_validation_examples(world: Any) -> None:
+    many, few = SplitInfo(examples=200), SplitInfo(examples=49)
+    data = world.dataset(world.data_info(splits={"train": many, "validation": few, "test": many})).id
+    watched = {**HEAD, "early_stopping": {"patience": 2}}
+    (warning,) = _plan(world, training_file=data, schedule=[watched]).warnings
+    assert "the loss on 49 validation examples" in warning
+    assert _plan(world, training_file=data, schedule=[HEAD]).warnings == []
 
 
 def test_frozen_layers_of_a_random_backbone(world: Any) -> None:

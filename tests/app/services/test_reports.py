@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.domain.errors import Failure, PlatformError
+from app.domain.errors import Failure, LeaseLostError, PlatformError
+from app.domain.exports import Export
 from app.domain.progress import PhaseStarted, StageStarted, StepFinished
 from app.services import claims, history, jobs, models, reports
 from app.services.context import Services
@@ -121,19 +122,19 @@ def test_a_batch_that_is_told_again_changes_nothing(world: Any, services: Servic
     assert len([event for event in first_events if event.type == "metrics"]) == 5
 
 
-def test_a_later_attempt_measures_anew_and_only_it_is_listed(world: Any, services: Services) -> None:
+def test_what_a_later_attempt_measures_again_is_told_once_and_its_numbers_go_on(world: Any, services: Services) -> None:
     first = world.claim()
     told = [world.epoch(1), world.epoch(2), world.phase_end()]
     reports.progress(services, first, told, checkpoints={"c/1.weights": world.artifact()})
     claims.release(services, first, charge_attempt=False)
-    assert len(history.metrics(services, "default", first.identifier, EVERYTHING).items) == 2
     second = world.claim(first.job)
-    assert second.job.progress == 0
-    assert second.job.eta_seconds is None
-    assert history.checkpoints(services, "default", first.identifier, EVERYTHING).items == []
-    _tell(services, second, StageStarted(stage="training"), world.epoch(1))
-    (row,) = history.metrics(services, "default", first.identifier, EVERYTHING).items
-    assert (row.number, row.attempt) == (1, 2)
+    assert (second.job.progress, second.job.eta_seconds) == (0, None), "without a checkpoint it begins anew"
+    again = [StageStarted(stage="training"), *told, world.epoch(3)]
+    reports.progress(services, second, again, checkpoints={"c/1.weights": world.artifact()})
+    rows = history.metrics(services, "default", first.identifier, PageQuery(limit=100, order="asc")).items
+    assert [(row.number, row.attempt, row.phase.epoch) for row in rows] == [(1, 1, 1), (2, 1, 2), (3, 2, 3)]
+    assert len(history.checkpoints(services, "default", first.identifier, EVERYTHING).items) == 1
+    assert len([event for event in _events(services, second) if event.type == "metrics"]) == 3
     assert [record.attempt for record in world.get(first).stage_history] == [2]
 
 
@@ -155,6 +156,50 @@ def test_a_success_publishes_the_result_as_a_model(world: Any, services: Service
     assert [artifact.name for artifact in model.download] == ["model.keras"]
     assert model.options.labels == ["a", "b"]
     assert job == world.get(claim)
+
+
+def test_exports_belong_to_the_result_and_one_that_failed_is_told_before_the_end(
+    world: Any, services: Services
+) -> None:
+    claim = world.claim()
+    exports = [
+        Export(format="onnx", status="succeeded", file="model.onnx", difference=1e-6),
+        Export(format="litert", status="failed", reason="It differs."),
+    ]
+    job = reports.succeed_job(
+        services,
+        claim,
+        artifacts=[world.artifact("model.onnx"), world.artifact(), world.artifact("report.json")],
+        canonical=[world.artifact("config.json")],
+        info=world.info(),
+        report=world.report(claim).model_copy(update={"exports": exports}),
+    )
+    model = models.get(services, "default", str(job.result_model_id))
+    assert [artifact.name for artifact in model.download] == ["model.keras", "model.onnx"]
+    warning, last = _events(services, claim)[-2:]
+    assert (warning.level, warning.type) == ("warn", "message")
+    assert warning.message == "The export 'litert' failed: It differs."
+    assert warning.data["export"]["format"] == "litert"
+    assert last.type == "completed"
+    assert job.report is not None
+    assert job.report.exports == exports
+
+
+def test_a_worker_that_lost_its_job_tells_nothing_of_its_exports(world: Any, services: Services) -> None:
+    claim = world.claim()
+    world.succeed(claim)
+    before = _events(services, claim)
+    failed = Export(format="onnx", status="failed", reason="no")
+    with pytest.raises(LeaseLostError):
+        reports.succeed_job(
+            services,
+            claim,
+            artifacts=[world.artifact()],
+            canonical=[],
+            info=world.info(),
+            report=world.report(claim).model_copy(update={"exports": [failed]}),
+        )
+    assert _events(services, claim) == before
 
 
 def test_a_result_may_be_the_source_of_the_next_job(world: Any) -> None:

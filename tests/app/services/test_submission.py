@@ -163,7 +163,7 @@ def test_a_job_may_start_from_a_checkpoint_of_another(
     assert ("register", model.id, "prepare") in bell.rings
     found = models.restorable(services, "default", checkpoint.id)
     job = jobs.get(services, "default", checkpoint.job_id)
-    assert (found.checkpoint, found.spec, found.source.id) == (checkpoint, job.spec, job.model_id)
+    assert (found.weights, found.spec, found.source.id) == (checkpoint.artifact, job.spec, job.model_id)
     assert found.data == datasets.get(services, "default", job.dataset_id).info
 
 
@@ -354,3 +354,39 @@ def test_a_waiting_job_whose_examples_do_not_fit_fails_when_they_are_known(world
     failed = world.get(job)
     assert failed.error is not None
     assert (failed.status, failed.error.code, failed.error.param) == ("failed", "unusable_dataset", "training_file")
+
+
+def test_augmentation_is_refused_for_what_is_no_picture_and_taken_for_pictures(world: Any) -> None:
+    wishes = [{"type": "flip"}, {"type": "color", "saturation": 0.2}]
+    with pytest.raises(InvalidRequestError, match="is for pictures") as caught:
+        world.job(augmentation=wishes)
+    assert [(problem.pointer, problem.code) for problem in caught.value.problems] == [("/augmentation", "no_pictures")]
+    source = world.model(world.info(input_shape=[None, 32, 32, 1]))
+    gray = world.dataset(world.data_info(dtype="uint8", example_shape=[32, 32]))
+    with pytest.raises(InvalidRequestError, match="3 channels") as caught:
+        world.job(model=source.id, training_file=gray.id, augmentation=wishes)
+    assert [problem.pointer for problem in caught.value.problems] == ["/augmentation/1"]
+    job = world.job(model=source.id, training_file=gray.id, augmentation=wishes[:1])
+    assert world.get(job).spec.augmentation == job.spec.augmentation != []
+
+
+def test_arrays_for_several_inputs_are_compared_with_the_models_by_name(world: Any) -> None:
+    def described(*names: str) -> dict[str, Any]:
+        shape = {"example_shape": [4], "dtype": "float32", "value_range": (0, 1)}
+        return {"inputs": [{"name": name, **shape} for name in names]}
+
+    source = world.info()
+    inputs = [{"name": name, "shape": [None, 4], "dtype": "float32"} for name in ("left", "right")]
+    rows = [row.model_copy(update={"index": row.index + 1}) for row in source.layers]
+    first = rows[0].model_copy(update={"index": 0, "path": "left", "class_name": "InputLayer", "inputs": []})
+    second = rows[0].model_copy(update={"path": "right", "class_name": "InputLayer", "inputs": []})
+    joined = rows[1].model_copy(update={"inputs": [0, 1]})
+    model = world.model(world.info(inputs=inputs, layers=[first, second, joined, *rows[2:]]))
+    fits = world.dataset(world.data_info(**described("left", "right")))
+    assert world.job(model=model.id, training_file=fits.id).status == "queued"
+    other = world.dataset(world.data_info(**described("left", "top")))
+    with pytest.raises(InvalidRequestError, match=r"takes the inputs 'left' \[4\], 'right' \[4\].*'left', 'top'"):
+        world.job(model=model.id, training_file=other.id)
+    with pytest.raises(InvalidRequestError, match="x__left, x__right and y") as caught:
+        world.job(model=model.id, training_file=world.dataset().id)
+    assert [problem.pointer for problem in caught.value.problems] == ["/training_file"]

@@ -31,10 +31,13 @@ WITHOUT_PROJECT = {
     ("leases", "expired"),
     ("leases", "unrung"),
     ("jobs", "decided"),
+    ("checkpoints", "left_over"),
     ("idempotency", "remove_old"),
     # They work on a row that the transaction holds already, which has its project.
     ("events", "append"),
     ("jobs", "ask_to_cancel"),
+    ("jobs", "ask_to_pause"),
+    ("jobs", "withdraw_pause"),
 }
 
 SHARED = {"alembic_version", "projects", "workers"}
@@ -104,11 +107,15 @@ def _live(world: Any, services: Services) -> None:
     jobs.plan(services, "default", world.request(model=job.model_id, training_file=job.dataset_id))
     claim = world.claim(job)
     claims.renew(services, claim)
-    claims.cancel_requested(services, claim)
+    claims.wishes(services, claim)
     claims.release(services, claim, charge_attempt=True)
+    jobs.request_pause(services, "default", job.id)
+    jobs.resume(services, "default", job.id)
     claim = world.claim(job)
     told = [world.epoch(1), world.phase_end()]
     _report(services, claim, told, world.artifact())
+    for number in range(1, 5):
+        world.keep(claim, number, step=10)
     jobs.request_cancel(services, "default", job.id)
     world.succeed(claim)
     for filters in ({}, {"status": "queued", "metadata": {"a": "b"}}, {"model": job.model_id, "dataset": "d"}):

@@ -63,19 +63,6 @@ def test_a_bad_job_file_is_exit_code_2_and_nothing_is_sent(service: FakeService,
     assert service.requests == []
 
 
-def test_the_plan_is_a_table_of_phases_with_warnings(service: FakeService, run: Run) -> None:
-    result = run("plan", "--model", "model-1", "--data", "ds-1")
-    assert result.exit_code == 0, result.output
-    assert "after dense_2, 1 layer dropped" in result.stdout
-    assert "sigmoid over 2 classes" in result.stdout
-    rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert "head 4 sgd 0.01 none (the head alone) 3 layers 0 + head" in rows
-    assert "all 16 sgd 0.0001 dense, dense_1, dense_2 0 layers 12,345 + head" in rows
-    assert result.stderr == "Warning: The learning rate does not fall.\n"
-    assert service.jobs == {}
-    assert json.loads(run("plan", "--model", "m", "--data", "d", "--json").stdout)["cut_layer"] == "dense_2"
-
-
 def test_list_says_where_each_job_is(service: FakeService, run: Run) -> None:
     phase = {"index": 1, "name": "head", "epoch": 2, "epochs": 4}
     running = service.add_job(status="running", phase=phase, progress={"percent": 12.5})
@@ -102,6 +89,15 @@ def test_show_of_a_finished_job_has_the_accuracy_with_its_interval(run: Run, suc
     assert "model-9" in result.stdout
 
 
+def test_show_of_a_finished_job_says_what_became_of_its_exports(run: Run, succeeded: str) -> None:
+    shown = run("jobs", "show", succeeded).stdout
+    assert (
+        "Export onnx differs from model.keras by at most 1.5e-06, the same class for 100.0% (54 test examples)."
+        in shown
+    )
+    assert "Export litert failed: It differs." in shown
+
+
 def test_show_of_a_failed_job_says_why_and_is_no_failure_of_the_command(service: FakeService, run: Run) -> None:
     error = {"class": "capacity", "code": "out_of_memory", "message": "Memory ran out.", "phase": "all"}
     result = run("jobs", "show", service.add_job(status="failed", error=error))
@@ -113,6 +109,20 @@ def test_cancel_of_a_running_job(service: FakeService, run: Run) -> None:
     job = service.add_job(status="running")
     assert run("jobs", "cancel", job).stdout == f"{job} is running; it was asked to stop.\n"
     assert json.loads(run("jobs", "cancel", job, "--json").stdout)["cancel_requested_at"] == 5
+
+
+def test_pause_and_resume(service: FakeService, run: Run) -> None:
+    job = service.add_job(status="running")
+    assert run("jobs", "pause", job).stdout == f"{job} is running; it was asked to pause.\n"
+    assert run("jobs", "resume", job).stdout == f"{job} is queued.\n"
+    assert run("jobs", "pause", job).stdout == f"{job} is paused.\n"
+    assert json.loads(run("jobs", "resume", job, "--json").stdout)["status"] == "queued"
+
+
+def test_show_says_whether_interruptions_change_the_result(service: FakeService, run: Run) -> None:
+    shown = run("jobs", "show", service.add_job(status="running", resume_fidelity="exact")).stdout
+    assert "resume fidelity" in shown
+    assert "exact" in shown
 
 
 def test_cancel_of_a_job_that_succeeded_is_refused(run: Run, succeeded: str) -> None:

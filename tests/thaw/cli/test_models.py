@@ -103,6 +103,17 @@ def test_show_of_a_failed_model_says_why(service: FakeService, run: Run) -> None
     assert "It is no zip file." in result.stdout
 
 
+def test_pull_takes_a_format_and_names_the_file_after_it(service: FakeService, run: Run) -> None:
+    model = service.add_model(file="file-1", formats=["keras", "onnx", "litert_int8"])
+    service.contents |= {"onnx": b"for onnx", "litert_int8": b"for litert"}
+    assert "formats     keras, onnx, litert_int8" in run("models", "show", model).stdout
+    assert run("models", "pull", model, "--format", "onnx").exit_code == 0
+    assert Path(f"{model}.onnx").read_bytes() == b"for onnx"
+    assert run("models", "pull", model, "--format", "litert_int8", "-o", "shoes.tflite").exit_code == 0
+    assert Path("shoes.tflite").read_bytes() == b"for litert"
+    assert run("models", "pull", model, "--format", "gguf").exit_code == 2
+
+
 def test_pull_saves_the_file_and_does_not_replace_another(service: FakeService, run: Run) -> None:
     service.contents["file-1"] = b"the model"
     model = service.add_model(file="file-1")

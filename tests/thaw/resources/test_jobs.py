@@ -27,7 +27,7 @@ def test_a_plan_creates_nothing(service: FakeService, client: Client) -> None:
     plan = client.jobs.plan(model="model-1", training_file="ds-1")
     assert [(phase.name, list(phase.unfrozen_layers)) for phase in plan.phases] == [
         ("head", []),
-        ("all", ["dense", "dense_1", "dense_2"]),
+        ("all", ["norm", "dense_2"]),
     ]
     assert plan.warnings == ["The learning rate does not fall."]
     assert service.jobs == {}
@@ -71,6 +71,15 @@ def test_cancel_asks_and_may_ask_again(service: FakeService, client: Client) -> 
     job = service.add_job(status="running")
     assert client.jobs.cancel(job).cancel_requested_at == 5
     assert client.jobs.cancel(job).cancel_requested_at == 5
+
+
+def test_pause_and_resume_answer_with_the_job(service: FakeService, client: Client) -> None:
+    job = service.add_job(status="running")
+    assert client.jobs.pause(job).pause_requested_at == 5
+    resumed = client.jobs.resume(job)
+    assert (resumed.status, resumed.pause_requested_at) == ("queued", None)
+    with pytest.raises(ConflictError):
+        client.jobs.pause(service.add_job(status="succeeded"))
 
 
 def test_cancel_of_a_job_that_succeeded_is_a_conflict(service: FakeService, client: Client) -> None:

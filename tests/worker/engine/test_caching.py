@@ -1,5 +1,7 @@
 """Training on cached features against training without: the same weights, whatever the graph."""
 
+import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.domain.errors import UserError
 from app.domain.spec import ResolvedSpec, Spec, resolve
-from worker.engine.reporter import SilentReporter
+from worker.engine.reporter import SilentReporter, TrainingStopped
 
 pytestmark = pytest.mark.tensorflow
 
@@ -130,6 +133,22 @@ def separable() -> Any:
     return Model(inputs, layers.Dense(4, activation="softmax", name="old")(x), name="separable")
 
 
+def regularized() -> Any:
+    """Weights with penalties, which count as long as they train."""
+    from keras import Input, Sequential, layers
+
+    return Sequential(
+        [
+            Input(PICTURE),
+            layers.Conv2D(4, 3, activation="relu", kernel_regularizer="l2", name="conv_1"),
+            layers.Conv2D(4, 3, activation="relu", kernel_regularizer="l2", name="conv_2"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dense(4, activation="softmax", name="old"),
+        ],
+        name="regularized",
+    )
+
+
 def phase(name: str, unfreeze: Any, optimizer: dict[str, Any] | None = None, epochs: int = 2) -> dict[str, Any]:
     chosen = optimizer or {"type": "adam", "learning_rate": 0.01}
     return {"name": name, "unfreeze": unfreeze, "epochs": epochs, "optimizer": chosen}
@@ -179,6 +198,7 @@ COMBINATIONS: list[tuple[Callable[[], Any], dict[str, Any], dict[str, Any], list
     (separable, ONE, DEEP, [HEAD, phase("last", {"last": 1}), phase("half", {"fraction": 0.5}), phase("all", "all")]),
     (separable, {"layer": "deep_2"}, DROP, [phase("last", {"last": 1}, MOMENTUM)]),
     (separable, {"layer": "wide_1"}, {}, [HEAD]),
+    (regularized, ONE, {}, [HEAD, phase("last", {"last": 1}), phase("all", "all")]),
 ]
 
 
@@ -227,6 +247,12 @@ def weights_of(trained: Any) -> dict[str, np.ndarray]:
     return load_file(trained.canonical / "weights.safetensors")
 
 
+def history_of(trained: Any) -> list[dict[str, float]]:
+    """The metrics of each epoch, times and names left out."""
+    epochs = json.loads((trained.results / "history.json").read_text())["epochs"]
+    return [{key: value for key, value in epoch.items() if key not in {"seconds", "phase"}} for epoch in epochs]
+
+
 def largest_difference(one: Any, other: Any) -> float:
     ours, theirs = weights_of(one), weights_of(other)
     assert ours.keys() == theirs.keys()
@@ -253,6 +279,221 @@ def test_cached_and_uncached_training_give_the_same_weights(  # noqa: PLR0917 (p
     record_property("largest_difference", difference)
     print(f"{build.__name__:12} {[use.boundary for use in uses]} largest difference {difference:.3g}")  # noqa: T201 (shown by -s)
     assert difference <= 1e-4
+    for ours, theirs in zip(history_of(cached), history_of(plain), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
     for ours, theirs in zip(cached.report.phases, plain.report.phases, strict=True):
         assert ours.proof.frozen_digest_before == ours.proof.frozen_digest_after
         assert ours.trainable_parameters == theirs.trainable_parameters
+
+
+# === What is right, what pays, what is said ===
+
+
+def masked() -> Any:
+    """A mask of the embedding passes through to the recurrent layer."""
+    from keras import Input, Sequential, layers
+
+    return Sequential(
+        [
+            Input((7,)),
+            layers.Embedding(20, 4, mask_zero=True, name="words"),
+            layers.Dense(4, name="dense"),
+            layers.LSTM(5, name="lstm"),
+            layers.Dense(3, activation="softmax", name="old"),
+        ],
+        name="masked",
+    )
+
+
+def penalized() -> Any:
+    """A layer that adds a loss for each batch."""
+    from keras import Input, Sequential, layers
+
+    return Sequential(
+        [
+            Input(PICTURE),
+            layers.Conv2D(4, 3, activity_regularizer="l2", name="conv"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dense(4, activation="softmax", name="old"),
+        ],
+        name="penalized",
+    )
+
+
+@pytest.fixture(scope="module")
+def sequences(store_dataset: Callable[..., Path]) -> Path:
+    x = np.random.default_rng(1).integers(0, 20, (60, 7))
+    return store_dataset(x=x.astype("float32"), y=np.arange(60) % 3)
+
+
+def uses(trained: Any) -> list[Any]:
+    return [report.cache for report in trained.report.phases]
+
+
+def test_the_layers_of_the_boundary_are_named(sources: Any, data: Path, tmp_path: Path) -> None:
+    phases = [phase("one branch", {"match": "block_2_a"}), phase("all", "all")]
+    branch, everything = uses(run(spec(ONE, {}, phases, "require"), sources(residual), data, tmp_path))
+    # The skip connection passes around the layer that trains, and both ends are one tensor.
+    assert branch.boundary == ["block_1_relu"]
+    assert (everything.used, everything.boundary) == (False, ["the input"])
+    assert everything.reason == "no frozen layer with weights stands below what trains or draws at random"
+
+
+def test_a_boundary_may_be_several_tensors(sources: Any, data: Path, tmp_path: Path) -> None:
+    (use,) = uses(
+        run(spec(ONE, {}, [phase("b", {"match": "block_2_b"})], "require"), sources(residual), data, tmp_path)
+    )
+    assert use.boundary == ["block_1_relu", "block_2_a"]
+
+
+def test_dropout_ends_the_prefix_once_something_of_the_backbone_trains(
+    sources: Any, data: Path, tmp_path: Path
+) -> None:
+    phases = [HEAD, phase("last", {"last": 1})]
+    head, last = uses(run(spec(ONE, {}, phases, "require"), sources(dropping), data, tmp_path))
+    assert head.boundary == ["flat"]
+    assert last.boundary == ["conv_1"]
+
+
+def test_masks_are_not_lost(sources: Any, sequences: Path, tmp_path: Path) -> None:
+    phases = [phase("lstm", {"match": "lstm"})]
+    (use,) = uses(run(spec(ONE, {}, phases, "auto"), sources(masked), sequences, tmp_path / "auto"))
+    assert (use.used, use.reason) == (False, "it would save too little")
+    with pytest.raises(UserError, match="what passes it carries a mask") as caught:
+        run(spec(ONE, {}, phases, "require"), sources(masked), sequences, tmp_path / "require")
+    assert (caught.value.work_code, caught.value.param) == ("cache_impossible", "cache")
+    (use,) = uses(run(spec(ONE, {}, [HEAD], "require"), sources(masked), sequences, tmp_path / "head"))
+    assert use.boundary == ["lstm"]
+
+
+def test_losses_of_single_batches_are_not_lost(sources: Any, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="layer 'conv' adds a loss of its own for each batch"):
+        run(spec(ONE, {}, [HEAD], "require"), sources(penalized), data, tmp_path)
+
+
+def test_what_saves_little_is_not_cached_unless_it_must_be(sources: Any, data: Path, tmp_path: Path) -> None:
+    (use,) = uses(run(spec(ONE, {}, [HEAD], "auto"), sources(stack), data, tmp_path / "auto"))
+    assert (use.used, use.reason, use.bytes) == (False, "it would save too little", 0)
+    required = run(spec(ONE, {}, [HEAD], "require"), sources(stack), data, tmp_path / "require")
+    (use,) = uses(required)
+    examples = 90 - required.report.test.examples
+    assert (use.used, use.bytes) == (True, 4 * 8 * examples)
+
+
+def test_features_from_a_file_train_the_same_weights(
+    sources: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.engine import caching
+
+    job = spec(ONE, DEEP, [HEAD, phase("inside", {"match": "block_2_b"})], "require")
+    in_memory = run(job, sources(residual), data, tmp_path / "memory")
+    monkeypatch.setattr(caching, "MEMORY_BYTES", 0)
+    from_file = run(job, sources(residual), data, tmp_path / "file")
+    assert [use.in_memory for use in uses(in_memory) + uses(from_file)] == [True, True, False, False]
+    assert largest_difference(in_memory, from_file) == 0
+
+
+def test_how_many_steps_go_together_changes_nothing(
+    sources: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.engine import caching
+
+    job = spec(ONE, DEEP, [phase("head", "none", epochs=4)], "require")
+    many = run(job, sources(stack), data, tmp_path / "many")
+    monkeypatch.setattr(caching, "EXECUTION_SECONDS", 0.0)
+    single = run(job, sources(stack), data, tmp_path / "single")
+    assert largest_difference(many, single) == 0
+    assert history_of(many) == history_of(single)
+
+
+# === What is shared ===
+
+
+def folder_cache(tmp_path: Path, max_bytes: int = 2**30) -> Any:
+    from worker.engine.foldercache import FolderCache
+
+    return FolderCache(tmp_path / "features", max_bytes=max_bytes)
+
+
+def test_jobs_share_features_whatever_their_head_and_seed(sources: Any, data: Path, tmp_path: Path) -> None:
+    shared_cache = folder_cache(tmp_path)
+    one = spec(ONE, {}, [HEAD], "require")
+    other = spec(ONE, DEEP, [phase("head", "none", MOMENTUM)], "require").model_copy(update={"seed": 77})
+    first = run(one, sources(dropping), data, tmp_path / "first", features=shared_cache)
+    second = run(other, sources(dropping), data, tmp_path / "second", features=shared_cache)
+    assert [use.found for use in uses(first) + uses(second)] == [False, True]
+    alone = run(other, sources(dropping), data, tmp_path / "alone")
+    assert largest_difference(second, alone) == 0
+
+
+@pytest.mark.parametrize("change", ["weights", "preprocessing", "data", "batch"])
+def test_what_decides_the_features_is_part_of_their_key(  # noqa: PLR0917 (pytest names them)
+    change: str, sources: Any, data: Path, store_source: Any, store_dataset: Any, tmp_path: Path
+) -> None:
+    import keras
+
+    shared_cache, job, source = folder_cache(tmp_path), spec(ONE, {}, [HEAD], "require"), sources(stack)
+    run(job, source, data, tmp_path / "first", features=shared_cache)
+    if change == "weights":
+        keras.utils.set_random_seed(4)
+        source = store_source(stack())
+    if change == "preprocessing":
+        job = ResolvedSpec.model_validate({**job.model_dump(), "preprocessing": {"rescale": "none"}})
+    if change == "data":
+        x = np.random.default_rng(9).integers(0, 255, (90, *PICTURE)).astype("uint8")
+        data = store_dataset(x=x, y=np.arange(90) % 3)
+    if change == "batch":
+        job = job.model_copy(update={"batch_size": 70})
+    (use,) = uses(run(job, source, data, tmp_path / "second", features=shared_cache))
+    assert not use.found
+
+
+def test_a_later_phase_of_the_same_job_finds_its_features(sources: Any, data: Path, tmp_path: Path) -> None:
+    phases = [HEAD, phase("head again", "none", MOMENTUM)]
+    assert [use.found for use in uses(run(spec(ONE, {}, phases, "require"), sources(stack), data, tmp_path))] == [
+        False,
+        True,
+    ]
+
+
+def test_features_beyond_the_limit_are_not_made(sources: Any, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="GiB are allowed"):
+        run(spec(ONE, {}, [HEAD], "require"), sources(stack), data, tmp_path, features=folder_cache(tmp_path, 100))
+    assert not [path for path in (tmp_path / "features").iterdir() if path.is_dir()]
+
+
+def test_a_wrong_prefix_does_not_pass_the_certificate(
+    sources: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.engine import features
+
+    fill = features._fill
+
+    def wrong(run: Any, prefix: Any, folder: Path) -> None:
+        fill(run, lambda x: [value + 0.01 for value in prefix(x)], folder)
+
+    monkeypatch.setattr(features, "_fill", wrong)
+    with pytest.raises(UserError, match="its values differ by"):
+        run(spec(ONE, {}, [HEAD], "require"), sources(stack), data, tmp_path)
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_job(
+    sources: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.engine import caching, features
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(features, "_append", full)
+    monkeypatch.setattr(caching, "PAYS_FROM_MULTIPLY_ADDS", 0)
+    (use,) = uses(run(spec(ONE, {}, [HEAD], "auto"), sources(stack), data, tmp_path))
+    assert (use.used, use.reason) == (False, "there is no room on the disk for the features")
+
+
+def test_a_cancel_is_seen_while_features_are_made(sources: Any, data: Path, recorder: Any, tmp_path: Path) -> None:
+    reporter = recorder(stop_after=1, stop_in="caching_features")
+    with pytest.raises(TrainingStopped):
+        run(spec(ONE, {}, [HEAD], "require"), sources(stack), data, tmp_path, reporter=reporter)
+    assert not [path for path in (tmp_path / "features").iterdir() if path.is_dir()]
+    assert not list(tmp_path.glob("tmp*"))

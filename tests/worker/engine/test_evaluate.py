@@ -79,3 +79,19 @@ def test_bootstrap_interval_is_the_same_for_the_same_seed() -> None:
 def test_values_without_spread_are_their_own_interval(values: np.ndarray) -> None:
     found = evaluate.bootstrap(values, seed=1)
     assert (found.low, found.value, found.high) == (2.5, 2.5, 2.5)
+
+
+def test_several_labels_are_judged_together_and_one_by_one() -> None:
+    labels = np.array([[1, 0], [1, 1], [0, 1], [0, 0]], "float32")
+    predicted = np.array([[1, 0], [1, 0], [1, 1], [0, 0]])
+    found = evaluate.multi_label(labels, predicted, names=["dog", "cat"], loss=0.5, seed=0)
+    assert found.exact_match is not None
+    assert found.label_accuracy is not None
+    assert (found.exact_match.value, found.exact_match.method) == (0.5, "wilson")
+    assert (found.label_accuracy.value, found.label_accuracy.method) == (0.75, "bootstrap")
+    assert 0.5 <= found.label_accuracy.low < 0.75 < found.label_accuracy.high <= 1.0
+    assert (found.accuracy, found.confusion_matrix) == (None, None)
+    assert found.per_class == {
+        "dog": {"precision": pytest.approx(2 / 3), "recall": 1.0, "f1": pytest.approx(0.8), "examples": 2},
+        "cat": {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "examples": 2},
+    }

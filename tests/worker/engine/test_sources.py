@@ -260,13 +260,17 @@ def test_labels_must_name_every_output(tmp_path: Path) -> None:
     assert error.param == "labels"
 
 
-def test_a_model_with_two_inputs_or_outputs_is_refused(tmp_path: Path) -> None:
+def test_a_model_with_two_outputs_is_refused_and_one_with_two_inputs_lists_them(tmp_path: Path) -> None:
     import keras
 
     a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
     keras.Model([a, b], keras.layers.Add()([a, b])).save(tmp_path / "in.keras")
     keras.Model(a, [keras.layers.Dense(1)(a), keras.layers.Dense(2)(a)]).save(tmp_path / "out.keras")
-    assert "has 2 inputs" in refusal(tmp_path / "in.keras", tmp_path / "c").message
+    inputs = register(tmp_path / "in.keras", tmp_path / "c").inputs
+    assert [(each.name, each.shape, each.dtype) for each in inputs] == [
+        ("a", [None, 2], "float32"),
+        ("b", [None, 2], "float32"),
+    ]
     assert "has 2 outputs" in refusal(tmp_path / "out.keras", tmp_path / "c").message
 
 

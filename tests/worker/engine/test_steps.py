@@ -8,8 +8,14 @@ import pytest
 pytestmark = pytest.mark.tensorflow
 
 BATCHES = (8, 8, 3)
-OUTPUTS = {"binary": (1, "sigmoid"), "single_label": (3, "softmax"), "regression": (2, "linear")}
+OUTPUTS = {
+    "binary": (1, "sigmoid"),
+    "single_label": (3, "softmax"),
+    "multi_label": (3, "sigmoid"),
+    "regression": (2, "linear"),
+}
 KERAS = {
+    "multi_label": ("binary_crossentropy", "binary_accuracy"),
     "binary": ("binary_crossentropy", "accuracy"),
     "single_label": ("sparse_categorical_crossentropy", "accuracy"),
     "regression": ("mse", "mae"),
@@ -21,6 +27,8 @@ def examples(task: str) -> tuple[np.ndarray, np.ndarray]:
     x = random.normal(size=(sum(BATCHES), 5)).astype("float32")
     if task == "regression":
         return x, random.normal(size=(len(x), 2)).astype("float32")
+    if task == "multi_label":
+        return x, random.integers(0, 2, (len(x), 3)).astype("float32")
     return x, random.integers(0, 2 if task == "binary" else 3, len(x)).astype("int32")
 
 
@@ -66,7 +74,14 @@ def step(network: Any, task: str, optimizer: Any = None) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("task", "frozen"), [("binary", False), ("single_label", False), ("regression", False), ("single_label", True)]
+    ("task", "frozen"),
+    [
+        ("binary", False),
+        ("single_label", False),
+        ("multi_label", False),
+        ("regression", False),
+        ("single_label", True),
+    ],
 )
 def test_two_epochs_give_the_weights_and_metrics_of_keras_fit(task: str, frozen: bool) -> None:
     import keras
@@ -199,3 +214,77 @@ def test_totals_weigh_batches_by_their_examples() -> None:
     totals.add(tf.constant([8 * 1.0, 4.0, 8.0]))
     totals.add(tf.constant([2 * 6.0, 2.0, 2.0]))
     assert totals.metrics("accuracy") == {"loss": 2.0, "accuracy": 0.6}
+
+
+# === Gradients in parts ===
+
+
+@pytest.mark.parametrize("task", OUTPUTS)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_batch_in_parts_gives_the_weights_of_the_whole_batch_also_where_the_last_part_is_smaller(
+    task: str, frozen: bool
+) -> None:
+    import keras
+    import tensorflow as tf
+
+    from worker.engine.objective import Objective
+    from worker.engine.steps import TrainStep
+
+    x, y = (tf.constant(part) for part in examples(task))
+    weighing = {"class_weights": (0.5, 2.0, 3.0)} if task in ("binary", "single_label") else {}
+    whole, parts = build(task), build(task)
+    results = []
+    for network, at_once in ((whole, None), (parts, 8)):
+        freeze(network, backbone=frozen)
+        network.model.get_layer("head_norm").trainable = False  # nothing that depends on the batch
+        for layer in network.model.layers:
+            layer.activity_regularizer = None  # it would be divided by the examples of each part
+        step = TrainStep(network, Objective(task, **weighing), keras.optimizers.SGD(0.1), at_once=at_once)
+        results.append([np.asarray(step(x, y)) for _ in range(3)])
+    assert len(x) % 8 == 3
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
+    for mine, other in zip(parts.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-7, err_msg=mine.path)
+
+
+# === Weights and smoothing ===
+
+
+def test_class_weights_and_smoothing_by_hand() -> None:
+    import tensorflow as tf
+
+    from worker.engine.objective import Objective
+
+    labels, outputs = tf.constant([0, 2]), tf.constant([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
+    plain = (-np.log(0.7) - np.log(0.4)) / 2
+    weighted = (2.0 * -np.log(0.7) + 0.5 * -np.log(0.4)) / 2
+    smooth = np.mean(
+        [
+            -(0.8 * np.log(0.7) + 0.1 * np.log(0.2) + 0.1 * np.log(0.1)),
+            -(0.1 * np.log(0.3) + 0.1 * np.log(0.3) + 0.8 * np.log(0.4)),
+        ]
+    )
+    both = Objective("single_label", class_weights=(2.0, 1.0, 0.5), label_smoothing=0.3)
+    assert float(Objective("single_label").training_loss(labels, outputs)) == pytest.approx(plain)
+    assert float(both.loss(labels, outputs)) == pytest.approx(plain)  # what validation sees
+    found = Objective("single_label", class_weights=(2.0, 1.0, 0.5)).training_loss(labels, outputs)
+    assert float(found) == pytest.approx(weighted)
+    assert float(Objective("single_label", label_smoothing=0.3).training_loss(labels, outputs)) == pytest.approx(smooth)
+
+    labels, outputs = tf.constant([0, 1]), tf.constant([[0.2], [0.9]])
+    found = Objective("binary", label_smoothing=0.2, class_weights=(1.0, 3.0)).training_loss(labels, outputs)
+    first, second = -(0.1 * np.log(0.2) + 0.9 * np.log(0.8)), -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
+    assert float(found) == pytest.approx((first + 3 * second) / 2)
+
+
+def test_several_labels_by_hand() -> None:
+    import tensorflow as tf
+
+    from worker.engine.objective import Objective
+
+    labels, outputs = tf.constant([[1.0, 0.0], [1.0, 1.0]]), tf.constant([[0.8, 0.6], [0.9, 0.7]])
+    objective = Objective("multi_label")
+    expected = -np.mean(np.log([0.8, 0.4, 0.9, 0.7]))
+    assert float(objective.loss(labels, outputs)) == pytest.approx(expected, rel=1e-5)
+    assert np.asarray(objective.score(labels, outputs)).tolist() == [0.5, 1.0]
+    assert np.asarray(objective.classes(outputs)).tolist() == [[1, 1], [1, 1]]

@@ -54,7 +54,8 @@ def by_thaw(losses: list[float], options: EarlyStopping) -> tuple[int, float]:
     for loss in losses:
         ran += 1
         weight.assign(float(ran))
-        if stop.stops_after(loss):
+        stop.note(loss)
+        if stop.over:
             break
     stop.restore()
     return ran, float(weight.value)

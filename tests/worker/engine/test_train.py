@@ -77,9 +77,12 @@ def patched(module: Any, name: str, value: Any) -> Iterator[None]:
 # === What comes out ===
 
 
-def test_results_are_exactly_the_six_files_and_the_manifest_describes_the_others(trained: tuple[Any, Any]) -> None:
+def test_results_are_exactly_these_files_and_the_manifest_describes_the_others(trained: tuple[Any, Any]) -> None:
     folder = trained[0].results
-    names = {"model.keras", "labels.json", "metrics.csv", "history.json", "report.json", "manifest.json"}
+    names = {
+        "model.keras", "labels.json", "metrics.csv", "history.json", "events.out.tfevents.thaw", "report.json",
+        "MODEL_CARD.md", "manifest.json",
+    }  # fmt: skip
     assert {path.name for path in folder.iterdir()} == names
     files = json.loads((folder / "manifest.json").read_text())["files"]
     assert {file["name"] for file in files} == names - {"manifest.json"}
@@ -138,6 +141,27 @@ def test_history_has_one_row_for_each_epoch_in_all_three_places(trained: tuple[A
     assert [epoch["learning_rate"] for epoch in epochs] == pytest.approx([0.1, 0.1, 0.01, 0.01])
 
 
+def test_tensorboard_shows_the_epochs(trained: tuple[Any, Any]) -> None:
+    import tensorflow as tf
+
+    result, reporter = trained
+    events = list(tf.compat.v1.train.summary_iterator(str(result.results / "events.out.tfevents.thaw")))[1:]
+    shown = [{value.tag: value.simple_value for value in event.summary.value} for event in events]
+    for scalars, told in zip(shown, reporter.of("epoch"), strict=True):
+        assert scalars["loss/train"] == pytest.approx(told.metrics["loss"])
+        assert scalars["accuracy/validation"] == pytest.approx(told.metrics["val_accuracy"])
+        assert scalars["phase"] == told.phase.index
+
+
+def test_a_later_run_in_the_folder_leaves_no_export_of_an_earlier_one(
+    source: Path, binary: Path, recorder: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "model.onnx").write_bytes(b"of an earlier run")
+    result, _ = run(spec(HEAD_PHASE), source, binary, tmp_path, recorder())
+    assert not (result.results / "model.onnx").exists()
+
+
 def test_best_validation_is_the_epoch_with_the_lowest_validation_loss(trained: tuple[Any, Any]) -> None:
     result, reporter = trained
     assert result.report.best_validation in [epoch.metrics for epoch in reporter.of("epoch")]
@@ -160,7 +184,7 @@ def test_progress_tells_stages_phases_and_epochs_in_order(trained: tuple[Any, An
     told = [progress.type if progress.type != "stage" else progress.stage for progress in trained[1].progress]
     phase = ["phase_started", "epoch", "epoch", "phase_finished"]
     stages = ["loading_source", "training", *phase, *phase, "evaluating", "exporting"]
-    assert [kind for kind in told if kind != "step"] == stages
+    assert [kind for kind in told if kind not in {"step", "checkpoint"}] == stages
     assert told[told.index("phase_started") + 1] == "step"  # the first step is told at once
 
 

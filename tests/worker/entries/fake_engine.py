@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import shutil
 import signal
 import sys
 import time
@@ -10,14 +11,24 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from app.domain.dataset import SPLITS, DatasetInfo, SplitInfo
-from app.domain.errors import CutError
+from app.domain.errors import CutError, ProofError
 from app.domain.model import LayerRow, SourceInfo
-from app.domain.progress import EpochFinished, FreezeProof, PhaseFinished, PhaseProgress, StageStarted, StepFinished
+from app.domain.progress import (
+    CheckpointWritten,
+    EpochFinished,
+    FreezeProof,
+    PhaseFinished,
+    PhaseProgress,
+    Resumed,
+    StageStarted,
+    StepFinished,
+)
 from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
+from app.domain.worker import Fact
 from worker import child
-from worker.engine.reporter import Reporter
-from worker.messages import Outcome, Registered, Trained, Validated
-from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
+from worker.engine.reporter import Reporter, TrainingStopped
+from worker.messages import Outcome, Registered, Tested, Trained, Validated
+from worker.orders import Order, RegisterOrder, SelfTestOrder, TrainOrder, ValidateOrder
 
 DIGEST = "0" * 64
 
@@ -29,7 +40,62 @@ def entry(connection: Connection, order: Order) -> None:
 def work(order: Order, reporter: Reporter) -> Outcome:
     if isinstance(order.task, TrainOrder):
         return BEHAVIOURS[order.task.spec.schedule[0].name or ""](order, reporter)
+    if isinstance(order.task, SelfTestOrder):
+        return self_tested(order.task, holds=True, bits="same")
     return BEHAVIOURS[order.task.upload.name.partition(".")[0]](order, reporter)
+
+
+def self_tested(task: SelfTestOrder, *, holds: bool, bits: str) -> Tested:
+    """A self-test of one fact."""
+    fact = Fact(name="frozen_weights_stay_still", kind="freezing", holds=holds, measured="2 of 2 arrays")
+    return Tested(facts=[] if task.again else [fact], bits=bits, device="cpu", versions={"keras": "3"})
+
+
+def _entry_of_self_test(behave: Callable[[SelfTestOrder], Tested]) -> Callable[[Connection, Order], None]:
+    def work_on(order: Order, _reporter: Reporter) -> Outcome:
+        assert isinstance(order.task, SelfTestOrder)
+        return behave(order.task)
+
+    return lambda connection, order: child.main(connection, order, work=work_on)
+
+
+def unfit(connection: Connection, order: Order) -> None:
+    """Where frozen weights move."""
+    _entry_of_self_test(lambda task: self_tested(task, holds=False, bits="same"))(connection, order)
+
+
+def undetermined(connection: Connection, order: Order) -> None:
+    """Where each process gives other bits."""
+    _entry_of_self_test(lambda task: self_tested(task, holds=True, bits=str(os.getpid())))(connection, order)
+
+
+def refusing(connection: Connection, order: Order) -> None:
+    """Where a job's own proof fails."""
+
+    def behave(_task: SelfTestOrder) -> Tested:
+        message = "1 frozen variables moved in phase 'head'"
+        raise ProofError(message)
+
+    _entry_of_self_test(behave)(connection, order)
+
+
+def crashing(connection: Connection, order: Order) -> None:
+    """Where the first operation is an illegal instruction."""
+    _entry_of_self_test(lambda _task: os.kill(os.getpid(), signal.SIGILL))(connection, order)  # type: ignore[arg-type, return-value]
+
+
+def ended(connection: Connection, order: Order) -> None:
+    """Where somebody kills it."""
+    _entry_of_self_test(lambda _task: os.kill(os.getpid(), signal.SIGKILL))(connection, order)  # type: ignore[arg-type, return-value]
+
+
+def short_of_memory(connection: Connection, order: Order) -> None:
+    """Where there is no memory at the moment."""
+
+    def behave(_task: SelfTestOrder) -> Tested:
+        raise MemoryError
+
+    _entry_of_self_test(behave)(connection, order)
 
 
 def source_info() -> SourceInfo:
@@ -140,6 +206,42 @@ def train_for_ever(_order: Order, reporter: Reporter) -> Outcome:
         time.sleep(0.01)
         if step % 20 == 1:
             reporter.report(StepFinished(phase=phase, step=step, steps=10**9))
+
+
+def count(order: Order, reporter: Reporter) -> Outcome:
+    """100 steps of 10 ms, of which a checkpoint is kept after every tenth, and wherever it is stopped."""
+    found = sorted(path for path in order.folder.glob("run/checkpoints/resume-*") if (path / "count").is_file())
+    at = int((found[-1] / "count").read_text().split()[0]) if found else 0
+    phase = PhaseProgress(index=1, name="count", epoch=1, epochs=1)
+    if found:
+        reporter.report(Resumed(phase=phase, step=at, fidelity="exact", differences=[]))
+    for step in range(at + 1, 101):
+        try:
+            reporter.check()
+        except TrainingStopped as stopped:
+            if stopped.keep:
+                _keep(order, reporter, phase, step - 1, {"asked": 1.0})
+            raise
+        time.sleep(0.01)
+        reporter.report(StepFinished(phase=phase, step=step, steps=100))
+        if step % 10 == 0:
+            _keep(order, reporter, phase, step, {})
+    return succeed(order, reporter)
+
+
+def _keep(order: Order, reporter: Reporter, phase: PhaseProgress, step: int, metrics: dict[str, float]) -> None:
+    """A checkpoint, and the one before the last is deleted, as the engine does it."""
+    there = sorted(order.folder.glob("run/checkpoints/resume-*"))
+    number = 1 + max((int(path.name[-6:]) for path in there), default=0)
+    folder = f"checkpoints/resume-{number:06d}"
+    _write(order, f"run/{folder}/count", f"{step} {order.folder.name}".encode())
+    reporter.report(
+        CheckpointWritten(
+            phase=phase, number=number, step=step, metrics=metrics, folder=folder, files=["count"], fidelity="exact"
+        )
+    )
+    for path in there[:-1]:
+        shutil.rmtree(path)
 
 
 def hang(_order: Order, reporter: Reporter) -> Outcome:
@@ -273,6 +375,7 @@ BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
     "succeed": succeed,
     "slow": succeed_slowly,
     "forever": train_for_ever,
+    "count": count,
     "hang": hang,
     "deaf": ignore_everything,
     "refuse": refuse,

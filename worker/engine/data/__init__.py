@@ -8,7 +8,20 @@
 from worker.engine.data.ordered import map_ordered
 from worker.engine.data.pipeline import Batches, epoch_order
 from worker.engine.data.preprocess import Preprocess
-from worker.engine.data.stored import Split, StoredDataset, open_dataset
+from worker.engine.data.several import Preprocesses, resolve_preprocess
+from worker.engine.data.stored import Raw, Split, StoredDataset, open_dataset
 from worker.engine.data.validate import validate
 
-__all__ = ["Batches", "Preprocess", "Split", "StoredDataset", "epoch_order", "map_ordered", "open_dataset", "validate"]
+__all__ = [
+    "Batches",
+    "Preprocess",
+    "Preprocesses",
+    "Raw",
+    "Split",
+    "StoredDataset",
+    "epoch_order",
+    "map_ordered",
+    "open_dataset",
+    "resolve_preprocess",
+    "validate",
+]

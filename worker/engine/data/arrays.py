@@ -1,25 +1,29 @@
 """Arrays: npz files with x and y, or x_train, y_train, x_test, …, read in pieces and never unpickled.
 
+For models with several inputs there is one x for each, named after the input: x__left, x__right and y, or
+x_train__left, x_train__right and y_train. Two underscores, so that no input's name is taken for a split.
+
 An npz file is a zip of npy files. Two passes: the headers of all arrays, which are checked against the bytes that
 are really there before anything is allocated; then the values, some megabytes at a time, straight to disk.
 Stored types: float64 and float16 become float32, bool becomes uint8, integers stay as they are.
 """
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
-from app.domain.dataset import DatasetOptions, SplitName
+from app.domain.dataset import ArrayInput, DatasetOptions, SplitName
 from app.domain.errors import DataError
+from worker.engine.data import array_roles
 from worker.engine.data.archives import DamagedMemberError, Member, read_members
-from worker.engine.data.found import Array, ExampleWriter, Found, digest_example
+from worker.engine.data.found import Array, ExampleWriter, Found, Labels, digest_example, examples_file
 from worker.engine.data.labels import read_labels
-from worker.engine.data.layout import SPLIT_FOLDERS
-from worker.engine.data.npy import ROLE, Header, read_header
+from worker.engine.data.npy import INPUT_MARK, Header, read_header
 
 CHUNK_BYTES = 16 * 2**20
 MAX_EXAMPLE_BYTES = 512 * 2**20
@@ -72,108 +76,67 @@ def _is_npy(name: str) -> bool:
 
 
 def read_arrays(path: Path, examples: Path, *, options: DatasetOptions, max_unpacked_bytes: int) -> Found:
-    """Write every example to the file `examples`; DataError if the arrays cannot be used."""
+    """Write every example to the file `examples`, or to one file for each input; DataError if they cannot be used."""
     members = read_members(path, max_unpacked_bytes=max_unpacked_bytes, max_ratio=None)
     headers = [read_header(member) for member in members if not member.ignored]
-    roles = _roles(headers)
+    roles = array_roles.splits(headers)
     used = [header for header in headers if header.name in roles]
-    writer = ExampleWriter(examples, _stored_dtype(used), max_bytes=max_unpacked_bytes)
+    inputs = array_roles.inputs(used)
+    writers = {
+        each.name: ExampleWriter(examples_file(examples.parent, index), each.dtype, max_bytes=max_unpacked_bytes)
+        for index, each in enumerate(inputs)
+    }
     try:
-        blocks, labels = _read_values(path, used, writer, examples.with_suffix(".spool"), max_unpacked_bytes)
+        blocks, labels = _read_values(path, used, writers, examples.with_suffix(".spool"), max_unpacked_bytes)
     finally:
-        writer.close()
-    ordered = [(block, roles[block.name]) for block in blocks]
-    y = _join_labels(used, [labels[_partner(block.name)] for block in blocks])
-    shape = _example_shape(used)
-    contents = [content for block in blocks for content in block.contents]
+        for writer in writers.values():
+            writer.close()
+    return _found(headers, roles, inputs, blocks, read_labels(_join_labels(used, blocks, labels), options))
+
+
+def _found(
+    headers: Sequence[Header],
+    roles: Mapping[str, SplitName | None],
+    inputs: Sequence[ArrayInput],
+    blocks: Sequence[_Block],
+    labels: Labels,
+) -> Found:
+    by_input = [[block for block in blocks if array_roles.input_of(block.name) == each.name] for each in inputs]
+    first = by_input[0]
+    contents = _contents(by_input)
     ignored = sorted({header.name for header in headers} - set(roles))
+    known = [each.model_copy(update={"value_range": _range(its)}) for each, its in zip(inputs, by_input, strict=True)]
+    shape = known[0].example_shape
     return Found(
         kind="arrays",
-        names=RowNames([(block.name, len(block.contents)) for block in blocks]),
+        names=RowNames([(block.name.partition(INPUT_MARK)[0], len(block.contents)) for block in first]),
         contents=contents,
         stored=contents,
-        brought=[split for block, split in ordered for _ in block.contents],
-        labels=read_labels(y, options),
+        brought=[roles[block.name] for block in first for _ in block.contents],
+        labels=labels,
         shapes=np.broadcast_to(np.array(shape, np.int32), (len(contents), len(shape))),
-        dtype=writer.dtype.name,
-        value_range=(min(block.value_range[0] for block in blocks), max(block.value_range[1] for block in blocks)),
+        dtype=known[0].dtype,
+        value_range=known[0].value_range,
+        inputs=known if len(known) > 1 else [],
         warnings=[f"Arrays other than x and y were left out: {', '.join(ignored)}."] if ignored else [],
     )
 
 
-# === Which array is what ===
+def _contents(by_input: Sequence[Sequence[_Block]]) -> list[bytes]:
+    """A digest of each example, over all of its inputs."""
+    rows = zip(*([content for block in blocks for content in block.contents] for blocks in by_input), strict=True)
+    return [row[0] if len(row) == 1 else hashlib.sha256(b"".join(row)).digest() for row in rows]
 
 
-def _roles(headers: Sequence[Header]) -> dict[str, SplitName | None]:
-    """The split of every x and y array by its name; `None` where the file has no splits."""
-    names = [header.name for header in headers]
-    xs = [name for name in names if (match := ROLE.match(name)) and match[1] == "x"]
-    if not xs:
-        message = f"Expected arrays named x and y, or x_train and y_train; the file holds: {', '.join(names[:20])}."
-        raise DataError(message)
-    roles: dict[str, SplitName | None] = {}
-    for name in xs:
-        if _partner(name) not in names:
-            message = f"The array '{name}' has no labels: expected an array '{_partner(name)}' beside it."
-            raise DataError(message)
-        roles[name] = roles[_partner(name)] = _split(name, alone=len(xs) == 1)
-    _check_splits([roles[name] for name in xs], xs)
-    return roles
-
-
-def _split(name: str, *, alone: bool) -> SplitName | None:
-    if len(name) > 1:
-        return SPLIT_FOLDERS[name[2:]]
-    return None if alone else "train"
-
-
-def _partner(name: str) -> str:
-    return "y" + name[1:]
-
-
-def _check_splits(splits: Sequence[SplitName | None], names: Sequence[str]) -> None:
-    if len(set(splits)) < len(splits):
-        message = f"Several arrays claim the same split: {', '.join(names)}. Keep one for each split."
-        raise DataError(message)
-    if not {"train", None} & set(splits):
-        message = f"There is nothing to learn from: expected x_train or x beside {', '.join(names)}."
-        raise DataError(message)
-
-
-def _stored_dtype(headers: Sequence[Header]) -> str:
-    found = {header.name: _stored_as(header) for header in headers if header.name[0] == "x"}
-    if len(set(found.values())) > 1:
-        listed = ", ".join(f"{header.name}: {header.dtype}" for header in headers if header.name in found)
-        message = f"The arrays of all splits must have the same type, or they mean different things; received {listed}."
-        raise DataError(message)
-    return next(iter(found.values()))
-
-
-def _stored_as(header: Header) -> str:
-    if header.dtype.kind == "f":
-        return "float32"
-    if header.dtype.kind == "b":
-        return "uint8"
-    if header.dtype.kind in "iu":
-        return header.dtype.newbyteorder("=").name
-    message = f"The array '{header.name}' has the type {header.dtype}; expected numbers (floats, integers or bools)."
-    raise DataError(message)
-
-
-def _example_shape(headers: Sequence[Header]) -> tuple[int, ...]:
-    shapes = {header.name: header.shape[1:] for header in headers if header.name[0] == "x"}
-    if len(set(shapes.values())) > 1:
-        listed = ", ".join(f"{name}: {shape}" for name, shape in shapes.items())
-        message = f"The examples of all splits must have the same shape; received {listed}."
-        raise DataError(message)
-    return next(iter(shapes.values())) or (1,)
+def _range(blocks: Sequence[_Block]) -> tuple[float, float]:
+    return min(block.value_range[0] for block in blocks), max(block.value_range[1] for block in blocks)
 
 
 # === Values ===
 
 
 def _read_values(
-    path: Path, headers: Sequence[Header], writer: ExampleWriter, spool: Path, max_unpacked_bytes: int
+    path: Path, headers: Sequence[Header], writers: Mapping[str, ExampleWriter], spool: Path, max_unpacked_bytes: int
 ) -> tuple[list[_Block], dict[str, Array]]:
     _check_lengths(headers)
     used = {header.name for header in headers}
@@ -186,6 +149,7 @@ def _read_values(
             if header.name[0] == "y":
                 labels[header.name] = _whole(member, header)
             else:
+                writer = writers[array_roles.input_of(header.name)]
                 blocks.append(_write_rows(header, _row_chunks(member, header, spool), writer))
         except DamagedMemberError as error:
             message = f"The array '{header.name}' is damaged: {error}. Save or upload it again."
@@ -202,8 +166,8 @@ def _check_lengths(headers: Sequence[Header]) -> None:
         if header.row_bytes > MAX_EXAMPLE_BYTES:
             message = f"One example of '{header.name}' takes {header.row_bytes:,} bytes; at most {MAX_EXAMPLE_BYTES:,}."
             raise DataError(message)
-        if header.name[0] == "x" and header.shape[0] != by_name[_partner(header.name)].shape[0]:
-            partner = by_name[_partner(header.name)]
+        if header.name[0] == "x" and header.shape[0] != by_name[array_roles.partner(header.name)].shape[0]:
+            partner = by_name[array_roles.partner(header.name)]
             message = (
                 f"'{header.name}' has {header.shape[0]} examples and '{partner.name}' {partner.shape[0]} labels; "
                 "there must be one label for each example."
@@ -269,7 +233,8 @@ def _as_stored(chunk: Array, dtype: np.dtype[np.generic]) -> Array:
     return rows if rows.ndim > 1 else rows[:, None]
 
 
-def _join_labels(headers: Sequence[Header], labels: Sequence[Array]) -> Array:
+def _join_labels(headers: Sequence[Header], blocks: Sequence[_Block], labels: Mapping[str, Array]) -> Array:
+    """In the order of the examples."""
     ys = [header for header in headers if header.name[0] == "y"]
     kinds = {"text" if header.dtype.kind in "US" else "numbers" for header in ys}
     trailing = {header.shape[1:] for header in ys}
@@ -277,4 +242,5 @@ def _join_labels(headers: Sequence[Header], labels: Sequence[Array]) -> Array:
         listed = ", ".join(f"{header.name}: {header.dtype} of shape {header.shape}" for header in ys)
         message = f"The labels of all splits must be of one kind; received {listed}."
         raise DataError(message)
-    return np.concatenate(list(labels))
+    order = dict.fromkeys(array_roles.partner(block.name) for block in blocks)
+    return np.concatenate([labels[name] for name in order])

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.dataset import CorruptExample, DatasetKind, SplitName
+from app.domain.dataset import ArrayInput, CorruptExample, DatasetKind, SplitName
 from app.domain.spec import Task
 
 Array = npt.NDArray[Any]
@@ -27,9 +27,14 @@ class Labels:
 
     task: Task
     values: Array
-    """int32 class indices `(n,)`, or float32 `(n, targets)`."""
+    """int32 class indices `(n,)`, float32 0 or 1 for each label `(n, labels)`, or float32 `(n, targets)`."""
     classes: list[str] | None
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def several(self) -> bool:
+        """Whether an example may have several labels."""
+        return self.task == "multi_label"
 
     @property
     def targets(self) -> int:
@@ -54,9 +59,16 @@ class Found:
     """int32 `(n, rank)`."""
     dtype: str
     value_range: tuple[float, float]
+    inputs: list[ArrayInput] = field(default_factory=list)
+    """For models with several; `shapes`, `dtype` and `value_range` are then those of the first."""
     corrupt: list[CorruptExample] = field(default_factory=list)
     corrupt_count: int = 0
     warnings: list[str] = field(default_factory=list)
+
+
+def examples_file(folder: Path, index: int = 0) -> Path:
+    """Where the examples for the input with this number are stored."""
+    return folder / ("examples.npy" if index == 0 else f"examples_{index}.npy")
 
 
 class ExampleWriter:

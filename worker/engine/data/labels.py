@@ -2,6 +2,7 @@
 
     whole numbers, bools, strings  (n,) or (n, 1)   classes; with `task: regression` numbers
     exactly one 1 in each row      (n, k)           classes, one column each
+    whole numbers or bools 0 and 1 (n, k)           any number of labels at once, one column each: `multi_label`
     other floats                   (n,) or (n, t)   regression
 
 Two classes are `binary`, more `single_label`. `task` may overrule only where that makes sense.
@@ -23,6 +24,12 @@ def class_task(classes: list[str], wanted: Task | None) -> Task:
     if wanted == "regression":
         message = f"task 'regression' needs numbers as labels; this dataset has {len(classes)} classes."
         raise DataError(message, param="task")
+    if wanted == "multi_label":
+        message = (
+            f"task 'multi_label' needs labels of shape (n, k), 0 or 1 for each of k labels; this dataset has one of "
+            f"{len(classes)} classes for each example."
+        )
+        raise DataError(message, param="task")
     if wanted == "binary" and len(classes) > 2:
         message = f"task 'binary' needs exactly two classes; this dataset has {len(classes)}. Use 'single_label'."
         raise DataError(message, param="task")
@@ -43,7 +50,7 @@ def read_labels(y: Array, options: DatasetOptions) -> Labels:
     if options.task == "regression":
         return _numbers(y, options)
     if y.ndim == 2:
-        return _one_hot(y, options) if _is_one_hot(y) else _numbers(y, options)
+        return _columns(y, options)
     if y.dtype.kind == "f" and not np.array_equal(y, np.rint(y)):
         return _numbers(y, options)
     return _classes(y, options)
@@ -74,7 +81,7 @@ def _numbers(y: Array, options: DatasetOptions) -> Labels:
     if y.ndim == 2 and y.dtype.kind != "f" and options.task is None:
         message = (
             f"Labels of shape {y.shape} and type {y.dtype} are neither one class for each example nor exactly one 1 "
-            "in each row. Several classes at once are not supported; for numbers to predict set task to 'regression'."
+            "in each row, nor 0 and 1 alone for several labels at once. For numbers to predict set task 'regression'."
         )
         raise DataError(message)
     return Labels("regression", _as_float32(y).reshape(len(y), -1), None)
@@ -90,16 +97,41 @@ def _as_float32(y: Array) -> Array:
 # === Classes ===
 
 
-def _is_one_hot(y: Array) -> bool:
-    return y.dtype.kind in "biuf" and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
+def _columns(y: Array, options: DatasetOptions) -> Labels:
+    """A table of labels `(n, k)`."""
+    switches = y.dtype.kind in "biuf" and bool(((y == 0) | (y == 1)).all())
+    if options.task == "multi_label" or (switches and y.dtype.kind != "f" and options.task is None):
+        one_each = switches and options.task is None and bool((y.sum(axis=1) == 1).all())
+        return _one_hot(y, options) if one_each else _several(y, options, switches=switches)
+    if switches and (y.sum(axis=1) == 1).all():
+        return _one_hot(y, options)
+    return _numbers(y, options)
 
 
-def _one_hot(y: Array, options: DatasetOptions) -> Labels:
+def _several(y: Array, options: DatasetOptions, *, switches: bool) -> Labels:
+    """Any number of labels at once, kept as float32, which is what their loss takes."""
+    if not switches:
+        message = f"task 'multi_label' needs 0 or 1 in each column; received {y.dtype} of shape {y.shape}."
+        raise DataError(message, param="task")
+    names = _column_names(y, options)
+    empty = [name for name, there in zip(names, np.asarray(y.any(axis=0)).tolist(), strict=True) if not there]
+    if empty:
+        message = f"No example has the label '{empty[0]}' ({len(empty)} such labels). Leave it out or add examples."
+        raise DataError(message)
+    return Labels("multi_label", y.astype(np.float32), names)
+
+
+def _column_names(y: Array, options: DatasetOptions) -> list[str]:
     count = y.shape[1]
     names = options.class_names or [str(column) for column in range(count)]
     if len(names) != count:
         message = f"class_names has {len(names)} names; the labels have {count} columns."
         raise DataError(message, param="class_names")
+    return list(names)
+
+
+def _one_hot(y: Array, options: DatasetOptions) -> Labels:
+    count, names = y.shape[1], _column_names(y, options)
     values = y.argmax(axis=1).astype(np.int32)
     _refuse_empty(values, names)
     note = f"The labels hold exactly one 1 in each of {count} columns; they were taken as {count} classes."

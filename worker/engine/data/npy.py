@@ -16,8 +16,10 @@ from worker.engine.data.layout import SPLIT_FOLDERS
 
 MAX_HEADER_BYTES = 10_000
 
-ROLE = re.compile(rf"(?i)^([xy])(?:_({'|'.join(SPLIT_FOLDERS)}))?$")
-"""Names of examples and labels, with their split."""
+INPUT_MARK = "__"
+"""Stands before the name of an input, in arrays for models with several: `x__left`, `x_train__left`."""
+ROLE = re.compile(rf"(?i)^(?:([xy])(?:_({'|'.join(SPLIT_FOLDERS)}))?|x(?:_(?:{'|'.join(SPLIT_FOLDERS)}))?__.+)$")
+"""Names of examples and labels, with their split and their input."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Header:
     """What an npy member says about its array."""
 
     name: str
-    """Without `.npy`; x and y in lower case, as in `x_train`."""
+    """Without `.npy`; x and y in lower case, as in `x_train`, but the names of inputs as they are."""
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     fortran_order: bool
@@ -47,9 +49,14 @@ def read_header(member: Member) -> Header:
     except (ValueError, DamagedMemberError) as error:
         message = f"The array '{name}' has no npy header that can be read: {error}. Save it anew with numpy.savez."
         raise DataError(message) from error
-    header = Header(name.lower() if ROLE.match(name) else name, shape, dtype, fortran_order)
+    header = Header(_canonical(name), shape, dtype, fortran_order)
     _check_header(header, member.size - start.tell())
     return header
+
+
+def _canonical(name: str) -> str:
+    role, mark, model_input = name.partition(INPUT_MARK)
+    return f"{role.lower()}{mark}{model_input}" if ROLE.match(name) else name
 
 
 def _header_bytes(member: Member) -> io.BytesIO:

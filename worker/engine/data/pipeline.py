@@ -9,12 +9,12 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 import numpy as np
 
 from worker.engine.data.found import Array
 from worker.engine.data.ordered import map_ordered
-from worker.engine.data.preprocess import Preprocess
 
 MAX_THREADS = 8
 BATCHES_AHEAD = 2
@@ -22,16 +22,31 @@ THREADS_PAY_FROM_BYTES = 2**19
 """A smaller float32 batch is made faster than it is handed from thread to thread."""
 
 
+class Preparation(Protocol):
+    """From raw examples to what the model takes: `Preprocess`, or one for each of several inputs."""
+
+    def apply(self, raw: Any) -> Array | list[Array]:  # noqa: ANN401 (what the storage gives)
+        """float32 `(batch, …)`; a list of one for each input where there are several."""
+
+    @property
+    def numbers(self) -> int:
+        """Of one example."""
+
+    @property
+    def resizes(self) -> bool:
+        """Whether examples are pictures that are resized."""
+
+
 class Batches:
     """One epoch of a split: iterate over it for `(x, y)`, as often as wanted."""
 
     def __init__(
         self,
-        read: Callable[[Array], Array | list[Array]],
+        read: Callable[[Array], Any],
         labels: Array,
         *,
         batch_size: int,
-        preprocess: Preprocess,
+        preprocess: Preparation,
         shuffle_seed: tuple[int, int] | None,
         skip: int = 0,
     ) -> None:
@@ -45,24 +60,24 @@ class Batches:
     def __len__(self) -> int:
         return math.ceil(len(self._labels) / self._batch_size) - self._skip
 
-    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+    def __iter__(self) -> Iterator[tuple[Array | list[Array], Array]]:
         return self._in_threads() if self._heavy() else map(self._make, self._blocks())
 
-    def _in_threads(self) -> Iterator[tuple[Array, Array]]:
+    def _in_threads(self) -> Iterator[tuple[Array | list[Array], Array]]:
         threads = min(os.cpu_count() or 1, MAX_THREADS)
         with ThreadPoolExecutor(threads, "batches") as pool:
             yield from map_ordered(pool, self._make, self._blocks(), ahead=threads + BATCHES_AHEAD)
 
     def _heavy(self) -> bool:
-        values = math.prod(self._preprocess.output_shape) * min(self._batch_size, len(self._labels))
-        return self._preprocess.image_size is not None or 4 * values >= THREADS_PAY_FROM_BYTES
+        values = self._preprocess.numbers * min(self._batch_size, len(self._labels))
+        return self._preprocess.resizes or 4 * values >= THREADS_PAY_FROM_BYTES
 
     def _blocks(self) -> Iterator[Array]:
         order = epoch_order(len(self._labels), self._shuffle_seed)
         for start in range(self._skip * self._batch_size, len(order), self._batch_size):
             yield order[start : start + self._batch_size]
 
-    def _make(self, positions: Array) -> tuple[Array, Array]:
+    def _make(self, positions: Array) -> tuple[Array | list[Array], Array]:
         return self._preprocess.apply(self._read(positions)), self._labels[positions]
 
 

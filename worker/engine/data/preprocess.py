@@ -7,6 +7,7 @@ the same order, so that the exported model takes raw examples. On a CPU both giv
 bilinear kernel may differ in the last ones.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,7 +15,15 @@ from typing import Any, Self
 import numpy as np
 
 from app.domain.dataset import DatasetInfo
-from app.domain.fitting import COLOURS, Shape, check_types, choose_rescale, fit_shape, takes_whole_numbers
+from app.domain.fitting import (
+    COLOURS,
+    Shape,
+    ShapeFit,
+    check_types,
+    choose_rescale,
+    fit_shape,
+    takes_whole_numbers,
+)
 from app.domain.model import SourceInfo
 from app.domain.spec import COLOUR_RESCALES, Preprocessing, Rescale
 from worker.engine.data.found import Array
@@ -115,6 +124,16 @@ class Preprocess:
             np.add(values, offset, out=values)
         return np.floor(values, out=values) if self._whole_numbers else values
 
+    @property
+    def numbers(self) -> int:
+        """Of one example, as the source gets it."""
+        return math.prod(self.output_shape)
+
+    @property
+    def resizes(self) -> bool:
+        """Whether examples are pictures that are resized."""
+        return self.image_size is not None
+
     def layers(self) -> list[Any]:
         """Fresh Keras layers, to be applied one after another to raw examples; none if nothing is to be done."""
         from keras import layers
@@ -134,7 +153,7 @@ class Preprocess:
             steps.append(layers.Rescaling(*self._scale, name="rescale", dtype="float32"))
         if self._whole_numbers and (self.image_size or self.input_dtype != self.source_dtype):
             steps.append(layers.Rescaling(1, 0, name="to_whole_numbers", dtype=self.source_dtype))
-        if self._shape_before_reshape != self.output_shape:
+        if self.picture_shape != self.output_shape:
             steps.append(layers.Reshape(self.output_shape, name="reshape"))
         return steps
 
@@ -166,11 +185,10 @@ class Preprocess:
         return self.image_size is not None or (self._scale == SCALES["none"] and not self._whole_numbers)
 
     @property
-    def _shape_before_reshape(self) -> Shape:
-        shape = (*self.input_shape, 1) if self.add_channel else self.input_shape
-        if self.image_size:
-            shape = (*self.image_size, shape[-1])
-        return (*shape[:-1], 3) if self.repeat_channels else shape
+    def picture_shape(self) -> Shape:
+        """What is rescaled, before it is laid out as the source takes it: of pictures `(height, width, channels)`."""
+        fit = ShapeFit(self.input_shape, self.output_shape, self.add_channel, self.image_size, self.repeat_channels)
+        return fit.picture_shape
 
 
 def _resize(picture: Array, size: tuple[int, int]) -> Array:

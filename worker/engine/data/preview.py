@@ -20,10 +20,11 @@ MIN_SIDE = 8
 
 
 def preview(dataset: StoredDataset) -> list[PreviewExample]:
-    """At most 3 examples of each class and 30 in all; the first ones for regression."""
+    """At most 3 examples of each class and 30 in all; the first ones for regression and for several labels."""
     split = dataset.split("train")
     classes = dataset.info.classes
-    positions = _spread(split.labels, len(classes)) if classes else range(min(len(split), MAX_EXAMPLES))
+    one_class = classes is not None and dataset.info.task != "multi_label"
+    positions = _spread(split.labels, len(classes or ())) if one_class else range(min(len(split), MAX_EXAMPLES))
     return [_show(split, position, classes, dataset.info.value_range) for position in positions]
 
 
@@ -52,7 +53,9 @@ def _show(
     )
 
 
-def _label(label: Array, classes: Sequence[str] | None) -> str | float | list[float]:
+def _label(label: Array, classes: Sequence[str] | None) -> str | float | list[str] | list[float]:
+    if classes and label.ndim:
+        return [name for name, there in zip(classes, label, strict=True) if there]
     if classes:
         return classes[int(label)]
     return float(label[0]) if len(label) == 1 else [float(value) for value in label]

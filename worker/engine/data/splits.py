@@ -65,8 +65,9 @@ def split_up(found: Found, options: DatasetOptions) -> Indices:
     wanted: dict[SplitName, float] = {"test": options.test_fraction, "validation": options.validation_fraction}
     missing = {split: fraction for split, fraction in wanted.items() if split not in chosen}
     pool = [index for index, split in enumerate(chosen) if split == "train"]
-    names = _class_names(found)
-    _refuse_untrained(found, chosen, names)
+    names = _strata(found)
+    if not found.labels.several:
+        _refuse_untrained(found, chosen, names)
     carved = assign(
         [found.contents[index] for index in pool],
         [names[index] for index in pool],
@@ -75,14 +76,29 @@ def split_up(found: Found, options: DatasetOptions) -> Indices:
     )
     for index, split in zip(pool, carved, strict=True):
         chosen[index] = split
-    return {split: _ordered(found, [i for i, its in enumerate(chosen) if its == split]) for split in SPLITS}
+    indices = {split: _ordered(found, [i for i, its in enumerate(chosen) if its == split]) for split in SPLITS}
+    if found.labels.several:
+        _refuse_untrained_labels(found, indices)
+    return indices
 
 
-def _class_names(found: Found) -> list[str | None]:
-    classes = found.labels.classes
+def _strata(found: Found) -> list[str | None]:
+    """What the splits are to have in equal parts: the class of an example, or the rarest of its labels."""
+    classes, values = found.labels.classes, found.labels.values
     if classes is None:
         return [None] * len(found.contents)
-    return [classes[value] for value in found.labels.values.tolist()]
+    if not found.labels.several:
+        return [classes[value] for value in values.tolist()]
+    rarest = np.where(values > 0, values.sum(axis=0), np.inf).argmin(axis=1)
+    labelled = np.asarray(values.any(axis=1)).tolist()
+    return [classes[label] if some else None for label, some in zip(rarest.tolist(), labelled, strict=True)]
+
+
+def _refuse_untrained_labels(found: Found, indices: Indices) -> None:
+    for column, name in enumerate(found.labels.classes or ()):
+        if not found.labels.values[indices["train"], column].any():
+            message = f"No example in the train split has the label '{name}', so it cannot be learned. Add some."
+            raise DataError(message)
 
 
 def _refuse_untrained(found: Found, chosen: Sequence[SplitName], names: Sequence[str | None]) -> None:

@@ -2,8 +2,9 @@
 
     dataset.json      DatasetInfo
     examples.npy      the values of all examples, one after another
+    examples_1.npy …  the same for the second input and so on, for models with several
     shapes.npy        int32 (n, rank): the shape of each example; only where they differ
-    labels.npy        int32 (n,) class indices, or float32 (n, targets)
+    labels.npy        int32 (n,) class indices, or float32 (n, targets) or (n, labels)
     train.npy, validation.npy, test.npy     int64: which examples, in the order of their digests
 
 The order within a split depends on the examples alone, not on the archive that they came in, so equal digests
@@ -18,16 +19,18 @@ import numpy as np
 
 from app.domain.dataset import DatasetInfo, SplitName
 from app.domain.errors import PlatformError
-from worker.engine.data.found import Array
-from worker.engine.data.pipeline import Batches
-from worker.engine.data.preprocess import Preprocess
+from worker.engine.data.found import Array, examples_file
+from worker.engine.data.pipeline import Batches, Preparation
+
+Raw = Array | dict[str, Array]
+"""One raw example with a batch axis, as the exported model takes it: an array, or one for each input by name."""
 
 
 class Storage(Protocol):
     """The raw examples of all splits."""
 
-    def take(self, indices: Array) -> Array | list[Array]:
-        """Copies of some examples: `(n, …)` where all have one shape, else a list."""
+    def take(self, indices: Array) -> Array | list[Array] | dict[str, Array]:
+        """Copies of some examples: `(n, …)` where all have one shape, else a list; by name for several inputs."""
 
 
 class FixedStorage:
@@ -39,6 +42,17 @@ class FixedStorage:
     def take(self, indices: Array) -> Array:
         """An array `(n, …)`."""
         return self._examples[indices]
+
+
+class SeveralStorage:
+    """Examples for several inputs, each of one shape."""
+
+    def __init__(self, inputs: dict[str, FixedStorage]) -> None:
+        self._inputs = inputs
+
+    def take(self, indices: Array) -> dict[str, Array]:
+        """An array `(n, …)` for each input, in the order of their names."""
+        return {name: storage.take(indices) for name, storage in self._inputs.items()}
 
 
 class RaggedStorage:
@@ -67,7 +81,7 @@ class Split:
     def __init__(self, name: SplitName, storage: Storage, indices: Array, labels: Array) -> None:
         self.name = name
         self.labels = labels[indices]
-        """int32 class indices `(n,)`, or float32 `(n, targets)`."""
+        """int32 class indices `(n,)`, or float32 `(n, targets)`, or 0 or 1 for each of several labels."""
         self._storage = storage
         self._indices = indices
 
@@ -75,15 +89,21 @@ class Split:
         return len(self._indices)
 
     def example(self, index: int) -> Array:
-        """One raw example, as stored."""
-        return np.asarray(self._storage.take(self._indices[index : index + 1])[0])
+        """One raw example, as stored; of several inputs that for the first."""
+        raw = self.raw(index)
+        return np.asarray(next(iter(raw.values())) if isinstance(raw, dict) else raw)[0]
 
-    def examples(self, positions: Array) -> Array | list[Array]:
-        """Some raw examples: `(n, …)` where all of the dataset have one shape, else a list."""
+    def raw(self, index: int) -> Raw:
+        """One example with a batch axis of 1, as the exported model takes it."""
+        taken = self._storage.take(self._indices[index : index + 1])
+        return taken if isinstance(taken, dict) else np.asarray(taken[0])[None]
+
+    def examples(self, positions: Array) -> Array | list[Array] | dict[str, Array]:
+        """Some raw examples: `(n, …)` where all of the dataset have one shape, else a list; by name for inputs."""
         return self._storage.take(self._indices[positions])
 
     def batches(
-        self, batch_size: int, *, preprocess: Preprocess, shuffle_seed: tuple[int, int] | None = None, skip: int = 0
+        self, batch_size: int, *, preprocess: Preparation, shuffle_seed: tuple[int, int] | None = None, skip: int = 0
     ) -> Batches:
         """One epoch, to be iterated over as often as wanted: `(x, y)` with x float32 `(batch, …)` ready for the source.
 
@@ -125,8 +145,17 @@ def open_dataset(folder: Path) -> StoredDataset:
 
 
 def _open_storage(folder: Path, info: DatasetInfo) -> Storage:
-    # np.asarray: plain indexing is faster than numpy.memmap's.
-    flat = np.asarray(np.load(folder / "examples.npy", mmap_mode="r", allow_pickle=False))
+    if info.inputs:
+        shapes = {each.name: each.example_shape for each in info.inputs}
+        return SeveralStorage(
+            {name: FixedStorage(_flat(folder, index), shapes[name]) for index, name in enumerate(shapes)}
+        )
+    flat = _flat(folder)
     if (folder / "shapes.npy").exists():
         return RaggedStorage(flat, np.load(folder / "shapes.npy", allow_pickle=False))
     return FixedStorage(flat, [size for size in info.example_shape if size is not None])
+
+
+def _flat(folder: Path, index: int = 0) -> Array:
+    # np.asarray: plain indexing is faster than numpy.memmap's.
+    return np.asarray(np.load(examples_file(folder, index), mmap_mode="r", allow_pickle=False))

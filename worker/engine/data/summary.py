@@ -22,6 +22,7 @@ def summarize(found: Found, indices: Indices) -> DatasetInfo:
         example_shape=_example_shape(found),
         dtype=found.dtype,
         value_range=found.value_range,
+        inputs=found.inputs,
         classes=labels.classes,
         targets=labels.targets,
         splits={split: _split_info(found, indices, split) for split in SPLITS},
@@ -47,7 +48,12 @@ def _split_info(found: Found, indices: Indices, split: SplitName) -> SplitInfo:
     classes = found.labels.classes
     if classes is None:
         return SplitInfo(examples=len(indices[split]))
-    counts = Counter(found.labels.values[indices[split]].tolist())
+    values = found.labels.values[indices[split]]
+    if found.labels.several:
+        sums = values.sum(axis=0, dtype="float64").tolist()
+        by_name = {name: int(count) for name, count in zip(classes, sums, strict=True)}
+        return SplitInfo(examples=len(values), class_counts=by_name)
+    counts = Counter(values.tolist())
     return SplitInfo(
         examples=len(indices[split]), class_counts={name: counts[index] for index, name in enumerate(classes)}
     )
@@ -74,17 +80,19 @@ def _warnings(found: Found, groups: list[list[int]]) -> list[str]:
         warnings.append(f"{copies} examples are exact copies of others, for instance {first}.")
     if found.labels.classes is not None:
         values = found.labels.values
-        torn = [group for group in groups if len({int(values[index]) for index in group}) > 1]
+        torn = [group for group in groups if len({values[index].tobytes() for index in group}) > 1]
         if torn:
             first = " and ".join(f"'{found.names[index]}'" for index in torn[0][:2])
-            warnings.append(f"{len(torn)} examples stand in several classes with the same bytes, for instance {first}.")
+            what = "have different labels" if found.labels.several else "stand in several classes"
+            warnings.append(f"{len(torn)} examples {what} with the same bytes, for instance {first}.")
     return warnings
 
 
 def _digest(found: Found, indices: Indices) -> str:
     """sha256 over what the dataset means: types, classes, and for each split its examples with their labels."""
     labels = found.labels
-    head = [FORMAT, labels.task, labels.classes, _example_shape(found), found.dtype]
+    head: list[object] = [FORMAT, labels.task, labels.classes, _example_shape(found), found.dtype]
+    head += [[each.name, each.example_shape, each.dtype] for each in found.inputs]
     digest = hashlib.sha256(json.dumps(head).encode())
     for split in SPLITS:
         digest.update(f"{split} {len(indices[split])}".encode())

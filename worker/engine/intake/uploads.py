@@ -34,9 +34,12 @@ def open_model(vetted: Vetted, scratch: Path, *, max_parameters: int) -> keras.M
     return model
 
 
-def example_batch(model: keras.Model, size: int = 2) -> np.ndarray[Any, Any]:
-    """Random inputs that the model accepts: floats in [0, 1), or the integers 0 and 1."""
-    tensor = model.inputs[0]
+def example_batch(model: keras.Model, size: int = 2) -> Any:  # noqa: ANN401 (an array, or a list of them)
+    """Random inputs that the model accepts, a list if there are several: floats in [0, 1), or the integers 0 and 1."""
+    return graph.one_or_all([_example_inputs(tensor, size) for tensor in model.inputs])
+
+
+def _example_inputs(tensor: graph.Tensor, size: int) -> np.ndarray[Any, Any]:
     shape = [size, *(FREE_SIDE if side is None else side for side in tensor.shape[1:])]
     generator = np.random.default_rng(0)
     dtype = keras.backend.standardize_dtype(tensor.dtype)
@@ -99,16 +102,18 @@ def check_size(model: keras.Model, max_parameters: int) -> None:
 
 
 def _check_ends(model: keras.Model) -> None:
-    for word, tensors in (("input", model.inputs), ("output", model.outputs)):
-        if len(tensors) != 1:
-            refuse(
-                "unsupported_model",
-                f"The model has {len(tensors)} {word}s; Thaw fine-tunes models with one. "
-                f"Save a model with a single {word}: keras.Model(inputs, output).",
-            )
-    shape = list(model.inputs[0].shape)
-    if len(shape) < 2 or shape[0] is not None:
-        refuse("unsupported_model", f"The model's input has shape {shape}; expected [None, …], one example per row.")
+    if len(model.outputs) != 1:
+        names = ", ".join(f"'{graph.maker_name(tensor)}' {list(tensor.shape)}" for tensor in model.outputs)
+        refuse(
+            "unsupported_model",
+            f"The model has {len(model.outputs)} outputs: {names}; Thaw fine-tunes models with one. "
+            "Save a model with a single output: keras.Model(inputs, output).",
+        )
+    for tensor in model.inputs:
+        shape, name = list(tensor.shape), graph.maker_name(tensor)
+        if len(shape) < 2 or shape[0] is not None:
+            message = f"The model's input '{name}' has shape {shape}; expected [None, …], one example per row."
+            refuse("unsupported_model", message)
 
 
 # === Weights ===

@@ -79,7 +79,12 @@ def test_class_names_say_what_the_numbers_mean() -> None:
         ([0.5, 1.5], {"class_names": ["a", "b"]}, "must be classes"),
         ([0, 1, 2] * 2, {"task": "binary"}, "exactly two classes; this dataset has 3"),
         (["a", "b"], {"task": "regression"}, "strings such as 'a'"),
-        ([[1, 1], [0, 1]], {}, "Several classes at once are not supported"),
+        ([[2, 1], [0, 1]], {}, "nor 0 and 1 alone for several labels"),
+        ([[1, 1], [0, 1]], {"task": "single_label"}, "must be classes"),
+        ([[1, 0], [0, 0]], {}, "No example has the label '1'"),
+        ([[1, 1], [0, 1]], {"class_names": ["a", "b", "c"]}, "3 names; the labels have 2 columns"),
+        ([[0.5, 1], [0, 1]], {"task": "multi_label"}, "0 or 1 in each column"),
+        ([0, 1, 0, 1], {"task": "multi_label"}, r"shape \(n, k\)"),
         ([0.5, float("nan"), float("inf")], {}, "2 labels are NaN or infinite, the first at index 1"),
         ([1e300, 0.5], {}, "fit in float32"),
         (np.zeros((2, 2, 2)), {}, r"shape \(n,\) or \(n, k\)"),
@@ -90,3 +95,29 @@ def test_class_names_say_what_the_numbers_mean() -> None:
 def test_labels_without_a_clear_meaning_are_refused(y: Any, options: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         read(y, **options)
+
+
+@pytest.mark.parametrize(
+    ("y", "options"),
+    [
+        (np.array([[1, 1, 0], [0, 0, 0], [0, 1, 1]]), {}),
+        (np.array([[True, True, False], [False, False, False], [False, True, True]]), {}),
+        (np.array([[1.0, 1, 0], [0, 0, 0], [0, 1, 1]]), {"task": "multi_label"}),
+    ],
+)
+def test_a_table_of_zeros_and_ones_means_several_labels_at_once(y: np.ndarray, options: dict[str, Any]) -> None:
+    labels = read_labels(y, DatasetOptions(**options, class_names=["a", "b", "c"]))
+    assert (labels.task, labels.classes, labels.targets) == ("multi_label", ["a", "b", "c"], 1)
+    assert labels.values.dtype == np.float32
+    assert labels.values.tolist() == y.astype(float).tolist()
+
+
+def test_one_label_each_may_be_meant_as_several_if_that_is_said() -> None:
+    assert read_labels(np.eye(3, dtype=int), DatasetOptions()).task == "single_label"
+    assert read_labels(np.eye(3, dtype=int), DatasetOptions(task="multi_label")).task == "multi_label"
+
+
+def test_zeros_and_ones_are_numbers_if_that_is_said_or_if_they_are_floats() -> None:
+    y = np.array([[1, 1, 0], [0, 0, 0], [0, 1, 1]])
+    assert read_labels(y, DatasetOptions(task="regression")).task == "regression"
+    assert read_labels(y.astype(float), DatasetOptions()).task == "regression"

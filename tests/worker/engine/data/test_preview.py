@@ -70,3 +70,19 @@ def test_numbers_to_predict_are_shown_with_their_value(make_npz: Build, check: C
     assert all(example.label == pytest.approx(example.values[0] / 3) for example in preview)
     _, preview, _ = check(make_npz(x=x, y=np.stack([x / 3, -x], axis=1)), name="two")
     assert preview[0].label[1] == -preview[0].values[0]
+
+
+def test_several_labels_are_counted_for_each_and_shown_by_their_names(make_npz: Build, check: Check) -> None:
+    x = np.arange(40, dtype="float32").reshape(20, 2)
+    y = np.stack([np.arange(20) % 2, np.ones(20), np.arange(20) < 9], axis=1).astype("int64")
+    info, preview, _ = check(make_npz(x=x, y=y), class_names=["odd", "always", "early"])
+    assert (info.task, info.targets, info.classes) == ("multi_label", 1, ["odd", "always", "early"])
+    counts = [split.class_counts or {} for split in info.splits.values()]
+    assert {name: sum(each[name] for each in counts) for name in ("odd", "always", "early")} == {
+        "odd": 10,
+        "always": 20,
+        "early": 9,
+    }
+    assert all(each["early"] for each in counts)  # the rarest label is in every split
+    number = int((preview[0].values or [0])[0]) // 2
+    assert preview[0].label == [name for name, there in zip(info.classes or [], y[number], strict=True) if there]

@@ -114,3 +114,32 @@ def _info(model: Any, store_source: Callable[..., Path]) -> Any:
     from worker.engine import sources
 
     return sources.load(store_source(model)).info
+
+
+def test_called_like_a_function_the_result_predicts_and_learns_nothing(
+    store_source: Callable[..., Path], store_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Keras' Resizing runs as if in training, and tells the layers behind it to do the same."""
+    import keras
+
+    from worker.engine import export
+    from worker.engine.data import Preprocess, open_dataset
+
+    x = np.random.default_rng(0).integers(0, 255, (48, 9, 9)).astype("uint8")
+    data = open_dataset(store_dataset(x=x, y=np.arange(48) % 2))
+    inputs = keras.Input((6, 6, 1))
+    normalized = keras.layers.BatchNormalization()(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(normalized))
+    preprocess = Preprocess.resolve(Preprocessing(rescale="zero_to_one"), _info(model, store_source), data.info)
+    raw = data.split("test").examples(np.arange(len(data.split("test"))))
+    expected = np.asarray(model(preprocess.apply(raw), training=False))
+    export.write(export.exported(model, preprocess), tmp_path / "m.keras", test=data.split("test"), expected=expected)
+    reloaded = keras.saving.load_model(tmp_path / "m.keras")
+    before = [np.array(weight) for weight in reloaded.weights]
+    np.testing.assert_allclose(reloaded(raw), expected, atol=1e-5)
+    for old, weight in zip(before, reloaded.weights, strict=True):
+        np.testing.assert_array_equal(old, weight)
+    reloaded.compile(loss="binary_crossentropy")
+    reloaded.fit(raw, data.split("test").labels[:, None], verbose=0)
+    moved = [not np.array_equal(old, weight) for old, weight in zip(before, reloaded.weights, strict=True)]
+    assert all(moved), "trained on purpose, all of it learns"

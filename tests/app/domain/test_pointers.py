@@ -3,8 +3,8 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app.api.pointers import as_pointer, pointer_into
 from app.domain.job import JobRequest
+from app.domain.pointers import as_pointer, pointer_into
 
 BASE = {"model": "model-1", "training_file": "ds-1"}
 

@@ -5,6 +5,8 @@
 One flat Functional model of plain Keras layers, so that `keras.saving.load_model` opens it anywhere.
 """
 
+import functools
+import inspect
 import itertools
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ import keras
 import numpy as np
 
 from app.domain.errors import PlatformError
-from worker.engine import durable
-from worker.engine.data import Preprocess, Split
+from worker.engine import durable, graph
+from worker.engine.data import Preprocess, Preprocesses, Raw, Split
 from worker.engine.surgery import leaf_layers
 
 CHECKED_EXAMPLES = 16
@@ -26,13 +28,23 @@ only the batch size changes; a wrong preprocessing shows in the first digit."""
 Array = np.ndarray[Any, Any]
 
 
-def exported(model: keras.Model, preprocess: Preprocess) -> keras.Model:
-    """A model on the same layers that takes raw examples `(batch, *preprocess.input_shape)`."""
+def exported(model: keras.Model, preprocess: Preprocess | Preprocesses) -> keras.Model:
+    """A model on the same layers that takes raw examples `(batch, *preprocess.input_shape)`.
+
+    Where there are several inputs they keep the names that the source gave them.
+    """
     taken = {path.partition("/")[0] for path, _ in leaf_layers(model)}
-    tensor = raw = keras.Input(preprocess.input_shape, dtype=preprocess.input_dtype, name=_fresh("examples", taken))
+    parts = preprocess.parts if isinstance(preprocess, Preprocesses) else (("examples", preprocess),)
+    raws, tensors = zip(*(_raw_input(name, part, taken) for name, part in parts), strict=True)
+    return keras.Model(graph.one_or_all(raws), _laid_on(graph.one_or_all(tensors), model), name=model.name)
+
+
+def _raw_input(name: str, preprocess: Preprocess, taken: set[str]) -> tuple[Any, Any]:
+    """An input for raw examples, and what its preprocessing layers make of it."""
+    tensor = raw = keras.Input(preprocess.input_shape, dtype=preprocess.input_dtype, name=_fresh(name, taken))
     for layer in preprocess.layers():
-        tensor = _renamed(layer, _fresh(layer.name, taken))(tensor)
-    return keras.Model(raw, _laid_on(tensor, model), name=model.name)
+        tensor = _predicting(_renamed(layer, _fresh(layer.name, taken)))(tensor)
+    return raw, tensor
 
 
 def write(model: keras.Model, path: Path, *, test: Split, expected: Array) -> float:
@@ -49,7 +61,7 @@ def write(model: keras.Model, path: Path, *, test: Split, expected: Array) -> fl
 
 def _check(model: keras.Model, test: Split, expected: Array) -> float:
     count = min(CHECKED_EXAMPLES, len(test))
-    predicted = np.concatenate([np.asarray(model(test.example(index)[None])) for index in range(count)])
+    predicted = np.concatenate([np.asarray(model(_taken(test.raw(index), model))) for index in range(count)])
     difference = float(np.max(np.abs(predicted - expected[:count])))
     if not difference <= TOLERANCE * max(1.0, float(np.max(np.abs(expected[:count])))):
         message = (
@@ -61,9 +73,29 @@ def _check(model: keras.Model, test: Split, expected: Array) -> float:
     return difference
 
 
+def _taken(raw: Raw, model: keras.Model) -> Any:  # noqa: ANN401 (what Keras calls a model with)
+    """Of a raw example what the model takes: a cut may have left some inputs out."""
+    if not isinstance(raw, dict):
+        return raw
+    names = [graph.maker_name(tensor) for tensor in model.inputs]
+    alone = len(names) == 1 and not isinstance(model.input, dict)
+    return raw[names[0]] if alone else {name: raw[name] for name in names}
+
+
 def _laid_on(tensor: Any, model: keras.Model) -> Any:  # noqa: ANN401 (symbolic tensors of Keras)
     """The model's output on another input, its layers used as they are: no model inside a model."""
-    return model._run_through_graph(tensor, operation_fn=lambda operation: operation)  # noqa: SLF001 (no public way)
+    return model._run_through_graph(tensor, operation_fn=_predicting)  # noqa: SLF001 (no public way)
+
+
+def _predicting(operation: Any) -> Any:  # noqa: ANN401 (a layer or an operation of Keras)
+    """The operation as the graph is to call it: for prediction, unless the whole model is called for training.
+
+    Layers that work on pictures are called with `training=True` where nothing else is said, and Keras 3.15.1 passes
+    that on to the layers behind them: `model(x)` would run BatchNormalization in training mode and change it.
+    """
+    parameter = inspect.signature(operation.call).parameters.get("training")
+    trains_by_default = parameter is not None and parameter.default is True
+    return functools.partial(operation, training=False) if trains_by_default else operation
 
 
 def _renamed(layer: keras.Layer, name: str) -> keras.Layer:

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from worker.engine.foldercache import FolderCache
+
+
+def write(size: int) -> object:
+    def fill(empty: Path) -> None:
+        (empty / "content").write_bytes(b"x" * size)
+
+    return fill
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def use(cache: FolderCache, key: str, size: int, scratch: Path) -> None:
+    with cache.folder(key, write(size), scratch=scratch) as found:  # type: ignore[arg-type]
+        assert (found / "content").stat().st_size == size
+
+
+def test_a_folder_is_filled_once(folder: Path, tmp_path: Path) -> None:
+    cache, filled = FolderCache(folder, max_bytes=100), []
+
+    def fill(empty: Path) -> None:
+        filled.append(empty)
+        (empty / "content").write_text("x")
+
+    for _ in range(3):
+        with cache.folder("a", fill, scratch=tmp_path) as found:
+            assert (found / "content").read_text() == "x"
+    assert len(filled) == 1
+
+
+def test_the_least_recently_used_go_first(folder: Path, tmp_path: Path) -> None:
+    deleted: list[str] = []
+    cache = FolderCache(folder, max_bytes=25, deleted=deleted.append)
+    for key in "ab":
+        use(cache, key, 10, tmp_path)
+    use(cache, "a", 10, tmp_path)
+    use(cache, "c", 10, tmp_path)
+    assert names(folder) == {"a", "c"}
+    assert deleted == ["b"]
+    assert not (folder / "b.lock").exists()
+
+
+def test_what_is_in_use_stays_however_full_the_cache_is(folder: Path, tmp_path: Path) -> None:
+    cache = FolderCache(folder, max_bytes=0)
+    with cache.folder("a", write(10), scratch=tmp_path) as found:  # type: ignore[arg-type]
+        use(FolderCache(folder, max_bytes=0), "b", 10, tmp_path)
+        assert names(folder) == {"a"}
+        assert (found / "content").exists()
+    assert names(folder) == set()
+
+
+def test_what_could_not_be_filled_is_not_there(folder: Path, tmp_path: Path) -> None:
+    def fill(empty: Path) -> None:
+        (empty / "half").write_text("x")
+        message = "no"
+        raise ValueError(message)
+
+    with pytest.raises(ValueError, match="no"), FolderCache(folder, max_bytes=9).folder("a", fill, scratch=tmp_path):
+        pass
+    assert names(folder) == set()
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_of_two_who_fill_at_once_both_get_the_same_folder(folder: Path, tmp_path: Path) -> None:
+    cache = FolderCache(folder, max_bytes=100)
+
+    def fill(empty: Path) -> None:
+        use(cache, "a", 1, tmp_path)  # somebody else is faster
+        (empty / "content").write_bytes(b"y")
+
+    with cache.folder("a", fill, scratch=tmp_path) as found:
+        assert (found / "content").read_bytes() == b"x"
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]

@@ -1,0 +1,148 @@
+"""Checkpoints between a training process and the store.
+
+    process --writes--> run/checkpoints/resume-000007 --CheckpointUploads--> store      while it trains on
+    store --place--> run/checkpoints/resume-000001                                      before it begins
+
+The process deletes its older checkpoints itself. So the files of one that is to be uploaded are linked into a folder of
+ours first: they stay while they are read, and training never waits.
+"""
+
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from app.domain.artifacts import Artifact
+from app.domain.errors import PlatformError
+from app.domain.job import Checkpoint
+from app.domain.progress import CheckpointWritten
+from app.storage.artifacts import ArtifactStore
+from worker import bundles
+
+FOLDER = "checkpoints"
+_log = structlog.get_logger(__name__)
+
+Tell = Callable[[CheckpointWritten, Mapping[str, Artifact]], bool]
+
+
+def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore) -> None:
+    """Put the newest usable checkpoint where the engine looks for it.
+
+    For one that the store has lost, or that is damaged there, an empty folder says so: the engine refuses it, tells of
+    it, and takes the one before. `checkpoints`: the newest first.
+    """
+    for number, checkpoint in zip(range(len(checkpoints), 0, -1), checkpoints, strict=True):
+        folder = run / FOLDER / f"resume-{number:06d}"
+        folder.mkdir(parents=True)
+        try:
+            for artifact in checkpoint.files:
+                store.fetch(artifact.sha256, folder / artifact.name)
+        except PlatformError as error:
+            _log.warning("checkpoint not usable", checkpoint=checkpoint.id, reason=error.message)
+            shutil.rmtree(folder)
+            folder.mkdir()
+        else:
+            return
+
+
+class CheckpointUploads:
+    """Uploads the newest checkpoint that there is, one at a time, in a thread of its own."""
+
+    def __init__(self, run: Path, store: ArtifactStore, tell: Tell, fail: Callable[[Exception], None]) -> None:
+        """Nothing happens before the first `offer`.
+
+        `tell` is called with each that is in the store, and answers whether it will be written down; `fail` once,
+        with what keeps them from getting there.
+        """
+        self._run = run
+        self._store = store
+        self._tell = tell
+        self._fail = fail
+        self._waiting: tuple[CheckpointWritten, Path] | None = None
+        self._busy = False
+        self._over = False
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def offer(self, told: CheckpointWritten) -> None:
+        """Take note of one; it takes the place of one that still waits. One that is gone already is superseded."""
+        try:
+            held = self._hold(told)
+        except FileNotFoundError:
+            return
+        with self._changed:
+            if self._waiting:
+                shutil.rmtree(self._waiting[1], ignore_errors=True)
+            self._waiting = told, held
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._upload_all, name="checkpoints", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def finish(self, *, seconds: float) -> bool:
+        """Wait until the newest one is in the store, at most so long; whether it is. Nothing more is taken."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            done = self._changed.wait_for(self._idle, timeout=max(0.0, deadline - time.monotonic()))
+            self._over = True
+            self._changed.notify_all()
+        return done
+
+    def _idle(self) -> bool:
+        return self._waiting is None and not self._busy
+
+    def _hold(self, told: CheckpointWritten) -> Path:
+        # Beside the process's folder, in the attempt's.
+        held = self._run.with_name(f"{self._run.name}-uploading") / f"{told.number}"
+        held.mkdir(parents=True)
+        try:
+            for name in told.files:
+                path = bundles.inside(self._run, f"{told.folder}/{name}")
+                (held / path.name).hardlink_to(path)
+        except FileNotFoundError:
+            shutil.rmtree(held)
+            raise
+        return held
+
+    def _upload_all(self) -> None:
+        try:
+            while (next_one := self._next()) is not None:
+                told, held = next_one
+                files = self._upload(told, held)
+                shutil.rmtree(held, ignore_errors=True)
+                if not self._tell(told, files):
+                    self._take_back(files)
+        except Exception as error:  # noqa: BLE001 (the edge of the thread: the supervisor raises it)
+            self._fail(error)
+        finally:
+            with self._changed:
+                self._busy, self._waiting = False, None
+                self._changed.notify_all()
+
+    def _next(self) -> tuple[CheckpointWritten, Path] | None:
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting or self._over)
+            found, self._waiting = (None if self._over else self._waiting), None
+            self._busy = found is not None
+            return found
+
+    def _take_back(self, files: Mapping[str, Artifact]) -> None:
+        """Delete what nobody will ever refer to. No two checkpoints have a file in common."""
+        for artifact in files.values():
+            self._store.remove(artifact.sha256)
+
+    def _upload(self, told: CheckpointWritten, held: Path) -> Mapping[str, Artifact]:
+        found = {}
+        for name in told.files:
+            path = held / Path(name).name
+            if not stat.S_ISREG(path.lstat().st_mode):
+                message = f"The process left something that is no plain file: {name[:200]}."
+                raise PlatformError(message, code="result_unusable")
+            found[f"{told.folder}/{name}"] = Artifact(name=path.name, **self._store.put_file(path).model_dump())
+        return found
