@@ -6,6 +6,7 @@ fields that an older one leaves out have their defaults. Times are Unix seconds,
 
 from thaw.records.assets import (
     ArrayInput,
+    CatalogueModel,
     CorruptExample,
     Dataset,
     Failure,
@@ -45,6 +46,7 @@ __all__ = [
     "Attempt",
     "CachePlan",
     "Capabilities",
+    "CatalogueModel",
     "Checkpoint",
     "CorruptExample",
     "Dataset",
