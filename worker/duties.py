@@ -15,7 +15,7 @@ from typing import Protocol
 from app.domain.artifacts import Artifact, Bundle
 from app.domain.errors import Failure, PlatformError
 from app.domain.file import File
-from app.domain.progress import Progress
+from app.domain.progress import CheckpointWritten, Progress, Resumed, ResumeFidelity
 from app.queue import TaskName
 from app.services import reports
 from app.services.claims import Claim, DatasetClaim, JobClaim, ModelClaim
@@ -75,6 +75,8 @@ class Training:
     claim: JobClaim
     cache: BundleCache
     device: Device
+    fidelity: ResumeFidelity = "exact"
+    """The most that this worker may promise."""
     task: TaskName = "train"
 
     @property
@@ -104,7 +106,13 @@ class Training:
 
     def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
         """Events, metrics and checkpoints."""
-        reports.progress(self.services, self.claim, progress, checkpoints=checkpoints)
+        told = [self._promised(each) for each in progress]
+        reports.progress(self.services, self.claim, told, checkpoints=checkpoints)
+
+    def _promised(self, progress: Progress) -> Progress:
+        if isinstance(progress, CheckpointWritten | Resumed) and self.fidelity == "tolerance":
+            return progress.model_copy(update={"fidelity": self.fidelity})
+        return progress
 
     def collect(self, outcome: Outcome, folder: Path, check: Check) -> Callable[[], object]:
         """The results for people and the canonical model for later jobs."""

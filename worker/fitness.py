@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 
+from app.domain.progress import ResumeFidelity
 from app.domain.worker import SelfTest, WorkerCapabilities
 
 TRAINING_QUEUES = frozenset({"cpu", "gpu"})
@@ -30,6 +31,12 @@ class Fitness:
         """Why this worker must not train, or `None`."""
         result = self.result
         return result.refusal() if result else None
+
+    @property
+    def resume_fidelity(self) -> ResumeFidelity:
+        """The most that a job may be promised which is interrupted here; `exact` until something speaks against it."""
+        result = self.result
+        return result.resume_fidelity if result else "exact"
 
     def announced(self, capabilities: WorkerCapabilities) -> WorkerCapabilities:
         """What the worker says about itself now: hints for trainings are not to be sent to one that refuses them."""
