@@ -22,6 +22,7 @@ from thaw.records.assets import (
 from thaw.records.jobs import (
     Artifact,
     Attempt,
+    CacheUse,
     Checkpoint,
     EpochMetrics,
     Evaluation,
@@ -45,6 +46,7 @@ __all__ = [
     "Artifact",
     "Attempt",
     "CachePlan",
+    "CacheUse",
     "Capabilities",
     "CatalogueModel",
     "Checkpoint",
