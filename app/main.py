@@ -88,6 +88,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
 
 def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(service.open_router, max_body_size=0)
+    app.include_router(models.catalogue_router, max_body_size=0)
     app.include_router(files.uploads, max_body_size=settings.max_upload_bytes + OVERHEAD_BYTES)
     for module in (files, models, datasets, jobs, history, service):
         app.include_router(module.router, max_body_size=settings.max_body_bytes)

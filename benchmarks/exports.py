@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ai_edge_litert.interpreter import Interpreter
 from onnxruntime import InferenceSession
 
 from app.domain.dataset import DatasetOptions
+from app.domain.exports import Export
 from app.domain.model import ModelOptions
 from app.domain.spec import Spec, resolve
 from worker.engine import data, sources
@@ -104,47 +105,66 @@ def run(spec: Spec, model: Path, examples: Path, workdir: Path) -> tuple[Trained
 # === Runtimes ===
 
 
-def runtimes(results: Path) -> Iterator[tuple[str, Predict]]:
-    """Each exported file in its own runtime."""
+def saved_model(path: Path) -> Predict:
+    """TensorFlow's loader."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.unpack_archive(results / "saved_model.zip", folder)
+        shutil.unpack_archive(path, folder)
         loaded = tf.saved_model.load(Path(folder) / "saved_model")
-        yield "saved_model", lambda example: loaded.serve(example)["predictions"].numpy()
-    for name, file in (("litert", "model.tflite"), ("litert_int8", "model_int8.tflite")):
-        ask = Interpreter(str(results / file)).get_signature_runner()
-        yield name, lambda example, ask=ask: np.array(ask(examples=example)["predictions"])
-    session = InferenceSession(results / "model.onnx", providers=["CPUExecutionProvider"])
-    yield "onnx", lambda example: session.run(["predictions"], {"examples": example})[0]
+    return lambda example: loaded.serve(example)["predictions"].numpy()
+
+
+def litert(path: Path) -> Predict:
+    """The LiteRT interpreter."""
+    ask = Interpreter(str(path)).get_signature_runner()
+    return lambda example: np.array(ask(examples=example)["predictions"])
+
+
+def onnx(path: Path) -> Predict:
+    """The runtime of ONNX."""
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda example: session.run(["predictions"], {"examples": example})[0]
+
+
+RUNTIMES = {"saved_model": saved_model, "litert": litert, "litert_int8": litert, "onnx": onnx}
 
 
 def measure(trained: tuple[TrainedModel, Path]) -> dict[str, Any]:
-    """Differences from `model.keras`, found here, beside those that the job's report tells."""
+    """What was found here, beside what the job's report tells."""
     job, dataset = trained
     test = data.open_dataset(dataset).split("test")
-    count = min(EXAMPLES, len(test))
-    raw = [test.example(index)[None] for index in range(count)]
-    told = {export.format: export for export in job.report.exports}
-    size = told["litert"].inputs[0].shape[1:3]
-    resized = [np.rint(tf.image.resize(each, size)).astype("uint8") if each.ndim == 4 else each for each in raw]
     model = keras.saving.load_model(job.results / "model.keras")
-    found = {}
-    for name, predict in runtimes(job.results):
-        examples = resized if name.startswith("litert") else raw
-        expected = np.concatenate([np.asarray(model(example, training=False)) for example in examples])
-        started = time.perf_counter()
-        received = np.concatenate([predict(example) for example in examples])
-        found[name] = {
-            "largest_difference": float(np.max(np.abs(expected - received))),
-            "same_class": float(np.mean(expected.argmax(1) == received.argmax(1))),
-            "accuracy": float(np.mean(received.argmax(1) == test.labels[:count])),
-            "keras_accuracy": float(np.mean(expected.argmax(1) == test.labels[:count])),
-            "milliseconds_each": 1000 * (time.perf_counter() - started) / count,
-            "bytes": (job.results / (told[name].file or "")).stat().st_size,
-            "told_in_report": told[name].difference,
-            "conversion_seconds": told[name].seconds,
-        }
     accuracy = job.report.test.accuracy
+    found = {export.format: compared(export, job.results, model, test) for export in job.report.exports}
     return {"test_accuracy": accuracy and accuracy.model_dump(), "exporting": job.report.seconds["exporting"], **found}
+
+
+def compared(export: Export, results: Path, model: keras.Model, test: data.Split) -> dict[str, Any]:
+    """One exported file beside `model.keras`."""
+    if export.file is None:
+        return {"failed": export.reason}
+    predict = RUNTIMES[export.format](results / export.file)
+    count = min(EXAMPLES, len(test))
+    examples = [fitted(test.example(index)[None], export.inputs[0].shape) for index in range(count)]
+    expected = np.concatenate([np.asarray(model(example, training=False)) for example in examples])
+    started = time.perf_counter()
+    received = np.concatenate([predict(example) for example in examples])
+    return {
+        "largest_difference": float(np.max(np.abs(expected - received))),
+        "same_class": float(np.mean(expected.argmax(1) == received.argmax(1))),
+        "accuracy": float(np.mean(received.argmax(1) == test.labels[:count])),
+        "keras_accuracy": float(np.mean(expected.argmax(1) == test.labels[:count])),
+        "milliseconds_each": 1000 * (time.perf_counter() - started) / count,
+        "bytes": (results / export.file).stat().st_size,
+        "difference_told_in_report": export.difference,
+        "conversion_seconds": export.seconds,
+    }
+
+
+def fitted(example: Array, shape: list[int | None]) -> Array:
+    """Photos in the size that the file takes, if it takes one only."""
+    if example.ndim < 4 or None in shape[1:]:
+        return example
+    return np.rint(tf.image.resize(example, shape[1:3])).astype("uint8")
 
 
 if __name__ == "__main__":

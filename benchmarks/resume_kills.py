@@ -5,9 +5,10 @@ uv run python benchmarks/resume_kills.py [--kills 60] [--seed 1] [--only NAME] [
 Each job runs once undisturbed; then again and again as `python -m worker.engine job.json`, killed (SIGKILL) after a
 random time, until it was killed its share of times, and to its end. To save the time that TensorFlow takes to import,
 the processes are forked from one that has imported it and run nothing, as Thaw's workers do; `--fresh` starts each
-anew. The moments are drawn from `--seed`: between the
-start of training and somewhat before its end, as measured in the undisturbed run. What was killed in the middle of
-writing leaves what it leaves. Prints a line for each job, then a JSON summary; exit status 1 if any weight differs.
+anew. The moments are drawn from `--seed`: counted from the beginning of the training one time in five, and otherwise
+from the first epoch that an attempt ends, so that most attempts have kept something before they are killed. What was
+killed in the middle of writing leaves what it leaves. Prints a line for each job, then a JSON summary; exit status 1
+if any weight differs.
 """
 
 import argparse
@@ -29,6 +30,10 @@ from typing import Any
 
 STARTED = "training"
 """What the engine prints when it begins to train."""
+EPOCH = "  epoch "
+"""How a line begins that it prints after an epoch."""
+EARLY = 0.2
+"""How often an attempt is killed at a moment that is counted from its start, and may have trained nothing yet."""
 
 SGD = {"type": "sgd", "learning_rate": 0.05}
 MOMENTUM = {"type": "sgd", "learning_rate": 0.02, "momentum": 0.9}
@@ -159,12 +164,12 @@ def torture(folder: Path, name: str, options: argparse.Namespace, *, kills: int)
     whole = Run(folder, name, "undisturbed", start, model="../source.keras", training_file="../data.npz")
     begun, ended = whole.to_the_end()
     # Spread over the training that is left: what an attempt does not reach, the next one may.
-    longest = max(0.5, 2 * (ended - begun) / max(1, kills))
+    longest = max(0.3, (ended - begun) / max(1, kills))
     # What the first run has checked needs no second look, which would take longer than the training.
     tortured = Run(folder, name, "tortured", start, model="undisturbed/source", training_file="undisturbed/dataset")
     while outcome.kills < kills:
-        seconds = draw.uniform(0, longest)
-        if not tortured.killed_after(seconds):
+        seconds, since = draw.uniform(0, longest), STARTED if draw.random() < EARLY else EPOCH
+        if not tortured.killed_after(seconds, since=since):
             break
         outcome.kills += 1
         outcome.seconds.append(round(seconds, 3))
@@ -185,23 +190,25 @@ class Run:
         self.job.write_text(json.dumps(job), encoding="utf-8")
         self.output = folder / output
         self.log = folder / f"{output}.log"
+        self.log.touch()
         self.done = False
 
     def to_the_end(self) -> tuple[float, float]:
         """Let it finish; when it began to train, and when it was done, in seconds since its start."""
         started = time.monotonic()
         process = self._start()
-        begun = self._wait_for_training(process, started)
+        self._wait_for(STARTED, process)
+        begun = time.monotonic() - started
         process.join()
         if process.exitcode != 0:
             sys.exit(f"{self.job} failed; see {self.log}:\n{self.log.read_text(encoding='utf-8')[-2000:]}")
         self.done = True
         return begun, time.monotonic() - started
 
-    def killed_after(self, seconds: float) -> bool:
-        """Kill it so long after it began to train; `False`: it was done before."""
+    def killed_after(self, seconds: float, *, since: str) -> bool:
+        """Kill it so long after it printed a line that begins so; `False`: it was done before."""
         process = self._start()
-        self._wait_for_training(process, time.monotonic())
+        self._wait_for(since, process)
         process.join(seconds)
         if process.exitcode is None:
             process.kill()
@@ -222,19 +229,19 @@ class Run:
         return str(manifest["lineage"]["result"])
 
     def _start(self) -> BaseProcess:
-        self._seen = self.log.stat().st_size if self.log.exists() else 0
+        self._seen = self.log.stat().st_size
         process = self._start_process(self.job, self.log)
         process.start()
         return process
 
-    def _wait_for_training(self, process: BaseProcess, started: float) -> float:
+    def _wait_for(self, beginning: str, process: BaseProcess) -> None:
+        """Until it prints a line that begins so, or ends."""
         while process.exitcode is None:
             with self.log.open("rb") as log:
                 log.seek(self._seen)
-                if STARTED.encode() in log.read().splitlines():
-                    break
+                if any(line.startswith(beginning.encode()) for line in log.read().splitlines()):
+                    return
             time.sleep(0.005)
-        return time.monotonic() - started
 
 
 # === Processes ===

@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Required, TypedDict
 
-Rescale = Literal["none", "zero_to_one", "minus_one_to_one"]
-"""How a source wants its inputs: raw values, x / 255, or x / 127.5 - 1."""
+NAMED = ("keras:", "hf://", "ckpt-")
+"""What names of models begin with that need no upload."""
+
+Rescale = Literal["none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_bgr_mean"]
+"""How a source wants its inputs: raw values, x / 255, x / 127.5 - 1, or as Keras' modes `torch` and `caffe`."""
 
 ExportFormat = Literal["saved_model", "litert", "litert_int8", "onnx"]
 """A format of the result that a job makes beside `model.keras`."""
@@ -59,7 +62,7 @@ class JobRequest(TypedDict, total=False):
     """
 
     model: Required[str]
-    """A model's id, or the id of an uploaded model file."""
+    """The id of a model, of an uploaded model file or of a job whose result it is, or a name of the catalogue."""
     training_file: Required[str]
     """A dataset's id, or the id of an uploaded data file."""
     cut: Mapping[str, object]

@@ -28,7 +28,7 @@ from worker import endings, lifeline, messages
 from worker.engine.foldercache import FolderCache
 from worker.engine.reporter import Reporter, TrainingStopped
 from worker.messages import Failed, Outcome, Ready, Registered, Reported, Stopped, Tested, Trained, Validated
-from worker.orders import Order, RegisterOrder, SelfTestOrder, TrainOrder, ValidateOrder
+from worker.orders import BuildOrder, Order, RegisterOrder, RestoreOrder, SelfTestOrder, TrainOrder, ValidateOrder
 
 LOG = "output.log"
 """What the process printed, in the attempt's folder."""
@@ -115,6 +115,10 @@ def perform(order: Order, reporter: Reporter) -> Outcome:
             return _train(task, order.folder, reporter)
         case RegisterOrder() as task:
             return _register(task, order.folder)
+        case BuildOrder() as task:
+            return _build(task, order.folder)
+        case RestoreOrder() as task:
+            return _restore(task, order.folder)
         case ValidateOrder() as task:
             return _validate(task, order.folder)
         case SelfTestOrder() as task:
@@ -136,6 +140,34 @@ def _register(task: RegisterOrder, folder: Path) -> Registered:
 
     canonical = folder / RUN / "canonical"
     return Registered(info=register(task.upload, canonical, options=task.options, max_parameters=task.max_parameters))
+
+
+def _build(task: BuildOrder, folder: Path) -> Registered:
+    from worker.engine.named import register
+
+    info = register(
+        task.reference,
+        folder / RUN / "canonical",
+        options=task.options,
+        max_parameters=task.max_parameters,
+        max_bytes=task.max_bytes,
+    )
+    return Registered(info=info)
+
+
+def _restore(task: RestoreOrder, folder: Path) -> Registered:
+    from worker.engine.restore import restore
+
+    info = restore(
+        task.weights,
+        folder / RUN / "canonical",
+        spec=task.spec,
+        source=task.source,
+        data=task.data,
+        origin=task.checkpoint_id,
+        options=task.options,
+    )
+    return Registered(info=info)
 
 
 def _validate(task: ValidateOrder, folder: Path) -> Validated:

@@ -2,6 +2,7 @@
 
 training        job       -> results, a new model     limits: the device, training_memory_bytes
 registration    model     -> its canonical form       limits: preparation_timeout_seconds, memory
+                (checked from its file, built by its name, or restored from a checkpoint)
 validation      dataset   -> its canonical form       the same
 """
 
@@ -12,20 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from app.domain import names
 from app.domain.artifacts import Artifact, Bundle
 from app.domain.errors import Failure, PlatformError
 from app.domain.file import File
 from app.domain.progress import Progress
 from app.queue import TaskName
-from app.services import reports
+from app.services import models, reports
 from app.services.claims import Claim, DatasetClaim, JobClaim, ModelClaim
 from app.services.context import Services
 from worker import bundles, memory, resumption
 from worker.bundles import BundleCache
 from worker.child import RUN
 from worker.devices import CPU, Device
+from worker.fitness import Fitness
 from worker.messages import Outcome, Registered, Trained, Validated
-from worker.orders import Order, RegisterOrder, TrainOrder, ValidateOrder
+from worker.orders import BuildOrder, Order, RegisterOrder, RestoreOrder, TrainOrder, ValidateOrder
 from worker.watch import Limits
 
 CANONICAL = "canonical"
@@ -75,6 +78,7 @@ class Training:
     claim: JobClaim
     cache: BundleCache
     device: Device
+    fitness: Fitness
     task: TaskName = "train"
 
     @property
@@ -104,7 +108,8 @@ class Training:
 
     def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
         """Events, metrics and checkpoints."""
-        reports.progress(self.services, self.claim, progress, checkpoints=checkpoints)
+        told = [self.fitness.promised(each) for each in progress]
+        reports.progress(self.services, self.claim, told, checkpoints=checkpoints)
 
     def collect(self, outcome: Outcome, folder: Path, check: Check) -> Callable[[], object]:
         """The results for people and the canonical model for later jobs."""
@@ -133,7 +138,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Registration:
-    """Check a model file."""
+    """Check a model file, or build a model by name."""
 
     services: Services
     claim: ModelClaim
@@ -145,13 +150,41 @@ class Registration:
         return _preparation_limits(self.services)
 
     def order(self, folder: Path, stack: ExitStack) -> Order:  # noqa: ARG002 (what it needs lies in its own folder)
-        """The upload lies in the attempt's folder."""
-        task = RegisterOrder(
-            upload=_fetch(self.services, self.claim.file, folder),
-            options=self.claim.model.options,
-            max_parameters=self.services.settings.max_model_parameters,
+        """The upload, if there is one, lies in the attempt's folder."""
+        return _preparation(self._task(folder), folder, self.limits)
+
+    def _task(self, folder: Path) -> RegisterOrder | BuildOrder | RestoreOrder:
+        model, most = self.claim.model, self.services.settings.max_model_parameters
+        if self.claim.file is not None:
+            upload = _fetch(self.services, self.claim.file, folder)
+            return RegisterOrder(upload=upload, options=model.options, max_parameters=most)
+        if model.reference is None:
+            message = f"Model '{model.id}' has neither a file nor a name to be registered from."
+            raise PlatformError(message, code="internal_error")
+        if names.is_checkpoint(model.reference):
+            return self._restoring(model.reference, folder)
+        return BuildOrder(
+            reference=model.reference,
+            options=model.options,
+            max_parameters=most,
+            max_bytes=self.services.settings.max_upload_bytes,
         )
-        return _preparation(task, folder, self.limits)
+
+    def _restoring(self, checkpoint_id: str, folder: Path) -> RestoreOrder:
+        found = models.restorable(self.services, self.claim.project, checkpoint_id)
+        weights, source = folder / "weights.safetensors", folder / "source"
+        self.services.store.fetch(found.weights.sha256, weights)
+        source.mkdir()
+        for artifact in _present(found.source.canonical):
+            self.services.store.fetch(artifact.sha256, source / artifact.name)
+        return RestoreOrder(
+            checkpoint_id=checkpoint_id,
+            spec=found.spec,
+            source=source,
+            weights=weights,
+            data=found.data,
+            options=self.claim.model.options,
+        )
 
     def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
         """A check reports nothing."""
@@ -234,7 +267,9 @@ def _fetch(services: Services, file: File, folder: Path) -> Path:
     return path
 
 
-def _preparation(task: RegisterOrder | ValidateOrder, folder: Path, limits: Limits) -> Order:
+def _preparation(
+    task: RegisterOrder | BuildOrder | RestoreOrder | ValidateOrder, folder: Path, limits: Limits
+) -> Order:
     return Order(task=task, folder=folder, environment=CPU.environment(), memory_bytes=limits.memory_bytes)
 
 

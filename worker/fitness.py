@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Sequence
 
+from app.domain.progress import CheckpointWritten, Progress, Resumed
 from app.domain.worker import SelfTest, WorkerCapabilities
 
 TRAINING_QUEUES = frozenset({"cpu", "gpu"})
+OTHER_BITS = "the same job gives other bits on this worker from one run to the next"
 
 
 class Fitness:
@@ -30,6 +32,18 @@ class Fitness:
         """Why this worker must not train, or `None`."""
         result = self.result
         return result.refusal() if result else None
+
+    def promised(self, progress: Progress) -> Progress:
+        """What a job tells, with no more promised about resuming it than the self-test allows."""
+        result = self.result
+        if result is None or result.resume_fidelity == "exact":
+            return progress
+        if isinstance(progress, CheckpointWritten):
+            return progress.model_copy(update={"fidelity": "tolerance"})
+        if isinstance(progress, Resumed) and progress.fidelity == "exact":
+            known = {"fidelity": "tolerance", "differences": [*progress.differences, OTHER_BITS]}
+            return progress.model_copy(update=known)
+        return progress
 
     def announced(self, capabilities: WorkerCapabilities) -> WorkerCapabilities:
         """What the worker says about itself now: hints for trainings are not to be sent to one that refuses them."""

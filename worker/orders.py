@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.domain.dataset import DatasetOptions
+from app.domain.dataset import DatasetInfo, DatasetOptions
 from app.domain.model import ModelOptions
 from app.domain.spec import ResolvedSpec
 
@@ -31,6 +31,29 @@ class RegisterOrder:
 
 
 @dataclass(frozen=True)
+class BuildOrder:
+    """Build a model by its name and write its canonical form: the one task that may need the network."""
+
+    reference: str
+    options: ModelOptions
+    max_parameters: int
+    max_bytes: int
+    """Of a file that is fetched."""
+
+
+@dataclass(frozen=True)
+class RestoreOrder:
+    """Make a model of a job's checkpoint; `source` is a canonical folder, `weights` a safetensors file."""
+
+    checkpoint_id: str
+    spec: ResolvedSpec
+    source: Path
+    weights: Path
+    data: DatasetInfo
+    options: ModelOptions
+
+
+@dataclass(frozen=True)
 class ValidateOrder:
     """Check a data file and write its canonical form."""
 
@@ -46,7 +69,7 @@ class SelfTestOrder:
     again: bool = False
 
 
-Task = TrainOrder | RegisterOrder | ValidateOrder | SelfTestOrder
+Task = TrainOrder | RegisterOrder | BuildOrder | RestoreOrder | ValidateOrder | SelfTestOrder
 
 
 @dataclass(frozen=True)

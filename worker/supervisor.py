@@ -76,7 +76,7 @@ class Supervisor:
                 return
             self._carry_out(
                 lambda: claims.claim_job(self.services, job_id, worker=self.worker),
-                lambda claim: Training(self.services, claim, self.cache, device),
+                lambda claim: Training(self.services, claim, self.cache, device, self.fitness),
                 identifier=job_id,
             )
 

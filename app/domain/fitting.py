@@ -12,7 +12,7 @@ from app.domain.augmentation import Augmentation, Color
 from app.domain.dataset import DatasetInfo
 from app.domain.errors import DataError, UserError
 from app.domain.model import SourceInfo
-from app.domain.spec import Preprocessing, Rescale
+from app.domain.spec import COLOUR_RESCALES, Preprocessing, Rescale
 
 Shape = tuple[int | None, ...]
 Size = tuple[int | None, int | None]
@@ -20,9 +20,12 @@ Size = tuple[int | None, int | None]
 PICTURE_RANK = 3
 TEXT = "string"
 """The dtype of texts."""
-_PREPARING = {"InputLayer", "Resizing", "Rescaling", "Normalization", "CenterCrop", "Reshape", "Concatenate"}
+COLOURS = 3
+"""Channels: red, green, blue."""
+_ARITHMETIC = {"TrueDivide", "Divide", "Multiply", "Subtract"}
+_SCALING = {"Rescaling", "Normalization"} | _ARITHMETIC
+_PREPARING = {"InputLayer", "Resizing", "CenterCrop", "Reshape", "Concatenate", "GetItem", "Add"} | _SCALING
 """Layers that a source may begin with before its first layer that computes features."""
-_SCALING = {"Rescaling", "Normalization"}
 _SCALED_RANGES: dict[Rescale, tuple[float, float]] = {"zero_to_one": (0.0, 1.0), "minus_one_to_one": (-1.0, 1.0)}
 
 
@@ -69,7 +72,7 @@ def takes_whole_numbers(dtype: str) -> bool:
 
 
 def check_types(rescale: Rescale, source: SourceInfo, data: DatasetInfo) -> None:
-    """DataError or UserError where a source of whole numbers would get fractions, or a table would be scaled."""
+    """DataError or UserError where whole numbers would become fractions, texts meet numbers, or colours are missing."""
     if (source.input_dtype == TEXT) != (data.dtype == TEXT):
         takes, holds = ("numbers", "texts") if data.dtype == TEXT else ("texts", f"numbers ({data.dtype})")
         message = (
@@ -77,6 +80,8 @@ def check_types(rescale: Rescale, source: SourceInfo, data: DatasetInfo) -> None
             "TextVectorization or StringLookup."
         )
         raise DataError(message)
+    if rescale in COLOUR_RESCALES:
+        _check_colours(rescale, source, data)
     if not takes_whole_numbers(source.input_dtype):
         return
     if not takes_whole_numbers(data.dtype):
@@ -87,6 +92,22 @@ def check_types(rescale: Rescale, source: SourceInfo, data: DatasetInfo) -> None
             f"The source takes whole numbers ({source.input_dtype}), so rescale must be 'none'; received '{rescale}'."
         )
         raise UserError(message, param="preprocessing.rescale")
+
+
+def _check_colours(rescale: Rescale, source: SourceInfo, data: DatasetInfo) -> None:
+    expected, given = tuple(source.input_shape[1:]), tuple(data.example_shape)
+    if len(expected) != PICTURE_RANK or expected[-1] != COLOURS:
+        message = (
+            f"rescale '{rescale}' is for sources that take pictures with {COLOURS} channels; this one takes "
+            f"{_text(expected)}. Choose 'none', 'zero_to_one' or 'minus_one_to_one'."
+        )
+        raise UserError(message, param="preprocessing.rescale")
+    if len(given) not in (PICTURE_RANK - 1, PICTURE_RANK):
+        message = (
+            f"The source takes pictures whose channels are scaled one by one ('{rescale}'); the dataset's examples "
+            f"have the shape {_text(given)}. Store them as (height, width, {COLOURS})."
+        )
+        raise DataError(message)
 
 
 def _already_scaled(rescale: Rescale, data: DatasetInfo) -> bool:

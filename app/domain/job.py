@@ -21,9 +21,11 @@ class JobRequest(Spec):
 
     model: str = Field(
         min_length=1,
-        max_length=100,
-        description="A model's id, or the id of an uploaded model file.",
-        examples=["model-01jd…"],
+        max_length=300,
+        description="A model's id; the id of an uploaded model file, of a job that has succeeded (its result) or of a "
+        "checkpoint; or a name of the catalogue such as `keras:MobileNetV2?input_size=160`, or of the Hugging Face "
+        "Hub: `hf://owner/name@revision/model.keras`.",
+        examples=["model-01jd…", "keras:MobileNetV2"],
     )
     training_file: str = Field(
         min_length=1,
@@ -76,7 +78,7 @@ class Job(Value):
     cancel_requested_at: float | None
     pause_requested_at: float | None
     model: str
-    """As requested: a model's or a file's id."""
+    """As requested: an id, or a name of the catalogue."""
     training_file: str
     model_id: str
     """The model it trains from; for a file, the model that the file became."""
@@ -111,7 +113,7 @@ class Event(Value):
     created_at: float
     level: Level
     type: str
-    """`message`, `metrics`, `stage`, `phase`, `status`, `completed` (the last one)."""
+    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `completed` (the last one)."""
     message: str
     data: dict[str, object] = Field(default_factory=dict)
 

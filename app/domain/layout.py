@@ -12,6 +12,7 @@ from app.domain.fitting import fit_shape
 from app.domain.head import Head
 from app.domain.head_rows import head_rows
 from app.domain.model import LayerRow, SourceInfo
+from app.domain.phases import Phase
 from app.domain.spec import ResolvedSpec
 
 
@@ -45,10 +46,9 @@ class Layout:
         """Those that the cache would hold: every epoch sees them."""
         return self.data.splits["train"].examples + self.data.splits["validation"].examples
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of an epoch."""
-        return math.ceil(self.data.splits["train"].examples / self.spec.batch_size)
+    def steps(self, phase: Phase) -> int:
+        """Optimizer steps of an epoch; each may have gathered the gradients of several batches."""
+        return math.ceil(self.data.splits["train"].examples / (self.spec.batch_size * phase.gradient_accumulation))
 
 
 def lay_out(spec: ResolvedSpec, source: SourceInfo, data: DatasetInfo, *, name: str | None = None) -> Layout:

@@ -12,8 +12,9 @@ from app.domain.probe import Probe
 from app.domain.spec import Rescale
 from app.domain.states import AssetStatus
 
-ModelFormat = Literal["keras", "h5"]
-"""`keras`: a `.keras` archive (Keras 3); `h5`: HDF5 written by `model.save`, Keras 2 or 3."""
+ModelFormat = Literal["keras", "h5", "catalogue", "checkpoint"]
+"""`keras`: a `.keras` archive (Keras 3); `h5`: HDF5 written by `model.save`, Keras 2 or 3; `catalogue`: no file, built
+by name; `checkpoint`: the weights at the end of a phase of a job."""
 
 
 class LayerRow(Value):
@@ -82,6 +83,9 @@ class SourceInfo(Value):
     """Results of jobs on tables: what the numbers that it takes mean, in their order."""
     upgrades: list[str] = Field(default_factory=list)
     """What had to be changed in the file's configuration so that it loads, in sentences."""
+    origin: str | None = None
+    """Where it came from, if not from an upload or as the result of a job: a name in the catalogue, a
+    checkpoint, a file of a hub with the commit that it was at."""
     digest: str
     """sha256 over the architecture and every weight: equal digests are equal models."""
     probe: Probe | None = None
@@ -107,15 +111,17 @@ class Model(Value):
     status: AssetStatus
     file_id: str | None
     """The upload that it was registered from."""
+    reference: str | None
+    """The name of the catalogue, in its shortest spelling, or the checkpoint that it was registered from."""
     job_id: str | None
-    """The job whose result it is."""
+    """The job whose result it is, or whose checkpoint."""
     options: ModelOptions
     info: SourceInfo | None
     """Set once the status is `ready`."""
     canonical: Bundle | None
     """What training processes open: `config.json`, `weights.safetensors`, `source.json`."""
     download: Bundle
-    """What people download: the upload as it came, or the job's `model.keras` and its exports."""
+    """What people download: the upload as it came, or the job's `model.keras` and its exports; none by name."""
     error: Failure | None
 
     def file(self, wanted: ModelFile | None) -> Artifact | None:

@@ -32,7 +32,7 @@ class LayerPlan(Value):
     """Of these, how many train."""
     state: LayerState
     """What happens to its weights."""
-    because: str = Field(examples=["not selected by unfreeze"])
+    because: str = Field(examples=["not unfrozen"])
     """Why, in a few words."""
     learning_rate: float | None = None
     """The rate that its weights really get, at its highest in the phase; `null` where nothing trains."""

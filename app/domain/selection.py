@@ -42,7 +42,7 @@ def highest_rates(layout: Layout, phase: Phase) -> dict[int, float]:
         phase.learning_rate_schedule,
         learning_rate=phase.optimizer.learning_rate,
         epochs=phase.epochs,
-        steps_per_epoch=layout.steps,
+        steps_per_epoch=layout.steps(phase),
     )
     highest = max(max(rate.begin, rate.end) for rate in rates)
     unfrozen = select_unfrozen(layout.backbone, phase.unfreeze)

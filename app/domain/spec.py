@@ -83,8 +83,12 @@ Cut = Annotated[
 
 # === Preprocessing ===
 
-Rescale = Literal["none", "zero_to_one", "minus_one_to_one"]
-"""`none`: raw values; `zero_to_one`: x / 255; `minus_one_to_one`: x / 127.5 - 1."""
+Rescale = Literal["none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_bgr_mean"]
+"""`none`: raw values; `zero_to_one`: x / 255; `minus_one_to_one`: x / 127.5 - 1; `imagenet_mean_std`: x / 255, minus
+the mean and divided by the deviation of ImageNet's pictures in each channel; `imagenet_bgr_mean`: channels turned round
+to blue, green, red, minus their means on ImageNet. Keras calls the last three `tf`, `torch` and `caffe`."""
+COLOUR_RESCALES: frozenset[Rescale] = frozenset({"imagenet_mean_std", "imagenet_bgr_mean"})
+"""Those that treat each channel in its own way: for pictures in red, green and blue only."""
 
 
 class Preprocessing(Value):

@@ -5,12 +5,11 @@ from typing import Literal
 from pydantic import Field
 
 from app.domain.base import Value
+from app.domain.progress import ResumeFidelity
 
 FactKind = Literal["freezing", "files", "determinism", "keras"]
 """`freezing`, `files`: a worker where one of them fails takes on no trainings; `determinism`: it trains, and resumes
 within a tolerance; `keras`: describes Keras as it is, and is needed by nobody."""
-ResumeFidelity = Literal["exact", "tolerance"]
-"""`exact`: a job that was interrupted gives the very weights of one that was not; `tolerance`: nearly those."""
 NEEDED_TO_TRAIN: frozenset[FactKind] = frozenset({"freezing", "files"})
 
 
@@ -55,8 +54,8 @@ class SelfTest(Value):
 
     @property
     def resume_fidelity(self) -> ResumeFidelity:
-        """How well a job that is interrupted here can be resumed."""
-        return "tolerance" if self.failed("determinism") else "exact"
+        """How well a job that is interrupted here can be resumed. GPUs promise no order of sums, even if bits agree."""
+        return "exact" if self.device == "cpu" and not self.failed("determinism") else "tolerance"
 
 
 class WorkerCapabilities(Value):

@@ -46,12 +46,13 @@ class JobClaim:
 
 @dataclass(frozen=True)
 class ModelClaim:
-    """A model that this worker checks."""
+    """A model that this worker checks, or builds."""
 
     project: str
     model: Model
     attempt: int
-    file: File
+    file: File | None
+    """`None`: the model has a `reference` instead."""
     row: ClassVar[type[ModelRow]] = ModelRow
 
     @property
@@ -130,38 +131,37 @@ def _cancel_if_asked(session: Session, project: str, job_id: str) -> None:
 def claim_model(services: Services, model_id: str, *, worker: str) -> ModelClaim | None:
     """Take a model that is to be checked."""
     with services.db.begin() as session:
-        found = _take(session, ModelRow, model_id, worker=worker, seconds=services.settings.lease_seconds)
-        if found is None:
+        row = _take(session, ModelRow, model_id, worker=worker, seconds=services.settings.lease_seconds)
+        if row is None:
             return None
-        row, file = found
+        file = None if row.reference else _file_of(session, row)
         return ModelClaim(project=row.project, model=models.model_of(row), attempt=row.attempt, file=file)
 
 
 def claim_dataset(services: Services, dataset_id: str, *, worker: str) -> DatasetClaim | None:
     """Take a dataset that is to be checked."""
     with services.db.begin() as session:
-        found = _take(session, DatasetRow, dataset_id, worker=worker, seconds=services.settings.lease_seconds)
-        if found is None:
+        row = _take(session, DatasetRow, dataset_id, worker=worker, seconds=services.settings.lease_seconds)
+        if row is None:
             return None
-        row, file = found
+        file = _file_of(session, row)
         return DatasetClaim(project=row.project, dataset=datasets.dataset_of(row), attempt=row.attempt, file=file)
 
 
-def _take(
-    session: Session, row: type[AssetRow], identifier: str, *, worker: str, seconds: float
-) -> tuple[AssetRow, File] | None:
+def _take(session: Session, row: type[AssetRow], identifier: str, *, worker: str, seconds: float) -> AssetRow | None:
     project = leases.project_of(session, row, identifier)
     if project is None:
         return None
     values = taken(row, worker=worker, seconds=seconds)
-    found = leases.compare_and_set(session, row, project, identifier, where=leases.unclaimed(row), values=values)
-    if found is None:
-        return None
-    file = None if found.file_id is None else files.find(session, project, found.file_id)
+    return leases.compare_and_set(session, row, project, identifier, where=leases.unclaimed(row), values=values)
+
+
+def _file_of(session: Session, row: ModelRow | DatasetRow) -> File:
+    file = None if row.file_id is None else files.find(session, row.project, row.file_id)
     if file is None:
-        message = f"'{identifier}' needs the file '{found.file_id}', which nobody may delete before it is checked."
+        message = f"'{row.id}' needs the file '{row.file_id}', which nobody may delete before it is checked."
         raise PlatformError(message, code="missing_row")
-    return found, file
+    return file
 
 
 # === Keep, give back ===

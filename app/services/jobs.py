@@ -52,9 +52,9 @@ def _refuse(request: JobRequest, found: References, more: Sequence[FieldProblem]
 
 
 def _enter_assets(session: Session, project: str, found: References) -> tuple[Model, Dataset, list[Hint]]:
-    """Make what is still to be made of files."""
+    """Make what is still to be made of files and names."""
     model, dataset, hints = found.model, found.dataset, []
-    if isinstance(model, File):
+    if isinstance(model, File | str):
         model = models.enter(session, project, model, name=None, options=ModelOptions())
         hints.append(Hint(ModelRow, project, model.id))
     if isinstance(dataset, File):
@@ -131,7 +131,7 @@ def _not_ready(request: JobRequest, found: References) -> list[FieldProblem]:
         ("/model", request.model, found.model),
         ("/training_file", request.training_file, found.dataset),
     ):
-        if isinstance(asset, File):
+        if isinstance(asset, File | str):
             message = f"'{name}' was not checked yet. Register it first, or submit the job, which does that too."
             problems.append(FieldProblem(pointer=pointer, code="not_ready", message=message))
         elif asset is not None and asset.status == "validating":

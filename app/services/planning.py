@@ -68,7 +68,7 @@ def _phase_plan(rows: Layout, phase: Phase, measured: Measured | None, *, featur
     return PhasePlan(
         name=phase.name or "",
         epochs=phase.epochs,
-        steps=phase.epochs * rows.steps,
+        steps=phase.epochs * rows.steps(phase),
         optimizer=phase.optimizer.type,
         learning_rate=phase.optimizer.learning_rate,
         learning_rate_schedule=phase.learning_rate_schedule.type,
@@ -157,16 +157,16 @@ def _layer_plan(
 def _state(row: LayerRow, chosen: Selected, *, in_head: bool) -> tuple[LayerState, str]:
     """What happens to the row's weights, and why."""
     if not row.has_weights:
-        return "weightless", "it has no weights"
+        return "weightless", "no weights"
     if in_head:
         return "trains", "the head always trains"
     if row.index in chosen.held:
-        return "held", "unfrozen, but BatchNormalization keeps the source's statistics"
+        return "held", "unfrozen, but held"
     if row.index not in chosen.moving:
-        return "frozen", "not selected by unfreeze"
+        return "frozen", "not unfrozen"
     if boundary.trainable_parameters(row) or boundary.is_batch_norm(row):  # whose statistics move in any case
-        return "trains", "selected by unfreeze"
-    return "frozen", "selected by unfreeze, but training changes nothing in it"
+        return "trains", "unfrozen"
+    return "frozen", "unfrozen, but has nothing to train"
 
 
 # === Words ===

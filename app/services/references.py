@@ -1,37 +1,50 @@
-"""What a request means by `model` and `training_file`: ids of models and datasets, or of files to be made into them.
+"""What a request means by `model` and `training_file`.
 
-A file becomes a model or dataset once: jobs that name the same file share what the first of them made of it.
+    model-…  ds-…         a model or dataset
+    file-…                a file, to be made into one
+    ftjob-…               the model that a job has made
+    ckpt-…                the end of a phase of a job, to be restored
+    keras:MobileNetV2     a model of the catalogue, to be built
+    hf://owner/name       a model of the Hugging Face Hub, to be fetched
+
+A file or name becomes a model or dataset once: jobs that name the same share what the first of them made of it.
 """
 
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
+from app.domain import names
 from app.domain.dataset import Dataset, DatasetOptions
-from app.domain.errors import FieldProblem
+from app.domain.errors import FieldProblem, UserError
 from app.domain.file import File
 from app.domain.job import JobRequest
 from app.domain.model import Model, ModelOptions
-from app.storage import assets, datasets, files, models
+from app.domain.states import TERMINAL
+from app.storage import assets, checkpoints, datasets, files, jobs, models
 from app.storage.tables import DatasetRow, ModelRow
 
 
 @dataclass
 class References:
-    """What was found; a file where a model or dataset is still to be made of it."""
+    """What was found; a file, or a name, where a model or dataset is still to be made of it."""
 
-    model: Model | File | None = None
+    model: Model | File | str | None = None
     dataset: Dataset | File | None = None
     problems: list[FieldProblem] = field(default_factory=list)
 
 
 def find(session: Session, project: str, request: JobRequest) -> References:
     """Look up what the request names. All of it stays as it is until the transaction ends."""
-    found = References(
-        model=_model(session, project, request.model), dataset=_dataset(session, project, request.training_file)
-    )
-    if found.model is None:
-        found.problems.append(_unknown("/model", request.model, "a model (model-…) or of a file (file-…)"))
+    found = References(dataset=_dataset(session, project, request.training_file))
+    try:
+        found.model = _model(session, project, request.model)
+    except UserError as error:
+        found.problems.append(FieldProblem(pointer="/model", code=error.work_code, message=error.message))
+    else:
+        if found.model is None:
+            kinds = "a model (model-…), file (file-…), job (ftjob-…) or checkpoint (ckpt-…)"
+            found.problems.append(_unknown("/model", request.model, kinds))
     if found.dataset is None:
         found.problems.append(
             _unknown("/training_file", request.training_file, "a dataset (ds-…) or of a file (file-…)")
@@ -43,7 +56,15 @@ def find(session: Session, project: str, request: JobRequest) -> References:
     return found
 
 
-def _model(session: Session, project: str, reference: str) -> Model | File | None:
+def _model(session: Session, project: str, reference: str) -> Model | File | str | None:
+    """What a job is to start from. Raises `UserError` for a name that is wrong or a job that has no model."""
+    if names.is_name(reference):
+        return _named(session, project, names.spelled(reference))
+    if names.is_checkpoint(reference):
+        known = checkpoints.find(session, project, reference) is not None
+        return _named(session, project, reference) if known else None
+    if reference.startswith("ftjob-"):
+        return _result(session, project, reference)
     if not reference.startswith("file-"):
         row = assets.hold(session, ModelRow, project, reference)
         return None if row is None else models.model_of(row)
@@ -52,6 +73,29 @@ def _model(session: Session, project: str, reference: str) -> Model | File | Non
         return None
     made = [models.model_of(row) for row in assets.from_file(session, ModelRow, project, reference)]
     return next((model for model in made if model.options == ModelOptions()), file)
+
+
+def _named(session: Session, project: str, reference: str) -> Model | str:
+    made = models.by_reference(session, project, reference) if names.is_fixed(reference) else []
+    found = next((model.id for model in made if model.options == ModelOptions()), None)
+    row = None if found is None else assets.hold(session, ModelRow, project, found)
+    return reference if row is None else models.model_of(row)
+
+
+def _result(session: Session, project: str, job_id: str) -> Model | None:
+    """The model that a job has made, if there is such a job."""
+    job = jobs.find(session, project, job_id)
+    if job is None:
+        return None
+    if job.result_model_id is None:
+        wait = f"It has {job.status} without one" if job.status in TERMINAL else f"It is {job.status}; wait for it"
+        message = f"Job '{job_id}' has no model to start from. {wait}, or name another source."
+        raise UserError(message, code="no_result")
+    row = assets.hold(session, ModelRow, project, job.result_model_id)
+    if row is None:
+        message = f"The model '{job.result_model_id}' that job '{job_id}' made was deleted. Name another source."
+        raise UserError(message, code="no_result")
+    return models.model_of(row)
 
 
 def _dataset(session: Session, project: str, reference: str) -> Dataset | File | None:

@@ -134,6 +134,7 @@ def _result(
         created_at=created_at,
         status="ready",
         file_id=None,
+        reference=None,
         job_id=claim.identifier,
         options=ModelOptions(rescale=info.rescale, labels=info.labels),
         info=info,

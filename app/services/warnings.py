@@ -149,7 +149,7 @@ def _preprocessing(spec: ResolvedSpec, source: SourceInfo, data: DatasetInfo) ->
         )
     rescale = choose_rescale(spec.preprocessing, source, data)
     low, high = data.value_range or (0.0, 0.0)
-    if rescale in {"zero_to_one", "minus_one_to_one"} and low >= -1 and high <= 1:
+    if rescale != "none" and low >= -1 and high <= 1:
         yield (
             f"The examples lie in [{low:g}, {high:g}] already, and '{rescale}' divides them by 255 or so. "
             "Set preprocessing.rescale to 'none'."

@@ -59,6 +59,15 @@ def phase_ended(session: Session, project: str, job_id: str, *, phase_index: int
     return session.scalars(statement.limit(1)).one_or_none() is not None
 
 
+def find(session: Session, project: str, identifier: str) -> Checkpoint | None:
+    """The weights at the end of a phase, or `None`."""
+    statement = select(CheckpointRow).where(
+        CheckpointRow.id == identifier, CheckpointRow.project == project, CheckpointRow.kind == "phase"
+    )
+    row = session.scalars(statement).one_or_none()
+    return None if row is None else _checkpoint(row)
+
+
 def resumable(session: Session, project: str, job_id: str) -> Sequence[Checkpoint]:
     """What the job can go on from, the newest first."""
     statement = select(CheckpointRow).where(

@@ -1,5 +1,6 @@
 """Models. What they share with datasets stands in `assets`."""
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.domain.model import Model, ModelOptions, SourceInfo
@@ -12,7 +13,7 @@ def add(session: Session, project: str, model: Model) -> None:
     """Enter a model: one that a worker is to check (whose hint is sent after the commit), or a job's result."""
     row = ModelRow(
         project=project,
-        **model.model_dump(include={"id", "name", "created_at", "status", "file_id", "job_id"}),
+        **model.model_dump(include={"id", "name", "created_at", "status", "file_id", "reference", "job_id"}),
         updated_at=model.created_at,
         rung_at=model.created_at,
         options=dumped(model.options),
@@ -30,6 +31,15 @@ def find(session: Session, project: str, identifier: str) -> Model | None:
     return None if row is None else model_of(row)
 
 
+def by_reference(session: Session, project: str, reference: str) -> list[Model]:
+    """Models registered by a name that did not fail, the oldest first (at most 100)."""
+    statement = select(ModelRow).where(
+        ModelRow.project == project, ModelRow.reference == reference, ModelRow.status != "failed"
+    )
+    found = session.scalars(statement.order_by(ModelRow.created_at, ModelRow.id).limit(100)).all()
+    return [model_of(row) for row in found]
+
+
 def found_out(info: SourceInfo) -> dict[str, object]:
     """The columns of a registered model, for `assets.set_ready`."""
     return {"info": dumped(info)}
@@ -43,6 +53,7 @@ def model_of(row: ModelRow) -> Model:
         created_at=row.created_at,
         status=row.status,
         file_id=row.file_id,
+        reference=row.reference,
         job_id=row.job_id,
         options=ModelOptions.model_validate(row.options),
         info=None if row.info is None else SourceInfo.model_validate(row.info),

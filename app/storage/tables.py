@@ -153,10 +153,12 @@ class ModelRow(Asset):
 
     __tablename__ = "models"
 
+    reference: Mapped[str | None]
+    """The name that it was registered by, if not from a file."""
     job_id: Mapped[str | None]
     download: Mapped[JsonList]
 
-    __table_args__ = _asset_rules("models")
+    __table_args__ = (*_asset_rules("models"), Index("ix_models_reference", "project", "reference"))
 
 
 class DatasetRow(Asset):

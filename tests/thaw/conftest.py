@@ -90,6 +90,7 @@ class FakeService:
             r"GET /v1/files/([^/]+)/content": lambda request, name: content(request, self.contents[name]),
             r"POST /v1/models": lambda request: self._prepare(request, "model", self.models),
             r"POST /v1/datasets": lambda request: self._prepare(request, "ds", self.datasets),
+            r"GET /v1/catalogue": lambda _: listed(CATALOGUE),
             r"GET /v1/(models|datasets)/([^/]+)": self._prepared,
             r"GET /v1/models/([^/]+)/layers": lambda _, name: listed(layers(name)),
             r"GET /v1/models/([^/]+)/content": lambda request, name: content(
@@ -155,8 +156,13 @@ class FakeService:
     def _prepare(self, request: httpx2.Request, prefix: str, things: dict[str, Json]) -> httpx2.Response:
         asked = json.loads(request.content)
         name = self.new_id(prefix)
-        make = model if prefix == "model" else dataset
-        done = {**make(name, file=asked["file"]), "name": asked.get("name") or "upload", "asked": asked}
+        source = {field: asked[field] for field in ("file", "reference") if field in asked}
+        source = {"file": None, **source}
+        done = {
+            **(model(name, **source) if prefix == "model" else dataset(name, **source)),
+            "name": asked.get("name") or "upload",
+            "asked": asked,
+        }
         if self.unusable:
             done |= {"status": "failed", "error": self.unusable}
         things[name] = {**done, "checks": self.checks}
@@ -317,7 +323,7 @@ def uploaded(request: httpx2.Request) -> tuple[str, bytes]:
 # === What the service knows ===
 
 
-def model(name: str, *, file: str | None) -> Json:
+def model(name: str, *, file: str | None, reference: str | None = None) -> Json:
     summary = {
         "format": "keras", "class_name": "Sequential", "input_shape": [None, 8, 8, 1], "output_shape": [None, 8],
         "parameters": 12_345, "layers": 3, "digest": "d" * 64, "upgrades": [],
@@ -325,6 +331,7 @@ def model(name: str, *, file: str | None) -> Json:
     about = {"id": name, "object": "model", "created_at": 1, "name": "digits", "status": "ready", "file": file}
     return {
         **about,
+        "reference": reference,
         "job": None,
         "error": None,
         "rescale": None,
@@ -354,6 +361,10 @@ def layers(_model: str) -> list[Json]:
     ]  # fmt: skip
 
 
+CATALOGUE: list[Json] = [
+    {"id": "keras:MobileNet", "parameters": 4_253_864, "input_size": 224, "options": {"alpha": ["1", "0.25"]}},
+    {"id": "keras:VGG16", "parameters": 138_357_544, "input_size": 224, "options": {}},
+]
 PREVIEW: list[Json] = [{"split": "train", "index": 0, "label": "8", "shape": [8, 8, 1], "values": [0.0]}]
 METRICS: list[Json] = [
     {"number": number, "attempt": 1, "created_at": 2, "step": 10 * number, "metrics": {"loss": 1 / number},
@@ -403,9 +414,9 @@ PLAN: Json = {
          "boundary": ["dense_2"], "cache": {"applies": True, "because": "the same", "bytes": 6400},
          "memory": {"total_bytes": 1200}, "time": {"seconds": 7, "origin": "jobs", "device": "cpu"},
          "layers": [
-            _layer("in", "weightless", "it has no weights", cached=True),
-            _layer("norm", "frozen", "not selected by unfreeze", cached=True),
-            _layer("dense_2", "frozen", "not selected by unfreeze", cached=True),
+            _layer("in", "weightless", "no weights", cached=True),
+            _layer("norm", "frozen", "not unfrozen", cached=True),
+            _layer("dense_2", "frozen", "not unfrozen", cached=True),
             _layer("output", "trains", "the head always trains", learning_rate=0.01)]},
         {"name": "all", "epochs": 16, "optimizer": "sgd", "learning_rate": 0.0001, "held_layers": ["norm"],
          "unfrozen_layers": ["norm", "dense_2"], "frozen_layers": 0, "trainable_backbone_parameters": 40,
@@ -413,9 +424,9 @@ PLAN: Json = {
          "cache": {"applies": False, "because": "nothing is the same in every epoch", "bytes": None},
          "memory": {"total_bytes": 2000}, "time": {"seconds": 75, "origin": "probe", "device": "cpu"},
          "layers": [
-            _layer("in", "weightless", "it has no weights"),
+            _layer("in", "weightless", "no weights"),
             _layer("norm", "held", "held"),
-            _layer("dense_2", "trains", "selected by unfreeze", learning_rate=5e-5),
+            _layer("dense_2", "trains", "unfrozen", learning_rate=5e-5),
             _layer("output", "trains", "the head always trains", learning_rate=1e-4)]},
     ],
 }  # fmt: skip

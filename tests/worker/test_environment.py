@@ -7,7 +7,9 @@ import pytest
 from worker import environment
 
 
-@pytest.mark.parametrize("name", ["PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "KERAS_HOME", "CUDA_VISIBLE_DEVICES"])
+@pytest.mark.parametrize(
+    "name", ["PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "KERAS_HOME", "CUDA_VISIBLE_DEVICES", "HF_ENDPOINT"]
+)
 def test_what_programs_need_stays(name: str) -> None:
     assert environment.is_kept(name)
 

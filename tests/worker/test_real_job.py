@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -114,6 +115,34 @@ def _worker(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
 
+@pytest.fixture
+def keras_home(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that are started from now on find ImageNet's weights where Keras keeps them."""
+    monkeypatch.setenv("KERAS_HOME", str(shared_data / "keras"))
+
+
+@pytest.mark.usefixtures("keras_home")
+def test_a_job_starts_from_a_name_of_the_catalogue_and_the_next_from_its_result(site: Site, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    y = np.arange(60) % 2
+    x = (rng.integers(0, 100, (60, 32, 32, 3)) + 100 * y[:, None, None, None]).astype("uint8")
+    np.savez(tmp_path / "pictures.npz", x=x, y=y)
+    request = JobRequest(
+        model="keras:MobileNet?alpha=0.25&include_top=false&input_size=32",
+        training_file=site.upload(tmp_path / "pictures.npz"),
+        schedule=[Phase(name="head", epochs=1)],
+        seed=3,
+    )
+    first = site.run(request)
+    assert first.status == "succeeded", (first.error, site.log.read_text())
+    source = models.get(site.services, DEFAULT_PROJECT, first.model_id)
+    assert source.info is not None
+    assert (source.info.format, source.info.rescale) == ("catalogue", "minus_one_to_one")
+    second = site.run(request.model_copy(update={"model": first.id}))
+    assert second.status == "succeeded", (second.error, site.log.read_text())
+    assert second.model_id == first.result_model_id
+
+
 def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", MAKE_SOURCE, str(tmp_path)], check=True, capture_output=True)
     request = JobRequest(
@@ -130,6 +159,12 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     second = site.run(request.model_copy(update={"model": first.model_id, "training_file": first.dataset_id}))
     assert second.status == "succeeded", second.error
 
+    kept = history.checkpoints(site.services, DEFAULT_PROJECT, first.id, PageQuery(order="asc")).items
+    third = site.run(request.model_copy(update={"model": kept[0].id, "training_file": first.dataset_id}))
+    assert third.status == "succeeded", (third.error, site.log.read_text())
+    restored = models.get(site.services, DEFAULT_PROJECT, third.model_id)
+    assert (restored.reference, restored.job_id) == (kept[0].id, first.id)
+
     assert first.report is not None
     assert second.report is not None
     assert first.report.test == second.report.test, "the same job gives the same result"
@@ -145,7 +180,7 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     assert float(tried.stdout.split()[-1]) > 0.9
 
     ended = [line for line in site.said("attempt ended") if line["task"] == "train"]
-    assert [line["ending"] for line in ended] == ["succeeded", "succeeded"]
+    assert [line["ending"] for line in ended] == ["succeeded"] * 3
     for line in ended:
         assert 0 < line["inputs_seconds"] < line["ready_seconds"] < line["first_step_seconds"] < line["ended_seconds"]
     supervisor = psutil.Process(site.worker.pid)

@@ -12,6 +12,7 @@ from app.domain.artifacts import Artifact, Blob
 from app.domain.errors import PlatformError, StorageFullError
 from app.domain.job import Checkpoint
 from app.domain.progress import CheckpointWritten, PhaseProgress
+from app.domain.worker import Fact, SelfTest
 from app.services import history, jobs
 from app.services.context import DEFAULT_PROJECT
 from app.storage.local import LocalArtifacts
@@ -79,6 +80,14 @@ def test_a_cancelled_job_keeps_nothing_more(shop: Any, eventually: Eventually) -
     thread.join(10)
     assert shop.get(job_id).status == "cancelled"
     assert all(each.metrics == {} for each in _kept(shop, job_id))
+
+
+@pytest.mark.service
+def test_a_worker_whose_bits_differ_promises_less(shop: Any) -> None:
+    fact = Fact(name="same_bits", kind="determinism", holds=False, measured="digests a and b")
+    shop.supervisor.fitness.settle(SelfTest(ran_at=0, seconds=1, device="cpu", versions={}, facts=[fact]))
+    job = shop.train("count")
+    assert (job.status, job.resume_fidelity) == ("succeeded", "tolerance")
 
 
 # === To the store ===

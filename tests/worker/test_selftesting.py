@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.domain.worker import WorkerCapabilities
+from app.domain.progress import PhaseProgress, Resumed
+from app.domain.worker import SelfTest, WorkerCapabilities
 from app.settings import Settings
 from worker.devices import CPU
-from worker.fitness import Fitness
+from worker.fitness import OTHER_BITS, Fitness
 from worker.processes import Entry, Launcher
 from worker.selftesting import ACROSS_PROCESSES, COMPLETES, SelfTesting
 
@@ -102,6 +103,31 @@ def test_a_worker_that_refuses_leaves_the_job_to_others(shop: Any, tried: Try, e
     assert (shop.get(job_id).status, shop.get(job_id).attempt.number) == ("queued", 0)
     dataclasses.replace(shop.supervisor, fitness=tried()).train(job_id)
     assert shop.get(job_id).status == "succeeded"
+
+
+def test_a_job_on_a_worker_whose_bits_differ_promises_no_exact_resume(shop: Any, tried: Try, engine: Any) -> None:
+    told = {}
+    for name, fitness in (("other bits", tried(engine.undetermined)), ("exact", tried())):
+        job_id = shop.submit("count")
+        dataclasses.replace(shop.supervisor, fitness=fitness).train(job_id)
+        assert shop.get(job_id).status == "succeeded"
+        told[name] = shop.get(job_id).resume_fidelity
+    assert told == {"exact": "exact", "other bits": "tolerance"}
+
+
+def test_what_a_resumed_job_is_told_says_why_it_is_not_exact(tried: Try, engine: Any) -> None:
+    place = PhaseProgress(index=1, name="head", epoch=1, epochs=1)
+    resumed = Resumed(phase=place, step=3, fidelity="exact", differences=[])
+    assert tried(engine.undetermined).promised(resumed) == resumed.model_copy(
+        update={"fidelity": "tolerance", "differences": [OTHER_BITS]}
+    )
+    assert tried().promised(resumed) == resumed
+    assert Fitness().promised(resumed) == resumed
+
+
+def test_a_gpu_promises_no_exact_resume_even_where_bits_agree() -> None:
+    result = SelfTest(ran_at=0, seconds=1, device="NVIDIA H200", versions={}, facts=[])
+    assert (result.refusal(), result.resume_fidelity) == (None, "tolerance")
 
 
 def test_a_worker_that_stops_does_not_wait_for_its_self_test(launcher: Launcher, tmp_path: Path) -> None:

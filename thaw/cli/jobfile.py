@@ -4,7 +4,7 @@ Which value is a local file, for `model` and `training_file`:
     it names a file that exists, seen from the job file's folder (from the working folder if it came from an option
     or from standard input; `~` is the home folder)         -> it is pushed, and its new id stands in the request
     it looks like a path (has a slash, or ends like a model or data file), but there is no such file   -> an error
-    anything else                                           -> it is sent as it stands: an id
+    anything else                                           -> it is sent as it stands: an id, or a name of a model
 """
 
 import json
@@ -17,7 +17,7 @@ from thaw.cli.output import Output
 from thaw.cli.session import BadInputError, Session
 from thaw.cli.text import plain
 from thaw.cli.transfers import bar, waiting
-from thaw.requests import JobRequest
+from thaw.requests import NAMED, JobRequest
 
 LOCAL_FIELDS = ("model", "training_file")
 _ENDINGS = (".keras", ".h5", ".hdf5", ".zip", ".tar.gz", ".tgz", ".npz", ".csv", ".tsv", ".parquet")
@@ -175,6 +175,8 @@ def _point_at_file(request: dict[str, object], field: str, folder: Path) -> None
     """Make the name of a local file absolute; refuse what looks like one and is none."""
     value = request.get(field)
     if not isinstance(value, str) or not value:
+        return
+    if field == "model" and value.startswith(NAMED):
         return
     path = folder / Path(value).expanduser()
     if path.is_file():

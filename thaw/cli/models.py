@@ -1,8 +1,8 @@
-"""`thaw models`: push, list, show, pull."""
+"""`thaw models`: push, catalogue, list, show, pull."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +12,7 @@ from thaw.cli import listing, text
 from thaw.cli.output import Output
 from thaw.cli.session import All, AsJson, BadInputError, Force, Limit, ModelId, Target, session
 from thaw.cli.transfers import bar, refuse_to_replace, waiting
-from thaw.requests import ENDINGS
+from thaw.requests import ENDINGS, NAMED, Rescale
 
 if TYPE_CHECKING:
     from thaw.records import Layer, Model, ModelSummary
@@ -24,12 +24,16 @@ app = typer.Typer(no_args_is_help=True, help="Keras models: sources to start fro
 @app.command()
 def push(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .hdf5 file.", exists=True, dir_okay=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="FILE|NAME", help="A .keras, .h5 or .hdf5 file, or a name of the catalogue.")
+    ],
     *,
-    name: Annotated[str | None, typer.Option(help="What to call it; left out: the file's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it; left out: the name of the file.")] = None,
     rescale: Annotated[
-        Literal["none", "zero_to_one", "minus_one_to_one"] | None,
-        typer.Option(help="How the model wants its inputs: raw, x / 255, or x / 127.5 - 1."),
+        Rescale | None,
+        typer.Option(
+            help="How the model wants its inputs: raw, x / 255, x / 127.5 - 1, or Keras' modes torch and caffe."
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -38,18 +42,46 @@ def push(
     wait: Annotated[bool, typer.Option(help="Wait until the service has checked it.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a model file and register it.
+    """Upload a model file and register it, or have a model of the catalogue built.
 
     Example: thaw models push digits.keras --name digits
+
+    Example: thaw models push 'keras:MobileNet?alpha=0.25&input_size=160'
     """
     with session(context, as_json=as_json) as (client, out):
         names = _lines(labels) if labels else None
-        with bar(out, file.name) as progress:
-            model = client.models.push(file, name=name, rescale=rescale, labels=names, wait=False, on_progress=progress)
+        label = source if source.startswith(NAMED) else _file(source).name
+        with bar(out, label) as progress:
+            model = client.models.push(
+                source, name=name, rescale=rescale, labels=names, wait=False, on_progress=progress
+            )
         if wait:
-            with waiting(out, f"checking {file.name}"):
+            with waiting(out, f"checking {label}"):
                 model = client.models.wait(model.id)
         _show(out, model)
+
+
+@app.command()
+def catalogue(
+    context: typer.Context,
+    word: Annotated[str, typer.Argument(help="Only names with this in them.")] = "",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List the models that may be named without a file; options go behind the name.
+
+    Example: thaw models catalogue mobile
+    """
+    with session(context, as_json=as_json) as (client, out):
+        found = [model for model in client.models.catalogue() if word.lower() in model.id.lower()]
+        if out.as_json:
+            out.document({"object": "list", "data": [model.raw for model in found]})
+            return
+        out.table(
+            ("NAME", "PARAMETERS", "SIZE", "OPTIONS"),
+            [(model.id, text.number(model.parameters), model.input_size, _options(model.options)) for model in found],
+            numbers=("PARAMETERS", "SIZE"),
+        )
 
 
 @app.command("list")
@@ -125,6 +157,18 @@ def pull(
             out.say(str(saved))
 
 
+def _options(options: Mapping[str, Sequence[str]]) -> str:
+    return "  ".join(f"{name}={'|'.join(values)}" for name, values in options.items())
+
+
+def _file(source: str) -> Path:
+    path = Path(source).expanduser()
+    if not path.is_file():
+        message = f"There is no file {source!r}. Give a file that exists, or a name such as keras:MobileNetV2."
+        raise BadInputError(message)
+    return path
+
+
 def _lines(file: Path) -> list[str]:
     try:
         return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -158,7 +202,7 @@ def _show(out: Output, model: Model) -> None:
             "name": model.name,
             "status": model.status,
             "created": text.ago(model.created_at),
-            "from": model.job or model.file,
+            "from": model.job or model.file or model.reference,
             "error": model.error.message if model.error else None,
             "input": _inputs(summary) if summary else None,
             "output": text.shape(summary.output_shape) if summary else None,

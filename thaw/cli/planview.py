@@ -114,7 +114,7 @@ def _layer_table(out: Output, phase: PhasePlan) -> None:
                 text.number(layer.parameters) if layer.parameters else "-",
                 text.number(layer.trained_parameters) if layer.trained_parameters else "-",
                 "-" if layer.learning_rate is None else text.measured(layer.learning_rate),
-                layer.because + (", runs once" if layer.cached else ""),
+                layer.because,
             )
             for layer in phase.layers
         ],

@@ -33,9 +33,9 @@ def symbol(layer: LayerPlan) -> str:
         return HEAD
     if layer.state == "trains":
         return TRAINS
-    if layer.state == "held":
-        return HELD
-    return CACHED if layer.cached else FROZEN
+    if layer.cached:
+        return CACHED
+    return HELD if layer.state == "held" else FROZEN
 
 
 def cells(layers: Sequence[LayerPlan], width: int) -> str:

@@ -6,6 +6,7 @@ fields that an older one leaves out have their defaults. Times are Unix seconds,
 
 from thaw.records.assets import (
     ArrayInput,
+    CatalogueModel,
     CorruptExample,
     Dataset,
     Failure,
@@ -21,6 +22,7 @@ from thaw.records.assets import (
 from thaw.records.jobs import (
     Artifact,
     Attempt,
+    CacheUse,
     Checkpoint,
     EpochMetrics,
     Evaluation,
@@ -44,7 +46,9 @@ __all__ = [
     "Artifact",
     "Attempt",
     "CachePlan",
+    "CacheUse",
     "Capabilities",
+    "CatalogueModel",
     "Checkpoint",
     "CorruptExample",
     "Dataset",

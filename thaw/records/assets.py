@@ -53,6 +53,8 @@ class ModelSummary(Record):
     output_shape: Sequence[int | None] | None = None
     parameters: int | None = None
     layers: int | None = None
+    origin: str | None = None
+    """Where it came from, if not from an upload or a job."""
     digest: str | None = None
     upgrades: Sequence[str] = ()
     """What had to be changed in the file's configuration so that it loads."""
@@ -68,6 +70,8 @@ class Model(Record):
     name: str = ""
     created_at: float = 0.0
     file: str | None = None
+    reference: str | None = None
+    """The name that it was registered by, if it came from no file."""
     job: str | None = None
     error: Failure | None = None
     rescale: str | None = None
@@ -75,6 +79,20 @@ class Model(Record):
     formats: Sequence[str] = ()
     """What it can be downloaded as, by name."""
     summary: ModelSummary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueModel(Record):
+    """A model that may be named without a file."""
+
+    id: str
+    """Its name; options go behind it: `keras:MobileNet?alpha=0.25`."""
+    parameters: int = 0
+    input_size: int = 0
+    """Height and width that it was trained with."""
+    rescale: str | None = None
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What may follow the `?`, and what each option may be; the default comes first, or there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,6 +84,25 @@ class FreezeProof(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheUse(Record):
+    """Whether frozen layers ran once instead of once for each epoch, and what that was worth."""
+
+    used: bool
+    reason: str | None = None
+    """Why not."""
+    boundary: Sequence[str] = ()
+    """Names of the layers whose outputs were cached."""
+    bytes: int = 0
+    found: bool = False
+    """Whether an earlier phase or job had made the features already."""
+    pass_seconds: float = 0.0
+    saved_seconds: float = 0.0
+    """An estimate."""
+    largest_difference: float | None = None
+    """The certificate: between cached features and those of a training batch, on samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseReport(Record):
     """What one phase did."""
 
@@ -94,6 +113,7 @@ class PhaseReport(Record):
     frozen_parameters: int | None = None
     seconds: float | None = None
     proof: FreezeProof | None = None
+    cache: CacheUse | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +221,8 @@ class Event(Record):
 
     number: int
     type: str
-    """`message`, `metrics`, `stage`, `phase`, `status`, `completed` (the last one); more may come."""
+    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `completed` (the last one);
+    more may come."""
     message: str = ""
     level: str = "info"
     created_at: float = 0.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from thaw.connection import Connection
 from thaw.downloading import download
-from thaw.records import Layer, Model, read
-from thaw.requests import ENDINGS, ModelFile, Rescale
+from thaw.records import CatalogueModel, Layer, Model, read
+from thaw.requests import ENDINGS, NAMED, ModelFile, Rescale
 from thaw.resources.paging import Order, entries, every
 from thaw.resources.waiting import refusal, wait_until
 from thaw.uploading import OnProgress, Source, upload
@@ -31,11 +31,11 @@ class Models:
         timeout: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> Model:
-        """Upload a model file (`.keras`, `.h5`, `.hdf5`) and register it.
+        """Upload a model file (`.keras`, `.h5`, `.hdf5`) and register it, or have one of the catalogue built.
 
         Args:
-            source: A path or a binary file object.
-            name: What people will call it; left out, the file's name.
+            source: A path or a binary file object; or a name of the catalogue, such as `keras:MobileNetV2`.
+            name: What people will call it; left out, the file's name or the one in the catalogue.
             rescale: How the source wants its inputs; jobs use it unless they say otherwise.
             labels: Names of its outputs, in order.
             wait: Whether to return only when the service has checked the file.
@@ -46,21 +46,25 @@ class Models:
             WorkFailedError: The service refused the file; the message says why.
             WaitTimeoutError: The check took longer than `timeout`; it goes on.
         """
-        stored = upload(self._connection, source, purpose="fine-tune", on_progress=on_progress)
-        model = self.register(str(stored["id"]), name=name, rescale=rescale, labels=labels)
+        if isinstance(source, str) and source.startswith(NAMED):
+            wanted = source
+        else:
+            wanted = str(upload(self._connection, source, purpose="fine-tune", on_progress=on_progress)["id"])
+        model = self.register(wanted, name=name, rescale=rescale, labels=labels)
         return self.wait(model.id, timeout=timeout) if wait else model
 
     def register(
         self,
-        file_id: str,
+        source: str,
         *,
         name: str | None = None,
         rescale: Rescale | None = None,
         labels: Sequence[str] | None = None,
         idempotency_key: str | None = None,
     ) -> Model:
-        """Have an uploaded file checked and made a model; returns at once, with the status `validating`."""
-        given = {"file": file_id, "name": name, "rescale": rescale, "labels": list(labels) if labels else None}
+        """Have an uploaded file (its id), or a name of the catalogue, made a model; returns at once, `validating`."""
+        field = "reference" if source.startswith(NAMED) else "file"
+        given = {field: source, "name": name, "rescale": rescale, "labels": list(labels) if labels else None}
         body = {field: value for field, value in given.items() if value is not None}
         key = idempotency_key or uuid.uuid4().hex
         return read(Model, self._connection.post("/v1/models", body=body, idempotency_key=key))
@@ -88,6 +92,10 @@ class Models:
     def get(self, model_id: str) -> Model:
         """One model."""
         return read(Model, self._connection.get(f"/v1/models/{model_id}"))
+
+    def catalogue(self) -> Sequence[CatalogueModel]:
+        """What may be named without a file, with its options."""
+        return entries(CatalogueModel, self._connection.get("/v1/catalogue"))
 
     def layers(self, model_id: str) -> Sequence[Layer]:
         """The layer table: what `cut` and `unfreeze` count and name, and which layers are legal cuts."""

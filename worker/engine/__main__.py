@@ -1,7 +1,9 @@
 """A job without any service: `python -m worker.engine job.json [--quiet]`.
 
     {
-      "model": "mobilenet.keras",                  a .keras or .h5 file, or a canonical model folder
+      "model": "mobilenet.keras",                  a .keras or .h5 file, a canonical model folder, or a name of the
+                                                   catalogue: "keras:MobileNet?alpha=0.25&input_size=160", or of
+                                                   the Hugging Face Hub: "hf://owner/name/model.keras"
       "training_file": "trashnet.zip",             a zip, tar.gz or npz file, or a canonical dataset folder
       "output": "trash",                           folder; gets source/, dataset/, checkpoints/, canonical/, results/
       "model_options": {"rescale": "minus_one_to_one"},
@@ -28,11 +30,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from app.domain.dataset import DatasetOptions
 from app.domain.errors import SourceError, WorkError
 from app.domain.model import ModelOptions
+from app.domain.names import is_name, spelled
 from app.domain.pointers import pointer_into
 from app.domain.spec import ResolvedSpec, Spec, resolve
 from worker.engine.reporter import TrainingStopped
@@ -50,12 +53,18 @@ Result = TypeVar("Result")
 class FileJob(Spec):
     """A job whose source and data are files or folders."""
 
-    model: Path
+    model: str
     training_file: Path
     output: Path
     model_options: ModelOptions = ModelOptions()
     dataset_options: DatasetOptions = DatasetOptions()
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        """`UserError` for a wrong name of the catalogue, before anything is imported or made."""
+        return spelled(value) if is_name(value) else value
 
     def spec(self, *, seed: int) -> ResolvedSpec:
         """What to train."""
@@ -97,7 +106,7 @@ def run(job: FileJob, *, folder: Path, say: Callable[[str], None]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     spec = _spec(job, output)
     say(f"seed {spec.seed}")
-    source = _source(folder / job.model, output, job.model_options)
+    source = _source(job.model, folder, output, job.model_options)
     data = _dataset(folder / job.training_file, output, job.dataset_options)
     trained = train(spec, source, data, output, PrintingReporter(say))
     say(summary(trained))
@@ -119,12 +128,18 @@ def _read(path: Path) -> FileJob:
     return FileJob.model_validate_json(path.read_bytes())
 
 
-def _source(path: Path, output: Path, options: ModelOptions) -> Path:
-    from worker.engine import sources
+def _source(model: str, folder: Path, output: Path, options: ModelOptions) -> Path:
+    from worker.engine import named, sources
 
+    destination = output / "source"
+    if is_name(model):
+        _in_own_process(
+            named.register, model, destination, options=options, max_parameters=UNLIMITED, max_bytes=UNLIMITED
+        )
+        return destination
+    path = folder / model
     if path.is_dir():
         return path
-    destination = output / "source"
     _in_own_process(sources.register, path, destination, options=options, max_parameters=UNLIMITED)
     return destination
 

@@ -1,7 +1,7 @@
 """Flips, crops, zooms, shifts and turns of pictures: however many follow each other, one resampling.
 
-Keras' layers resample once each, which blurs a little more every time and costs: a batch of 32 pictures of 160 x 160
-takes 34 ms for one of them on two cores, and MobileNet 0.25 not more than 20 ms to run. So here their coordinates are
+Keras' layers resample once each, which blurs a little more every time and costs: one of them takes half as long again
+for a batch of 32 pictures of 160 x 160 as MobileNet 0.25 takes to run on it (two cores). So here their coordinates are
 multiplied, and the pixels are fetched once: by `affine_transform`, or by `crop_and_resize`, which is three times as
 fast, where no place from outside the picture can be needed.
 

@@ -1,6 +1,7 @@
 """Sources: canonical models in folders.
 
-upload --register--> canonical folder --load--> Source
+upload ------------register--> canonical folder --load--> Source
+name of the catalogue --build--> model in memory --admit--> canonical folder
 model in memory --write_canonical--> canonical folder
 """
 
@@ -10,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import keras
 import numpy as np
@@ -25,10 +26,23 @@ from worker.engine.intake.vet import vet
 from worker.engine.intake.vet_config import check_model
 from worker.engine.surgery import layer_table
 
-__all__ = ["Source", "digest", "load", "register", "write_canonical"]
+__all__ = ["Source", "admit", "digest", "load", "register", "write_canonical"]
 
 
-def register(path: Path, destination: Path, *, options: ModelOptions, max_parameters: int) -> SourceInfo:
+class Known(TypedDict, total=False):
+    """What is known of a model beside itself."""
+
+    model_format: ModelFormat
+    """`keras` if left out."""
+    keras_version: str | None
+    """What wrote the file that it was read from; `None`: the file does not say. Left out: the one that runs."""
+    upgrades: Sequence[str]
+    origin: str | None
+
+
+def register(
+    path: Path, destination: Path, *, options: ModelOptions, max_parameters: int, origin: str | None = None
+) -> SourceInfo:
     """Check an uploaded `.keras` or HDF5 model and write it as a canonical folder, all of it or nothing.
 
     Call it in a process of its own: the file is somebody else's. Raises `SourceError` that says what is wrong
@@ -37,19 +51,28 @@ def register(path: Path, destination: Path, *, options: ModelOptions, max_parame
     """
     with _scratch_for(destination) as scratch:
         vetted = vet(path, scratch)
-        model = uploads.open_model(vetted, scratch, max_parameters=max_parameters)
-        _check_labels(model, options)
-        info = write_canonical(
-            model,
-            scratch / "canonical",
-            rescale=options.rescale,
-            labels=options.labels,
+        return admit(
+            uploads.open_model(vetted, scratch, max_parameters=max_parameters),
+            destination,
+            options=options,
             model_format=vetted.format,
             keras_version=vetted.keras_version,
             upgrades=vetted.upgrades,
+            origin=origin,
         )
-        _check_same(model, load(scratch / "canonical"))
-        publish(scratch / "canonical", destination)
+
+
+def admit(model: keras.Model, destination: Path, *, options: ModelOptions, **known: Unpack[Known]) -> SourceInfo:
+    """Write a model as a canonical folder, and compare what the folder computes with what the model computes.
+
+    Raises `SourceError`, and `PlatformError` with code `canonical_differs`; then nothing is at `destination`.
+    """
+    _check_labels(model, options)
+    with _scratch_for(destination) as scratch:
+        folder = scratch / "canonical"
+        info = write_canonical(model, folder, rescale=options.rescale, labels=options.labels, **known)
+        _check_same(model, load(folder))
+        publish(folder, destination)
     return info.model_copy(update={"probe": probe.measure(model, info.layers)})
 
 
@@ -72,19 +95,16 @@ def write_canonical(
     rescale: Rescale | None = None,
     labels: Sequence[str] | None = None,
     features: Sequence[str] | None = None,
-    model_format: ModelFormat = "keras",
-    keras_version: str | None = keras.__version__,
-    upgrades: Sequence[str] = (),
+    **known: Unpack[Known],
 ) -> SourceInfo:
     """Write a built model with one output as a canonical folder, all of it or nothing.
 
-    `keras_version`: what wrote the file that the model was read from; `None`: the file does not say.
     A folder that is there already is replaced.
     """
     config, weights = canonical.config_of(model), canonical.weights_of(model)
     info = SourceInfo(
-        format=model_format,
-        keras_version=keras_version,
+        format=known.get("model_format", "keras"),
+        keras_version=known.get("keras_version", keras.__version__),
         class_name=config["class_name"],
         name=model.name,
         input_shape=list(model.inputs[0].shape),
@@ -96,7 +116,8 @@ def write_canonical(
         rescale=rescale,
         labels=list(labels) if labels is not None else None,
         features=list(features) if features is not None else None,
-        upgrades=list(upgrades),
+        upgrades=list(known.get("upgrades", ())),
+        origin=known.get("origin"),
         digest=canonical.digest_of(config, weights),
     )
     with _scratch_for(folder) as scratch:

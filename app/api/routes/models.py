@@ -6,12 +6,21 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.creation import reference
+from app.api.creation import Creation, reference
 from app.api.deps import CreationDep, ModelId, PageDep, ProjectDep, ServicesDep, thaw_router
 from app.api.downloads import DOCUMENTED, download
 from app.api.schemas.base import Deleted
-from app.api.schemas.models import LayerList, LayerObject, ModelList, ModelObject, ModelRequest
-from app.domain.errors import ConflictError, NotFoundError
+from app.api.schemas.models import (
+    CatalogueList,
+    CatalogueObject,
+    LayerList,
+    LayerObject,
+    ModelList,
+    ModelObject,
+    ModelRequest,
+)
+from app.domain.catalogue import APPLICATIONS
+from app.domain.errors import ConflictError, FieldProblem, InvalidRequestError, NotFoundError, UserError
 from app.domain.exports import ModelFile
 from app.domain.model import Model
 from app.domain.states import AssetStatus
@@ -19,20 +28,48 @@ from app.services import models
 
 PATH = "/v1/models"
 router = thaw_router(PATH, tag="models")
+catalogue_router = thaw_router("/v1/catalogue", tag="models")
 
 
 @router.post("", status_code=201, response_model=ModelObject)
 def register_model(body: ModelRequest, creation: CreationDep) -> Response:
-    """Register an uploaded file as a model. A worker checks it: poll until its status is `ready` or `failed`."""
+    """Register an uploaded file, a model of the catalogue by its name, or a checkpoint of a job.
+
+    A worker checks the file or builds the model: poll until its status is `ready` or `failed`. What the worker does
+    not have of the catalogue it downloads, which may take minutes.
+    """
+    if (body.file is None) == (body.reference is None):
+        message = "Give either `file`, the id of an upload, or `reference`: a name of the catalogue, or a checkpoint."
+        problem = FieldProblem(pointer="/file", code="one_of", message=message, allowed=["file", "reference"])
+        raise InvalidRequestError(message, param="file", problems=[problem])
 
     def make() -> tuple[str, ModelObject]:
-        with reference("/file"):
-            model = models.register(
-                creation.services, creation.project, file_id=body.file, name=body.name, options=body.options()
-            )
+        model = _registered(creation, body)
         return f"{PATH}/{model.id}", ModelObject.of(model)
 
     return creation.once(body, make)
+
+
+def _registered(creation: Creation, body: ModelRequest) -> Model:
+    services, project, name, options = creation.services, creation.project, body.name, body.options()
+    if body.file is not None:
+        with reference("/file"):
+            return models.register(services, project, file_id=body.file, name=name, options=options)
+    assert body.reference is not None  # one of the two is there
+    try:
+        with reference("/reference"):
+            return models.register_named(services, project, reference=body.reference, name=name, options=options)
+    except UserError as error:
+        field = "rescale" if error.param == "rescale" else "reference"
+        problem = FieldProblem(pointer=f"/{field}", code=error.work_code, message=error.message)
+        raise InvalidRequestError(error.message, param=field, problems=[problem]) from error
+
+
+@catalogue_router.get("")
+def list_catalogue(project: ProjectDep) -> CatalogueList:  # noqa: ARG001 (needs a key like everything else)
+    """List the models that may be named without a file, with their options."""
+    found = [CatalogueObject.of(application) for application in APPLICATIONS.values()]
+    return CatalogueList.of(found, name=lambda model: model.id)
 
 
 @router.get("")
@@ -79,6 +116,9 @@ def download_model(
 ) -> Response:
     """Download a model: the upload as it came, the `model.keras` of its job, or an export that the job made."""
     model = models.get(services, project, model_id)
+    if model.reference is not None:
+        message = f"Model '{model.id}' is '{model.reference}': nothing was uploaded, so there is nothing to download."
+        raise ConflictError(message)
     artifact = model.file(wanted)
     if artifact is None:
         raise _not_ready(model, "content") if wanted is None else _no_format(model, wanted)

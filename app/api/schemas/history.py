@@ -26,7 +26,8 @@ class EventObject(Wire):
     level: Level
     """`info`, `warn` or `error`."""
     type: str = Field(examples=["metrics"])
-    """`message`, `metrics`, `stage`, `phase`, `status`, and `completed` for the last one. An open set."""
+    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, and `completed` for the last
+    one. An open set."""
     message: str
     """For people."""
     data: Mapping[str, Any]

@@ -86,13 +86,13 @@ class JobObject(Wire):
     status: JobStatus
     """`validating_files`, `queued`, `running`, `paused`, and in the end `succeeded`, `failed` or `cancelled`."""
     model: str
-    """The source as requested: a model's or a file's id."""
+    """The source as requested: an id, or a name of the catalogue."""
     training_file: str
     """The data as requested: a dataset's or a file's id."""
     validation_file: str | None = None
     """Always `null`: the dataset brings its validation split."""
     model_id: str
-    """The model it trains from; for a file, the model that the file became."""
+    """The model it trains from; for a file or a name, the model that it became."""
     dataset_id: str
     """The dataset it trains on."""
     fine_tuned_model: str | None

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, StringConstraints
 
 from app.api.schemas.base import ListOf, Wire
+from app.domain.catalogue import PREFIX, Application, options_of
 from app.domain.errors import Failure
 from app.domain.exports import ModelFile
 from app.domain.model import LayerRow, Model, ModelFormat, ModelInput, ModelOptions, SourceInfo
@@ -15,16 +16,24 @@ Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 
 
 class ModelRequest(ModelOptions):
-    """Register an uploaded file as a model."""
+    """Register an uploaded file, a model of the catalogue, or a checkpoint of a job."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"file": "file-01jd8k2v7e0000000000000000", "name": "mobilenet"}]}
+        json_schema_extra={
+            "examples": [
+                {"file": "file-01jd8k2v7e0000000000000000", "name": "mobilenet"},
+                {"reference": "keras:MobileNet?alpha=0.25&input_size=160"},
+            ]
+        }
     )
 
-    file: str = Field(min_length=1, max_length=100, examples=["file-01jd8k2v7e0000000000000000"])
+    file: str | None = Field(default=None, min_length=1, max_length=100, examples=["file-01jd8k2v7e0000000000000000"])
     """The id of an uploaded `.keras` or `.h5` file."""
+    reference: str | None = Field(default=None, min_length=1, max_length=300, examples=["keras:MobileNetV2"])
+    """Instead of a file: a name of the catalogue (`/v1/catalogue`), with options behind a `?`; a file of the
+    Hugging Face Hub, `hf://owner/name@revision/model.keras`; or a checkpoint's id."""
     name: Name | None = Field(default=None, examples=["mobilenet"])
-    """How people call it; left out: the file's name."""
+    """How people call it; left out: the name of the file or in the catalogue."""
 
     def options(self) -> ModelOptions:
         """What is to be kept with the model."""
@@ -35,7 +44,7 @@ class ModelSummary(Wire):
     """What registration found out; the layers are at `/layers`."""
 
     format: ModelFormat
-    """What kind of file it was."""
+    """What kind of file it was; `catalogue` and `checkpoint`: none."""
     class_name: str
     """`Sequential` or `Functional`."""
     input_shape: list[int | None]
@@ -48,6 +57,8 @@ class ModelSummary(Wire):
     """Numbers in its weights."""
     layers: int
     """How many layers it has, those of nested models counted."""
+    origin: str | None
+    """Where it came from, if not from an upload or as a job's result; of a hub, with the commit."""
     digest: str
     """sha256 over the architecture and every weight: equal digests are equal models."""
     upgrades: list[str]
@@ -76,11 +87,13 @@ class ModelObject(Wire):
     name: str
     """How people call it."""
     status: AssetStatus
-    """`validating` until a worker has checked the file, then `ready` or `failed`."""
+    """`validating` until a worker has checked the file or built the model, then `ready` or `failed`."""
     file: str | None
     """The upload that it was registered from."""
+    reference: str | None
+    """The name that it was registered by, in its shortest spelling, or the checkpoint that it was made from."""
     job: str | None
-    """The job whose result it is."""
+    """The job whose result it is, or whose checkpoint it was made from."""
     error: Failure | None
     """Why registration failed."""
     rescale: Rescale | None
@@ -103,6 +116,7 @@ class ModelObject(Wire):
             name=model.name,
             status=model.status,
             file=model.file_id,
+            reference=model.reference,
             job=model.job_id,
             error=model.error,
             rescale=info.rescale if info else model.options.rescale,
@@ -114,6 +128,38 @@ class ModelObject(Wire):
 
 class ModelList(ListOf[ModelObject]):
     """A page of models."""
+
+
+class CatalogueObject(Wire):
+    """A model that may be named without a file."""
+
+    id: str = Field(examples=["keras:MobileNet"])
+    """Its name; options go behind it: `keras:MobileNet?alpha=0.25&input_size=160`."""
+    object: Literal["catalogue_model"] = "catalogue_model"
+    """Always `catalogue_model`."""
+    parameters: int
+    """Numbers in its weights with the default options."""
+    input_size: int
+    """Height and width that it was trained with."""
+    rescale: Rescale
+    """How it wants its inputs: jobs see to that. `none`: it scales 8-bit values itself."""
+    options: dict[str, list[str]]
+    """What may follow the `?`, and what each option may be; the default comes first, or there is none."""
+
+    @classmethod
+    def of(cls, application: Application) -> Self:
+        """The wire form."""
+        return cls(
+            id=f"{PREFIX}{application.name}",
+            parameters=application.parameters,
+            input_size=application.input_size,
+            rescale=application.rescale,
+            options=options_of(application),
+        )
+
+
+class CatalogueList(ListOf[CatalogueObject]):
+    """The whole catalogue."""
 
 
 class LayerObject(LayerRow, Wire):

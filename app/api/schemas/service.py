@@ -3,7 +3,8 @@
 from typing import Literal
 
 from app.api.schemas.base import Wire
-from app.domain.worker import ResumeFidelity, SelfTest
+from app.domain.progress import ResumeFidelity
+from app.domain.worker import SelfTest
 
 
 class Limits(Wire):

@@ -38,6 +38,7 @@ def test_a_ready_model_tells_what_it_is(client: TestClient, thaw: "Thaw") -> Non
         "output_shape": [None, 4],
         "parameters": 60,
         "layers": 4,
+        "origin": None,
         "digest": model["summary"]["digest"],
         "upgrades": [],
     }
@@ -120,10 +121,55 @@ def test_an_upload_has_the_format_that_its_check_found(client: TestClient, thaw:
     assert client.get(f"/v1/models/{ready}/content?format=keras").content == b"some bytes"
 
 
+def test_a_model_of_the_catalogue_is_registered_by_its_name(client: TestClient, thaw: "Thaw") -> None:
+    response = client.post("/v1/models", json={"reference": "keras:MobileNet?alpha=0.25&input_size=224"})
+    assert response.status_code == 201
+    model = response.json()
+    assert (model["reference"], model["file"], model["status"]) == ("keras:MobileNet?alpha=0.25", None, "validating")
+    assert model["name"] == "MobileNet-alpha-0.25"
+    assert thaw.doorbell.rung == [("register", model["id"], "prepare")]
+    named = client.post("/v1/models", json={"reference": "keras:VGG16", "name": "mine", "labels": ["a", "b"]}).json()
+    assert (named["name"], named["labels"]) == ("mine", ["a", "b"])
+
+
+def test_there_is_nothing_to_download_of_a_model_of_the_catalogue(client: TestClient, thaw: "Thaw") -> None:
+    model = thaw.post("/v1/models", {"reference": "keras:VGG16"})["id"]
+    response = client.get(f"/v1/models/{model}/content")
+    assert response.status_code == 409
+    assert "'keras:VGG16'" in response.json()["detail"]
+
+
+def test_the_catalogue_lists_every_name_with_its_options(client: TestClient) -> None:
+    listed = client.get("/v1/catalogue").json()
+    found = {entry["id"]: entry for entry in listed["data"]}
+    assert len(found) == 40
+    assert listed["has_more"] is False
+    assert found["keras:MobileNetV2"] == {
+        "id": "keras:MobileNetV2",
+        "object": "catalogue_model",
+        "parameters": 3_538_984,
+        "input_size": 224,
+        "rescale": "minus_one_to_one",
+        "options": {
+            "include_top": ["true", "false"],
+            "input_size": ["224", "32 to 2048", "any"],
+            "pooling": ["avg", "max"],
+            "weights": ["imagenet", "random"],
+            "alpha": ["1", "0.35", "0.5", "0.75", "1.3", "1.4"],
+        },
+    }
+    assert client.get("/v1/catalogue", headers={"Authorization": "Bearer none"}).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
         ({}, "/file"),
+        ({"file": "file-0", "reference": "keras:VGG16"}, "/file"),
+        ({"reference": "keras:VGG61"}, "/reference"),
+        ({"reference": "keras:VGG16?alpha=2"}, "/reference"),
+        ({"reference": "mobilenet.keras"}, "/reference"),
+        ({"reference": "keras:VGG16", "rescale": "zero_to_one"}, "/rescale"),
         ({"file": "file-0"}, "/file"),
         ({"file": "file-0", "rescale": "to_ten"}, "/rescale"),
         ({"file": "file-0", "name": "a\nb"}, "/name"),

@@ -30,7 +30,7 @@ def test_every_layer_says_what_happens_to_it_and_why(world: Any) -> None:
     assert [layer.state for layer in top.layers] == ["weightless", "frozen", "trains", "trains"]
     assert [layer.state for layer in everything.layers] == ["weightless", "trains", "trains", "trains"]
     assert [layer.because for layer in top.layers] == [
-        "it has no weights", "not selected by unfreeze", "selected by unfreeze", "the head always trains",
+        "no weights", "not unfrozen", "unfrozen", "the head always trains",
     ]  # fmt: skip
     assert [layer.learning_rate for layer in top.layers] == [None, None, 0.001, 0.001]
     assert [layer.trained_parameters for layer in top.layers] == [0, 0, 20, 5]
@@ -39,6 +39,8 @@ def test_every_layer_says_what_happens_to_it_and_why(world: Any) -> None:
 
 def test_steps_are_counted_with_the_last_small_batch(world: Any) -> None:
     assert [phase.steps for phase in _plan(world, schedule=[HEAD, TOP], batch_size=64).phases] == [16, 8]
+    gathered = {**HEAD, "gradient_accumulation": 2}
+    assert [phase.steps for phase in _plan(world, schedule=[gathered], batch_size=64).phases] == [8]
 
 
 def test_the_cache_holds_the_boundary_of_training_and_validation(world: Any) -> None:

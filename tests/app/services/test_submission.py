@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.domain.dataset import DatasetOptions
-from app.domain.errors import Failure, InvalidRequestError
+from app.domain.errors import Failure, InvalidRequestError, NotFoundError, UserError
 from app.domain.model import ModelOptions
 from app.services import claims, datasets, history, jobs, models, reports
 from app.services.context import Services
@@ -57,6 +57,132 @@ def test_a_file_registered_with_options_is_not_taken_for_the_plain_one(world: An
     file_id = world.file().id
     scaled = models.register(services, "default", file_id=file_id, name=None, options=ModelOptions(rescale="none"))
     assert world.job(model=file_id).model_id != scaled.id
+
+
+def test_a_name_of_the_catalogue_becomes_a_model_first(world: Any, services: Services, bell: Any) -> None:
+    job = world.job(model="keras:MobileNet?input_size=160&alpha=0.250")
+    assert job.status == "validating_files"
+    model = models.get(services, "default", job.model_id)
+    assert (model.reference, model.file_id, model.download) == ("keras:MobileNet?alpha=0.25&input_size=160", None, [])
+    assert (model.name, model.status) == ("MobileNet-alpha-0.25-input_size-160", "validating")
+    assert bell.rings[-1] == ("register", model.id, "prepare")
+    claim = claims.claim_model(services, model.id, worker="w")
+    assert claim is not None
+    assert claim.file is None
+    reports.finish_model(services, claim, info=world.info(), canonical=[world.artifact("config.json")])
+    assert world.get(job).status == "queued"
+
+
+def test_jobs_that_name_the_same_model_share_it_however_they_spell_it(world: Any, services: Services) -> None:
+    request = world.request(model="keras:VGG16?include_top=true&input_size=224")
+    first = jobs.submit(services, "default", request)
+    second = jobs.submit(services, "default", request.model_copy(update={"model": "keras:VGG16"}))
+    assert first.model_id == second.model_id
+    other = jobs.submit(services, "default", request.model_copy(update={"model": "keras:VGG19"}))
+    assert other.model_id != first.model_id
+    with pytest.raises(InvalidRequestError):
+        jobs.submit(services, "another", request)
+
+
+def test_a_model_of_the_catalogue_that_could_not_be_had_is_tried_anew(world: Any, services: Services) -> None:
+    first = world.job(model="keras:VGG16")
+    claim = claims.claim_model(services, first.model_id, worker="w")
+    assert claim is not None
+    away = Failure(error_class="platform", code="download_failed", message="No network.", retryable=True)
+    reports.fail_model(services, claim, away)
+    failed = world.get(first)
+    assert (failed.status, failed.error.code, failed.error.retryable) == ("failed", "download_failed", True)
+    assert world.job(model="keras:VGG16").model_id != first.model_id
+
+
+def test_a_wrong_name_of_the_catalogue_is_refused_with_the_nearest(world: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="Nearest: 'MobileNet'") as caught:
+        world.job(model="keras:mobilnet")
+    assert [(problem.pointer, problem.code) for problem in caught.value.problems] == [("/model", "unknown_application")]
+
+
+# === Results as sources ===
+
+
+def test_a_job_may_start_from_the_result_of_another(world: Any) -> None:
+    first = world.succeed(world.claim())
+    second = world.job(model=first.id)
+    assert (second.model, second.model_id, second.status) == (first.id, first.result_model_id, "queued")
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "failed", "cancelled"])
+def test_a_job_without_a_result_is_no_source(world: Any, services: Services, status: str) -> None:
+    job = world.job()
+    if status == "cancelled":
+        jobs.request_cancel(services, "default", job.id)
+    elif status != "queued":
+        claim = world.claim(job)
+        if status == "failed":
+            reports.fail_job(services, claim, BROKEN)
+    with pytest.raises(InvalidRequestError, match=f"has no model.*{status}") as caught:
+        world.job(model=job.id)
+    assert [(problem.pointer, problem.code) for problem in caught.value.problems] == [("/model", "no_result")]
+
+
+def test_a_result_that_was_deleted_is_no_source(world: Any, services: Services) -> None:
+    job = world.succeed(world.claim())
+    models.delete(services, "default", job.result_model_id)
+    with pytest.raises(InvalidRequestError, match="was deleted"):
+        world.job(model=job.id)
+
+
+def test_a_job_that_there_is_not_or_of_another_project_is_no_source(world: Any, services: Services) -> None:
+    request = world.request(model=world.succeed(world.claim()).id)
+    for project, model in (("another", request.model), ("default", "ftjob-unknown")):
+        with pytest.raises(InvalidRequestError) as caught:
+            jobs.submit(services, project, request.model_copy(update={"model": model}))
+        assert caught.value.problems[0].code == "not_found"
+
+
+# === Checkpoints as sources ===
+
+
+@pytest.fixture
+def checkpoint(world: Any, services: Services) -> Any:
+    """The first of a job that failed in its second phase."""
+    claim = world.claim()
+    reports.progress(services, claim, [world.phase_end()], checkpoints={"c/1.weights": world.artifact("w.safetensors")})
+    reports.fail_job(services, claim, BROKEN)
+    return history.checkpoints(services, "default", claim.identifier, _all()).items[0]
+
+
+def test_a_job_may_start_from_a_checkpoint_of_another(
+    world: Any, services: Services, checkpoint: Any, bell: Any
+) -> None:
+    first, second = world.job(model=checkpoint.id), world.job(model=checkpoint.id)
+    assert first.status == "validating_files"
+    assert first.model_id == second.model_id
+    model = models.get(services, "default", first.model_id)
+    assert (model.reference, model.job_id, model.file_id) == (checkpoint.id, checkpoint.job_id, None)
+    assert model.name == f"{checkpoint.job_id[-6:]}-head"
+    assert ("register", model.id, "prepare") in bell.rings
+    found = models.restorable(services, "default", checkpoint.id)
+    job = jobs.get(services, "default", checkpoint.job_id)
+    assert (found.weights, found.spec, found.source.id) == (checkpoint.artifact, job.spec, job.model_id)
+    assert found.data == datasets.get(services, "default", job.dataset_id).info
+
+
+def test_a_checkpoint_whose_source_was_deleted_cannot_be_restored(services: Services, checkpoint: Any) -> None:
+    models.delete(services, "default", jobs.get(services, "default", checkpoint.job_id).model_id)
+    with pytest.raises(UserError, match="was deleted") as caught:
+        models.restorable(services, "default", checkpoint.id)
+    assert caught.value.work_code == "checkpoint_incomplete"
+
+
+def test_a_checkpoint_that_there_is_not_or_of_another_project_is_no_source(
+    world: Any, services: Services, checkpoint: Any
+) -> None:
+    for project, name in (("default", "ckpt-unknown"), ("another", checkpoint.id)):
+        with pytest.raises(InvalidRequestError) as caught:
+            jobs.submit(services, project, world.request(model=name))
+        assert "/model" in {problem.pointer for problem in caught.value.problems}
+        with pytest.raises(NotFoundError):
+            models.register_named(services, project, reference=name, name=None, options=ModelOptions())
 
 
 def test_every_wrong_field_is_named_at_once(world: Any) -> None:

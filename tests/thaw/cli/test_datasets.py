@@ -45,3 +45,13 @@ def test_unusable_data_fails_with_the_reason(service: FakeService, run: Run, fil
     result = run("datasets", "push", file)
     assert result.exit_code == 1
     assert "one class only" in result.stderr
+
+
+def test_arrays_for_several_inputs_are_shown_by_name(service: FakeService, run: Run, file: Path) -> None:
+    pushed = json.loads(run("datasets", "push", file, "--json").stdout)
+    arrays = {"left": [8, 2], "right": [5]}
+    service.datasets[pushed["id"]]["inputs"] = [
+        {"name": name, "example_shape": shape, "dtype": "uint8", "value_range": [0, 1]}
+        for name, shape in arrays.items()
+    ]
+    assert "left: 8 x 2 uint8, right: 5 uint8" in run("datasets", "show", pushed["id"]).stdout

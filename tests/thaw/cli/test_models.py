@@ -28,6 +28,24 @@ def test_push_waits_and_shows_what_was_found_out(service: FakeService, run: Run,
     assert "12,345" in result.stdout
 
 
+def test_push_of_a_name_of_the_catalogue_uploads_nothing(service: FakeService, run: Run) -> None:
+    result = run("models", "push", "keras:MobileNet?alpha=0.25")
+    assert result.exit_code == 0, result.output
+    (model,) = service.models.values()
+    assert model["asked"] == {"reference": "keras:MobileNet?alpha=0.25"}
+    assert service.files == {}
+    assert "from        keras:MobileNet?alpha=0.25" in result.stdout
+
+
+def test_catalogue_lists_names_with_a_word_in_them_and_their_options(run: Run) -> None:
+    result = run("models", "catalogue", "mobile")
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["keras:MobileNet", "4,253,864", "224", "alpha=1|0.25"] in rows
+    assert "VGG16" not in result.stdout
+    names = [model["id"] for model in json.loads(run("models", "catalogue", "--json").stdout)["data"]]
+    assert names == ["keras:MobileNet", "keras:VGG16"]
+
+
 def test_push_without_waiting(run: Run, file: Path) -> None:
     result = run("models", "push", file, "--no-wait", "--json")
     assert json.loads(result.stdout)["status"] == "validating"
@@ -108,3 +126,11 @@ def test_pull_saves_the_file_and_does_not_replace_another(service: FakeService, 
     assert run("models", "pull", model, "--force").exit_code == 0
     pulled = json.loads(run("models", "pull", model, "-o", "mine.keras", "--json").stdout)
     assert pulled == {"id": model, "path": str(Path("mine.keras").absolute()), "bytes": 9}
+
+
+def test_several_inputs_are_shown_by_name(service: FakeService, run: Run) -> None:
+    inputs = [
+        {"name": name, "shape": [None, 8, size], "dtype": "float32"} for name, size in (("left", 2), ("right", 3))
+    ]
+    name = service.add_model(summary={"format": "keras", "input_shape": [None, 8, 2], "inputs": inputs})
+    assert "left: ? x 8 x 2, right: ? x 8 x 3" in run("models", "show", name).stdout

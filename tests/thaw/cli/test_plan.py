@@ -29,6 +29,7 @@ def test_a_strip_has_one_cell_for_each_layer_with_weights() -> None:
 def test_frozen_layers_that_run_in_every_epoch_look_different() -> None:
     assert drawn(layers((2, "frozen", True), (1, "frozen", False), (1, "trains", False)), 80) == "··┃░█◆"
     assert drawn(layers((3, "frozen", False)), 80) == "░░░◆"
+    assert drawn(layers((2, "frozen", True), (1, "held", True), (1, "trains", False)), 80) == "···┃█◆"
 
 
 def test_where_branches_cross_no_one_place_is_the_edge() -> None:
@@ -71,14 +72,14 @@ def test_the_plan_tells_each_phase_with_its_strip(service: FakeService, run: Run
 
 
 def test_layers_shows_all_of_them_with_the_reason(service: FakeService, run: Run) -> None:
-    assert "not selected by unfreeze" not in run("plan", "--model", "model-1", "--data", "ds-1").stdout
+    assert "not unfrozen" not in run("plan", "--model", "model-1", "--data", "ds-1").stdout
     result = run("plan", "--model", "model-1", "--data", "ds-1", "--layers")
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert "· norm BatchNormalization 16 - - not selected by unfreeze, runs once" in rows
+    assert "· norm BatchNormalization 16 - - not unfrozen" in rows
     assert "▒ norm BatchNormalization 16 - - held" in rows
-    assert "█ dense_2 Dense 20 20 5e-05 selected by unfreeze" in rows
+    assert "█ dense_2 Dense 20 20 5e-05 unfrozen" in rows
     assert "◆ output Dense 5 5 0.0001 the head always trains" in rows
-    assert "in InputLayer - - - it has no weights" in rows
+    assert "in InputLayer - - - no weights" in rows
     del service
 
 

@@ -12,6 +12,7 @@ from app.domain.dataset import DatasetInfo
 from app.domain.errors import UserError
 from app.domain.spec import Rescale, Spec, resolve
 from worker.engine.data.preprocess import Preprocess
+from worker.engine.reporter import TrainingStopped
 
 pytestmark = pytest.mark.tensorflow
 
@@ -301,6 +302,20 @@ def train(source: Path, data: Path, workdir: Path, reporter: Any, *wishes: dict[
               for unfreeze in ("none", "all")]  # fmt: skip
     spec = Spec.model_validate({"schedule": phases, "batch_size": 16, "augmentation": list(wishes)})
     return train(resolve(spec, seed=5), source, data, workdir, reporter)
+
+
+def test_a_job_that_is_stopped_again_and_again_sees_the_same_pictures(
+    source: Path, photos: Path, tmp_path: Path, recorder: Any
+) -> None:
+    whole = train(source, photos, tmp_path / "whole", recorder(), *EACH)
+    stops = (2, 3, 5)  # looks for a wish to stop, after which each attempt stops: in the middle of an epoch
+    for after in stops:
+        with pytest.raises(TrainingStopped):
+            train(source, photos, tmp_path / "stopped", recorder(stop_after=after), *EACH)
+    last = recorder()
+    result = train(source, photos, tmp_path / "stopped", last, *EACH)
+    assert [each.fidelity for each in last.of("resumed")] == ["exact"]
+    assert result.info.digest == whole.info.digest
 
 
 def test_a_job_trains_on_changed_pictures_and_is_measured_on_plain_ones(

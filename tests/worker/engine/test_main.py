@@ -70,6 +70,31 @@ def test_a_job_from_raw_files_ends_in_a_model_that_opens_where_nothing_of_thaw_i
     assert np.mean(predicted == y) > 0.8
 
 
+@pytest.mark.tensorflow
+def test_a_job_may_start_from_a_name_of_the_catalogue(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x=rng.integers(0, 256, (40, 32, 32, 3), np.uint8), y=np.arange(40) % 2)
+    job = {
+        "model": "keras:MobileNet?alpha=0.25&input_size=32&include_top=false&weights=random",
+        "training_file": "data.npz",
+        "output": "out",
+        "schedule": [{"name": "head", "epochs": 1}],
+        "seed": 5,
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    done = run("-m", "worker.engine", "job.json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_wrong_name_of_the_catalogue_ends_with_the_nearest_at_once(tmp_path: Path) -> None:
+    job = {"model": "keras:MobileNett", "training_file": "data.npz", "output": "out"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    done = run("-m", "worker.engine", "job.json", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Unknown application 'MobileNett'. Nearest: 'MobileNet'")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_wrong_job_names_every_wrong_field_and_ends_with_1(tmp_path: Path) -> None:
     job = {"model": "m.keras", "output": "o", "schedule": [{"epochs": 0}], "speed": 3}
     (tmp_path / "job.json").write_text(json.dumps(job))

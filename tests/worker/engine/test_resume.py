@@ -3,6 +3,10 @@
 import json
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -332,3 +336,57 @@ def test_another_version_promises_no_more_than_nearly_the_same(
     (resumed,) = reporter.of("resumed")
     assert resumed.fidelity == "tolerance"
     assert [each.partition(" ")[0] for each in resumed.differences] == ["tensorflow"]
+
+
+# === Real processes ===
+
+
+class Command:
+    """`python -m worker.engine job.json`, as often as it takes."""
+
+    def __init__(self, folder: Path, job: Mapping[str, Any]) -> None:
+        self.folder = folder
+        (folder / "job.json").write_text(json.dumps({**job, "output": "out"}))
+
+    def run(self, *, until: Callable[[], bool] | None = None, signal_number: int = 0) -> tuple[int, str]:
+        """Run it to its end, or send it a signal as soon as `until` holds; exit code and what it printed."""
+        with (self.folder / "log").open("w+") as log:
+            command = [sys.executable, "-m", "worker.engine", str(self.folder / "job.json")]
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+            while until and process.poll() is None and not until():
+                time.sleep(0.005)
+            if until:
+                process.send_signal(signal_number)
+            code = process.wait(200)
+            log.seek(0)
+            return code, log.read()
+
+    def checkpoints(self) -> set[str]:
+        return {path.name for path in kept(self.folder / "out")}
+
+    def interrupt(self, signal_number: int) -> tuple[int, str]:
+        """As soon as there is one checkpoint more."""
+        before = self.checkpoints()
+        return self.run(until=lambda: bool(self.checkpoints() - before), signal_number=signal_number)
+
+
+def test_killed_processes_go_on_with_the_same_command_and_end_in_the_same_bits(
+    source: Path, data: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    from worker.engine.train import train
+
+    job = {"head": DROPOUT, "batch_size": 4, "schedule": [{"epochs": 60, "unfreeze": "all", "optimizer": ADAM}]}
+    command = Command(tmp_path, {**job, "model": str(source), "training_file": str(data)})
+    codes, told = zip(*map(command.interrupt, (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)), strict=True)
+    assert codes == (-signal.SIGKILL, 143, -signal.SIGKILL), told
+    code, last = command.run()
+    assert code == 0, last
+    (seed,) = {line for text in (*told, last) for line in text.splitlines() if line.startswith("seed ")}
+    for text in (*told[1:], last):
+        assert text.count("going on from step ") == 1
+    whole = train(
+        resolve(Spec(**job), seed=int(seed.split()[1])), source, data, tmp_path / "whole", workshop.recorder()
+    )
+    lineage = json.loads((tmp_path / "out" / "results" / "manifest.json").read_text())["lineage"]
+    assert lineage["result"] == whole.info.digest
+    assert measured(tmp_path / "out" / "results" / "history.json") == measured(whole.results / "history.json")

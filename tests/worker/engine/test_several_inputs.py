@@ -78,7 +78,7 @@ def register(model: Any, folder: Path) -> Path:
 def train(source: Path, data: Path, workdir: Path, reporter: Any, **fields: Any) -> Any:
     from worker.engine.train import train
 
-    spec = Spec.model_validate({"schedule": SCHEDULE, "batch_size": 16, **fields})
+    spec = Spec.model_validate({"schedule": SCHEDULE, "batch_size": 16} | fields)
     return train(resolve(spec, seed=3), source, data, workdir, reporter)
 
 
@@ -120,6 +120,16 @@ def test_a_model_with_two_inputs_goes_the_whole_way(
 
     again = train(result.canonical, data, tmp_path / "again", recorder(), cut={"drop_last": 1})
     assert [each.name for each in again.info.inputs] == names
+
+
+def test_cached_features_of_two_inputs_give_the_same_weights(store_dataset: Any, tmp_path: Path, recorder: Any) -> None:
+    source, data = register(two_branches(), tmp_path), store_dataset(**described())
+    runs = {
+        cache: train(source, data, tmp_path / cache, recorder(), schedule=SCHEDULE[:1], cache=cache)
+        for cache in ("require", "off")
+    }
+    assert [result.report.phases[0].cache.used for result in runs.values()] == [True, False]
+    assert runs["require"].info.digest == runs["off"].info.digest
 
 
 def test_what_training_sees_is_what_the_exported_model_computes_for_each_input(

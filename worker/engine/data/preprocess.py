@@ -1,6 +1,6 @@
 """From raw examples to what the source takes: one plan, for the training pipeline and for the exported model.
 
-    raw example ─ add channel ─ resize ─ repeat channels ─ rescale ─ reshape ─▶ source
+    raw example ─ add channel ─ resize ─ repeat channels ─ turn channels ─ rescale ─ reshape ─▶ source
 
 `Preprocess.apply` works on numpy batches; `Preprocess.layers` are plain Keras layers that do the same arithmetic in
 the same order, so that the exported model takes raw examples. On a CPU both give the same bits; a GPU's own
@@ -15,17 +15,38 @@ from typing import Any, Self
 import numpy as np
 
 from app.domain.dataset import DatasetInfo
-from app.domain.fitting import Shape, ShapeFit, check_types, choose_rescale, fit_shape, takes_whole_numbers
+from app.domain.fitting import (
+    COLOURS,
+    Shape,
+    ShapeFit,
+    check_types,
+    choose_rescale,
+    fit_shape,
+    takes_whole_numbers,
+)
 from app.domain.model import SourceInfo
-from app.domain.spec import Preprocessing, Rescale
+from app.domain.spec import COLOUR_RESCALES, Preprocessing, Rescale
 from worker.engine.data.found import Array
 
-SCALES: dict[Rescale, tuple[float, float]] = {
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+"""Of red, green and blue in [0, 1]."""
+IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
+"""Of blue, green and red in [0, 255]."""
+
+Number = float | tuple[float, ...]
+"""The same for all channels, or one for each."""
+SCALES: dict[Rescale, tuple[Number, Number]] = {
     "none": (1.0, 0.0),
     "zero_to_one": (1 / 255, 0.0),
     "minus_one_to_one": (1 / 127.5, -1.0),
+    "imagenet_mean_std": (
+        tuple(1 / (255 * deviation) for deviation in IMAGENET_DEVIATION),
+        tuple(-mean / deviation for mean, deviation in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)),
+    ),
+    "imagenet_bgr_mean": (1.0, tuple(-mean for mean in IMAGENET_BGR_MEAN)),
 }
-"""Factor and offset."""
+"""Factor and offset, as in `keras.applications.imagenet_utils.preprocess_input`."""
 _HALF = 0.5
 
 
@@ -83,26 +104,32 @@ class Preprocess:
             values = self._rescaled(np.asarray(raw))
         else:
             values = self._resized(raw, self.image_size)
-        if self.repeat_channels:
+        if self.repeat_channels and not self._colours:
             values = np.repeat(values, 3, axis=-1)
         values = values.reshape(len(values), *self.output_shape)
         return values.astype(self.source_dtype) if self._whole_numbers else values
 
     def _resized(self, pictures: Array | Sequence[Array], size: tuple[int, int]) -> Array:
         """Each picture resized and rescaled by itself, while it is in the processor's cache."""
-        values = np.empty((len(pictures), *size, pictures[0].shape[-1]), np.float32)
+        channels = COLOURS if self._colours else pictures[0].shape[-1]
+        values = np.empty((len(pictures), *size, channels), np.float32)
         for picture, place in zip(pictures, values, strict=True):
             self._rescaled(_resize(picture, size), out=place)
         return values
 
     def _rescaled(self, raw: Array, out: Array | None = None) -> Array:
-        """In float32, one operation after the other, as `keras.layers.Rescaling` does; whole numbers as they are."""
+        """In float32, one operation after the other, as `keras.layers.Rescaling` does; whole numbers as they are.
+
+        One channel times three factors, or plus three offsets, are three channels: gray pictures repeat by that.
+        """
         if self._whole_numbers and self.image_size is None:
             return raw
-        factor, offset = self._scale
-        values = np.multiply(raw, np.float32(factor), out=out, dtype=np.float32, casting="unsafe")
-        if offset:
-            np.add(values, np.float32(offset), out=values)
+        if self._turns_channels:
+            raw = np.broadcast_to(raw, (*raw.shape[:-1], COLOURS))[..., ::-1]
+        factor, offset = (np.asarray(number, np.float32) for number in self._scale)
+        values = np.multiply(raw, factor, out=out, dtype=np.float32, casting="unsafe")
+        if np.any(offset):
+            np.add(values, offset, out=values)
         return np.floor(values, out=values) if self._whole_numbers else values
 
     @property
@@ -130,6 +157,8 @@ class Preprocess:
             steps.append(layers.Resizing(*self.image_size, name="resize", dtype="float32"))
         if self.repeat_channels:
             steps.append(_gray_to_rgb())
+        if self._turns_channels:
+            steps.append(_rgb_to_bgr())
         if self._scale != SCALES["none"]:
             steps.append(layers.Rescaling(*self._scale, name="rescale", dtype="float32"))
         if self._whole_numbers and (self.image_size or self.input_dtype != self.source_dtype):
@@ -147,7 +176,16 @@ class Preprocess:
         return takes_whole_numbers(self.source_dtype)
 
     @property
-    def _scale(self) -> tuple[float, float]:
+    def _colours(self) -> bool:
+        """Whether each channel is scaled by itself, after which there are always three."""
+        return self.rescale in COLOUR_RESCALES
+
+    @property
+    def _turns_channels(self) -> bool:
+        return self.rescale == "imagenet_bgr_mean"
+
+    @property
+    def _scale(self) -> tuple[Number, Number]:
         """Factor and offset; for a source of whole numbers the offset makes of dropping fractions rounding."""
         if self._whole_numbers:
             return 1.0, _HALF if self.image_size else 0.0
@@ -183,3 +221,12 @@ def _gray_to_rgb() -> Any:  # noqa: ANN401 (Keras has no types)
 
     gray = keras.Input((None, None, 1))
     return keras.Model(gray, keras.layers.Concatenate(name="repeat")([gray, gray, gray]), name="gray_to_rgb")
+
+
+def _rgb_to_bgr() -> Any:  # noqa: ANN401 (Keras has no types)
+    """Slices put together in the other order: a slice with a negative step is not known in every export format."""
+    import keras
+
+    rgb = keras.Input((None, None, COLOURS))
+    turned = [rgb[..., channel : channel + 1] for channel in reversed(range(COLOURS))]
+    return keras.Model(rgb, keras.layers.Concatenate(name="turn_round")(turned), name="rgb_to_bgr")

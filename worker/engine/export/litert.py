@@ -7,6 +7,7 @@ them, `litert_int8` computes in 8-bit integers throughout, with ranges measured 
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from app.domain.exports import ExportedInput
+from worker.engine.export.activations import bounded
 from worker.engine.export.inputs import OUTPUT, Array, Batch, inputs_of, of_one_example
 from worker.engine.export.saved_model import SIGNATURE, write_folder
 
@@ -38,7 +40,8 @@ class LiteRt:
     def write(self, path: Path) -> None:
         """Convert and write."""
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            write_folder(self._model, self.inputs, Path(folder))
+            with bounded(self._model) if self._representative else nullcontext():
+                write_folder(self._model, self.inputs, Path(folder))
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
             if self._representative:
                 self._quantize(converter, self._representative)

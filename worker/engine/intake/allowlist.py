@@ -110,6 +110,8 @@ _FOREIGN = "it runs another framework's code from the file"
 _WORDS = (
     "Thaw takes texts through TextVectorization or StringLookup only; register the model with one of these, or without"
 )
+_CUDNN = "its weights are laid out for one kind of GPU; copy them into the plain LSTM or GRU layer and save that"
+_GONE = "Keras 3 has it no more; rebuild the model with layers of today and save it again"
 _GRAPH = "it calls TensorFlow functions by name; build the model anew with Keras' own layers (Rescaling, Add, …)"
 REFUSED: dict[str, str] = {
     "Lambda": "it runs Python code that is stored in the file; replace it with a Keras layer that does the same",
@@ -125,6 +127,12 @@ REFUSED: dict[str, str] = {
     "InstanceMethod": _GRAPH,
     "InstanceProperty": _GRAPH,
     "TensorFlowOpLayer": _GRAPH,
+    "CuDNNGRU": _CUDNN,
+    "CuDNNLSTM": _CUDNN,
+    "LocallyConnected1D": _GONE,
+    "LocallyConnected2D": _GONE,
+    "RandomHeight": _GONE,
+    "RandomWidth": _GONE,
     "IntegerLookup": _WORDS,
     "Hashing": _WORDS,
     "QuantizedDTypePolicy": "the model is quantized; register the model from before quantization",

@@ -15,22 +15,26 @@ from typing import Any
 
 from worker.engine.intake import allowlist, calls
 from worker.engine.intake.refusals import refuse
-from worker.engine.intake.vet_config import CLASS_NAMES_BEFORE, SPECIAL, class_name, with_module
+from worker.engine.intake.vet_config import ACTIVATIONS_BEFORE, CLASS_NAMES_BEFORE, SPECIAL, class_name, with_module
 from worker.engine.intake.vet_json import Json
 
 Config = dict[str, Any]
 
 
-def upgrade(config: Mapping[str, Json]) -> tuple[Config, list[str]]:
-    """The model's config as Keras 3 would write it, and what had to be changed."""
-    upgrader = _Upgrader()
+def upgrade(config: Mapping[str, Json], *, keras_version: str | None = None) -> tuple[Config, list[str]]:
+    """The model's config as Keras 3 would write it, and what had to be changed.
+
+    `keras_version`: what wrote it, as the file says; `None`: the file does not say.
+    """
+    upgrader = _Upgrader(before_keras_3=_is_before_3(keras_version, config))
     upgraded = upgrader.model(config, name="model")
     return upgraded, upgrader.sentences()
 
 
 class _Upgrader:
-    def __init__(self) -> None:
+    def __init__(self, *, before_keras_3: bool) -> None:
         self._changes: Counter[str] = Counter()
+        self._before_keras_3 = before_keras_3
 
     def sentences(self) -> list[str]:
         """What was changed, most frequent first."""
@@ -106,7 +110,7 @@ class _Upgrader:
         if name in SPECIAL:
             return {"class_name": name, "config": self._special(name, node["config"])}
         if name == "function":
-            return node["config"]
+            return self._activation(node["config"])
         kind = allowlist.kind_of(node.get("module"), key) or "layer"
         if kind == "policy":
             return node["config"]["name"]
@@ -131,7 +135,23 @@ class _Upgrader:
             if "class_name" in value:
                 return self._object(value, key)
             return {inner: self._value(item, inner) for inner, item in value.items()}
+        if isinstance(value, str) and key.endswith("activation"):
+            return self._activation(value)
         return [self._value(item, key) for item in value] if isinstance(value, list) else value
+
+    def _activation(self, name: Json) -> Json:
+        if name == "hard_sigmoid" and self._before_keras_3:
+            refuse(
+                "unsupported_model",
+                "The model uses the activation 'hard_sigmoid', which meant clip(0.2 x + 0.5, 0, 1) before Keras 3 and "
+                "means clip(x / 6 + 0.5, 0, 1) since: it would compute something else. Old GRU and LSTM layers have it "
+                "by default. Train the model anew with recurrent_activation='sigmoid', or another activation.",
+            )
+        today = ACTIVATIONS_BEFORE.get(str(name))
+        if today is None:
+            return name
+        self._changes[f"The activation `{name}` became `{today}`"] += 1
+        return today
 
 
 # === Rules: each changes a config in place and says what it did ===
@@ -207,6 +227,14 @@ def _stateless(config: Config) -> list[str]:
     return []
 
 
+def _without_reset(config: Config) -> list[str]:
+    # Keras before 2.2 knew only this kind, and wrote nothing about it; today's default is the other.
+    if "reset_after" in config:
+        return []
+    config["reset_after"] = False
+    return ["`reset_after` of {name} became false, as it was before there was a choice"]
+
+
 _SILENT = ("batch_input_shape", "batch_shape", "input_shape", "input_dim", "input_length", "input_spec")
 """What Keras 2 noted beside the first layer; the input layer says it."""
 
@@ -232,6 +260,9 @@ RULES: tuple[tuple[str, Rule], ...] = (
     (r"BatchNormalization", _single_axis),
     (r"BatchNormalization", _drop("fused", "virtual_batch_size", "adjustment", meaning_nothing=(None, True, False))),
     (r"LeakyReLU", _rename("alpha", "negative_slope")),
+    (r"ReLU", _rename("theta", "threshold")),
+    (r"GRU|GRUCell", _without_reset),
+    (r"Attention|AdditiveAttention", _drop("causal", meaning_nothing=(False,))),
     (_RECURRENT, _drop("time_major", meaning_nothing=(False, None))),
     (_RECURRENT, _stateless),
     (r"MultiHeadAttention", _drop("query_shape", "key_shape", "value_shape")),
@@ -239,6 +270,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
     (r"VarianceScaling", _truncated),
 )
 """Which classes (a pattern for the whole name), and what is done to their configs, in order."""
+
+
+def _is_before_3(keras_version: str | None, config: Mapping[str, Json]) -> bool:
+    """Files that say no version are old if they name no modules."""
+    if keras_version is None:
+        return config.get("module") is None
+    return keras_version.partition(".")[0] in ("0", "1", "2")
 
 
 def _object(kind: allowlist.Kind, name: str, config: Config, module: str | None = None) -> Config:

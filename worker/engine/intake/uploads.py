@@ -3,7 +3,8 @@
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,23 @@ def _example_inputs(tensor: graph.Tensor, size: int) -> np.ndarray[Any, Any]:
 
 def _sized(config: Mapping[str, Any], max_parameters: int) -> keras.Model:
     """The model, whose variables got memory only after they were counted."""
-    try:
+    with without_memory():
         with keras.StatelessScope(initialize_variables=False):
             model = _built(config)
-        _check_size(model, max_parameters)
+        check_size(model, max_parameters)
         with keras.StatelessScope():
             pass  # leaving it gives the variables that wait for them their values
+    return model
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Forget variables that were made in here in a scope that initializes none, and got no values since."""
+    try:
+        yield
     finally:
         # Those of a refused model must not wait for the next one that leaves such a scope.
         global_state.set_global_attribute("uninitialized_variables", [])
-    return model
 
 
 def _built(config: Mapping[str, Any]) -> keras.Model:
@@ -80,7 +88,8 @@ def _built(config: Mapping[str, Any]) -> keras.Model:
         raise SourceError(message, code="unsupported_model") from error
 
 
-def _check_size(model: keras.Model, max_parameters: int) -> None:
+def check_size(model: keras.Model, max_parameters: int) -> None:
+    """Refuse models that Thaw cannot train, and those larger than this service takes; before they have memory."""
     _check_ends(model)
     parameters = sum(math.prod(variable.shape) for variable in model.variables)
     if parameters > max_parameters:

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 
 from app.domain.model import ModelFormat
-from worker.engine.intake import layouts, signatures, upgrades, vet_zip, vocabularies
+from worker.engine.intake import layouts, signatures, tensorflow_ops, upgrades, vet_zip, vocabularies
 from worker.engine.intake.refusals import refuse
 from worker.engine.intake.vet_config import check_model
 from worker.engine.intake.vet_hdf5 import check_hdf5
@@ -87,14 +87,16 @@ def _vetted(
     weights: Path,
     words: Mapping[str, list[str]],
 ) -> Vetted:
+    config, operations = tensorflow_ops.translated(config)
     check_model(config, strict=False)
-    upgraded, sentences = upgrades.upgrade(config)
+    version = version[:40] if isinstance(version, str) else None
+    upgraded, sentences = upgrades.upgrade(config, keras_version=version)
     upgraded = vocabularies.filled(upgraded, words)
     check_model(upgraded, strict=True)
     return Vetted(
         format=form,
-        keras_version=version[:40] if isinstance(version, str) else None,
+        keras_version=version,
         config=upgraded,
         weights=weights,
-        upgrades=sentences,
+        upgrades=[*sentences, *([tensorflow_ops.sentence(operations)] if operations else [])],
     )

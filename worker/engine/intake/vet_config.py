@@ -118,7 +118,8 @@ class _Check:
             for item in value:
                 self._value(item, key, where)
         elif isinstance(value, str):
-            _check_text(value, key, where)
+            spelled = value if self.strict else ACTIVATIONS_BEFORE.get(value, value)
+            _check_text(spelled, key, where)
 
     def _nested(self, node: Mapping[str, Json], key: str, where: str) -> None:
         if class_name(node) in (*allowlist.MODELS, "Model"):
@@ -132,8 +133,14 @@ CLASS_NAMES_BEFORE = {
     "Policy": "DTypePolicy",
     "Convolution1D": "Conv1D",
     "Convolution2D": "Conv2D",
+    "BatchNormalizationV1": "BatchNormalization",
+    "BatchNormalizationV2": "BatchNormalization",
+    "SyncBatchNormalization": "BatchNormalization",
+    "ThresholdedReLU": "ReLU",
 }
 """Names of earlier versions of Keras, and today's."""
+ACTIVATIONS_BEFORE = {"softmax_v2": "softmax"}
+"""TensorFlow's own functions, which Keras 2 wrote down by the names that these have inside."""
 SPECIAL = frozenset({"__keras_tensor__", "__numpy__", "__tensor__", "__slice__", "__ellipsis__"})
 """Plain values that JSON has no form for; Keras writes them with a class name."""
 ONLY_BUILT_IN = "Thaw opens models of Keras' own layers only; rebuild the model with these and save it again."

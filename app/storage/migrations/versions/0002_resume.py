@@ -70,7 +70,6 @@ def downgrade() -> None:
         batch_op.drop_column("number")
         batch_op.drop_column("kind")
 
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.drop_column("phases_started")
-        batch_op.drop_column("resume_fidelity")
-        batch_op.drop_column("pause_requested_at")
+    # Not as a batch: on SQLite that copies the table, and others refer to its rows.
+    for column in ("phases_started", "resume_fidelity", "pause_requested_at"):
+        op.execute(f"ALTER TABLE jobs DROP COLUMN {column}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -80,7 +80,10 @@ def pictures(count: int, *shape: int) -> list[np.ndarray]:
     return [rng.integers(0, 256, shape, np.uint8) for _ in range(count)]
 
 
-@pytest.mark.parametrize("rescale", ["none", "zero_to_one", "minus_one_to_one"])
+RESCALES = get_args(Rescale)
+
+
+@pytest.mark.parametrize("rescale", RESCALES)
 @pytest.mark.parametrize("shape", [(17, 40, 3), (160, 120, 3), (64, 64, 3), (301, 7, 3)])
 def test_training_and_exported_model_see_the_same_bits(rescale: Rescale, shape: tuple[int, int, int]) -> None:
     preprocess = Preprocess.resolve(
@@ -90,6 +93,18 @@ def test_training_and_exported_model_see_the_same_bits(rescale: Rescale, shape: 
     model = exported(preprocess)
     np.testing.assert_array_equal(preprocess.apply(examples), model(np.stack(examples)).numpy())
     np.testing.assert_array_equal(preprocess.apply(examples), model.predict(np.stack(examples), verbose=0))
+
+
+@pytest.mark.parametrize(
+    ("rescale", "mode"),
+    [("minus_one_to_one", "tf"), ("imagenet_mean_std", "torch"), ("imagenet_bgr_mean", "caffe")],
+)
+def test_pictures_are_scaled_as_keras_applications_do(rescale: Rescale, mode: str) -> None:
+    every_value = np.arange(256, dtype=np.uint8)
+    raw = np.stack([every_value, every_value[::-1], np.roll(every_value, 7)], axis=-1).reshape(1, 16, 16, 3)
+    plan = Preprocess.resolve(Preprocessing(rescale=rescale), source((16, 16, 3)), dataset((16, 16, 3)))
+    expected = keras.applications.imagenet_utils.preprocess_input(raw.astype(np.float32), mode=mode)
+    np.testing.assert_allclose(plan.apply(raw), expected, rtol=0, atol=1e-6)
 
 
 def test_values_are_those_of_an_independent_bilinear_resize() -> None:
@@ -102,6 +117,7 @@ def test_values_are_those_of_an_independent_bilinear_resize() -> None:
     np.testing.assert_allclose(preprocess.apply(picture)[0, ..., 0], expected, atol=1e-4)
 
 
+TORCH, CAFFE = {"rescale": "imagenet_mean_std"}, {"rescale": "imagenet_bgr_mean"}
 CASES: dict[str, tuple[Sequence[int | None], str, Sequence[int | None], dict[str, Any]]] = {
     "images of the right number of pixels for vectors": ((8, 8, 1), "uint8", (64,), {}),
     "gray pictures for a colour source": ((None, None, 1), "uint8", (32, 32, 3), {}),
@@ -115,6 +131,12 @@ CASES: dict[str, tuple[Sequence[int | None], str, Sequence[int | None], dict[str
     "pictures resized, then laid flat": ((None, None, 1), "uint8", (64,), {"image_size": (8, 8)}),
     "arrays (12, 9) resized, then laid flat": ((12, 9), "uint8", (64,), {"image_size": (8, 8)}),
     "sequences of any length": ((7, 2), "float32", (None, 2), {}),
+    "gray pictures for a source that scales by colour": ((None, None, 1), "uint8", (32, 32, 3), TORCH),
+    "gray arrays (28, 28) for a source that scales by colour": ((28, 28), "float32", (28, 28, 3), TORCH),
+    "gray arrays (28, 28) for a source that takes blue first": ((28, 28), "uint8", (28, 28, 3), CAFFE),
+    "gray arrays (28, 28) of another size for a source that takes blue first": ((28, 28), "uint8", (16, 16, 3), CAFFE),
+    "8-bit pictures as they are for a source that takes blue first": ((16, 16, 3), "uint8", (16, 16, 3), CAFFE),
+    "16-bit pictures of another size for a source that takes blue first": ((9, 7, 3), "uint16", (16, 16, 3), CAFFE),
     "scaled to both sides of zero": ((28, 28), "uint8", (784,), {"rescale": "minus_one_to_one"}),
 }
 
@@ -177,6 +199,7 @@ def test_whole_numbers_are_given_to_the_source_in_its_own_type() -> None:
         (None, "zero_to_one", [], "float32", (0, 1), "none"),
         (None, "zero_to_one", [], "float32", (0, 255), "zero_to_one"),
         (None, None, ["InputLayer", "Rescaling", "Normalization"], "uint8", (0, 255), "none"),
+        (None, None, ["InputLayer", "TrueDivide", "Subtract", "Conv2D"], "uint8", (0, 255), "none"),
         (None, None, ["InputLayer", "Conv2D", "Rescaling"], "uint8", (0, 255), "zero_to_one"),
         (None, None, [], "uint8", (0, 255), "zero_to_one"),
         (None, None, [], "uint8", (0, 1), "none"),
@@ -238,6 +261,9 @@ def test_arrays_of_the_right_size_are_not_resized() -> None:
         ((784,), "float32", (64,), {}, DataError, r"\(784\).*\(64\)"),
         ((None, 4), "float32", (7, 2), {}, DataError, r"\(any, 4\).*\(7, 2\)"),
         ((8,), "int32", (8,), {"rescale": "zero_to_one"}, UserError, "whole numbers"),
+        ((784,), "float32", (28, 28), TORCH, UserError, r"pictures with 3 channels.*\(784\)"),
+        ((28, 28, 1), "float32", (28, 28, 1), CAFFE, UserError, r"pictures with 3 channels.*\(28, 28, 1\)"),
+        ((16, 16, 3), "float32", (768,), TORCH, DataError, r"\(768\).*height, width, 3"),
     ],
 )
 def test_what_cannot_fit_is_refused_with_both_shapes(

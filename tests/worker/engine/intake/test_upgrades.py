@@ -68,6 +68,13 @@ def test_every_change_is_told_once_with_its_number_of_layers() -> None:
             old("SeparableConv2D", "x", filters=2, kernel_size=3, kernel_initializer=None),
             {"filters": 2, "kernel_size": 3},
         ),
+        (old("ThresholdedReLU", "x", theta=0.5), {"threshold": 0.5}),
+        (old("SyncBatchNormalization", "x", axis=[3]), {"axis": 3}),
+        (old("BatchNormalizationV1", "x", axis=3), {"axis": 3}),
+        (old("GRU", "x", units=2), {"units": 2, "reset_after": False}),
+        (old("GRU", "x", units=2, reset_after=True), {"units": 2, "reset_after": True}),
+        (old("Attention", "x", causal=False, use_scale=True), {"use_scale": True}),
+        (old("Dense", "x", units=2, activation="softmax_v2"), {"units": 2, "activation": "softmax"}),
         (old("Convolution2D", "x", filters=2, kernel_size=3), {"filters": 2, "kernel_size": 3}),
     ],
     ids=lambda value: value.get("class_name", "") if isinstance(value, dict) else "",
@@ -96,11 +103,47 @@ def test_initializers_of_keras_2_become_todays() -> None:
         (old("BatchNormalization", "x", axis=[1, 2]), "axes"),
         (old("LSTM", "x", units=2, stateful=True), "stateful"),
         (old("GRU", "x", units=2, time_major=True), "time_major"),
+        (old("AdditiveAttention", "x", causal=True), "causal=True"),
+        (old("LSTM", "x", units=2, recurrent_activation="hard_sigmoid"), "0.2 x"),
+        (old("Activation", "x", activation={"class_name": "function", "config": "hard_sigmoid"}), "0.2 x"),
     ],
 )
 def test_what_means_something_else_today_is_refused(layer: dict[str, Any], said: str) -> None:
     with pytest.raises(SourceError, match=said):
         upgraded(old_sequential(INPUT, layer))
+
+
+@pytest.mark.parametrize(
+    ("version", "module", "refused"),
+    [("2.15.0", "keras.layers", True), ("2.2.4-tf", None, True), (None, None, True), ("3.0.0", "keras.layers", False),
+     (None, "keras.layers", False)],
+)  # fmt: skip
+def test_hard_sigmoid_is_what_it_was_only_in_files_of_keras_3(
+    *, build: Any, version: str | None, module: str | None, refused: bool
+) -> None:
+    config = build.mlp(activation="hard_sigmoid")
+    config["module"] = "keras" if module else None
+    if refused:
+        with pytest.raises(SourceError, match="compute something else"):
+            upgrade(config, keras_version=version)
+    else:
+        upgrade(config, keras_version=version)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("CuDNNLSTM", "plain LSTM"),
+        ("LocallyConnected2D", "no more"),
+        ("RandomHeight", "no more"),
+        ("KerasLayer", "Hub"),
+    ],
+)
+def test_layers_that_keras_3_has_no_more_are_refused_with_the_way_out(name: str, says: str) -> None:
+    with pytest.raises(SourceError, match=says) as caught:
+        upgraded(old_sequential(INPUT, old(name, "x")))
+    assert caught.value.code == "unusable_source"
+    assert caught.value.work_code == "class_not_allowed"
 
 
 # === Sequential ===
