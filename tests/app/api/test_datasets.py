@@ -70,3 +70,14 @@ def test_datasets_are_listed_by_status(client: TestClient, thaw: "Thaw") -> None
     ready = thaw.ready_dataset()
     thaw.post("/v1/datasets", {"file": thaw.upload()})
     assert [dataset["id"] for dataset in client.get("/v1/datasets?status=ready").json()["data"]] == [ready]
+
+
+def test_options_of_tables_are_kept_as_they_were_asked_for(client: TestClient, thaw: "Thaw") -> None:
+    asked = {"target": "quality", "drop": ["id"], "categorical": ["zip"], "standardize": False}
+    dataset = client.post("/v1/datasets", json={"file": thaw.upload(name="wine.csv"), **asked}).json()
+    assert dataset["name"] == "wine"
+    assert {name: dataset["options"][name] for name in asked} == asked
+    several = client.post("/v1/datasets", json={"file": thaw.upload(name="x.csv"), "target": ["up", "down"]}).json()
+    assert several["options"]["target"] == ["up", "down"]
+    wrong = client.post("/v1/datasets", json={"file": "file-0", "columns": [], "kind": "sheet"})
+    assert {problem["pointer"] for problem in wrong.json()["errors"]} == {"/columns", "/kind"}
