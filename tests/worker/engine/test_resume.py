@@ -215,7 +215,7 @@ def test_from_the_end_of_any_epoch_it_ends_in_the_same_bits(name: str, workshop:
 
     workshop.train(name, tmp_path / "first", Copying())
     assert len(copies) == len(measured(whole.results / "history.json")), "one for each epoch, the last ones included"
-    for copy in copies:
+    for copy in random.Random(name).sample(copies, 3):  # noqa: S311 (reproducible, not secret)
         assert_same(workshop.train(name, copy, workshop.recorder()), whole)
 
 
