@@ -21,7 +21,7 @@ CAPABILITIES = WorkerCapabilities(queues=["cpu"], devices=["cpu"], keras="3", te
 @pytest.mark.service
 def test_it_goes_on_after_the_database_was_away(shop: Any, eventually: Callable[..., float]) -> None:
     shop.database.down = True
-    sweeper = Sweeper(shop.services, worker="worker-1", capabilities=CAPABILITIES)
+    sweeper = Sweeper(shop.services, worker="worker-1", capabilities=lambda: CAPABILITIES)
     sweeper.start()
     eventually(lambda: shop.database.refused >= 2)
     shop.database.down = False
@@ -35,7 +35,7 @@ def test_it_goes_on_after_the_database_was_away(shop: Any, eventually: Callable[
 def test_it_rings_again_for_what_nobody_took(shop: Any, eventually: Callable[..., float]) -> None:
     job_id = shop.submit("succeed")
     shop.bell.rung.clear()
-    sweeper = Sweeper(shop.services, worker="worker-1", capabilities=CAPABILITIES)
+    sweeper = Sweeper(shop.services, worker="worker-1", capabilities=lambda: CAPABILITIES)
     sweeper.start()
     eventually(lambda: ("train", job_id, "cpu") in shop.bell.rung)
     sweeper.end()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def test_capabilities_name_what_a_spec_may_use(client: TestClient) -> None:
     found = client.get("/v1/capabilities").json()
     assert (found["object"], found["version"]) == ("capabilities", version("thaw"))
-    assert found["kinds"] == ["images", "arrays"]
+    assert found["kinds"] == ["images", "arrays", "table", "text"]
     assert found["tasks"] == ["binary", "single_label", "multi_label", "regression"]
     assert found["optimizers"] == ["sgd", "adam", "adamw", "rmsprop", "nadam", "adagrad"]
     assert {"dense", "dropout", "global_average_pooling", "global_max_pooling"} <= set(found["head_layers"])

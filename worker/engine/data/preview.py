@@ -56,7 +56,7 @@ def _show(
         shape=list(example.shape),
         image_png=_png(example, value_range) if picture else None,
         values=None if picture else [float(value) for value in example.flat[:MAX_VALUES]],
-        row=_row(raw),
+        row=_row(raw) if split.has_rows else None,
     )
 
 

@@ -145,6 +145,11 @@ class Split:
     def __len__(self) -> int:
         return len(self._indices)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether its examples are rows of a table."""
+        return isinstance(self._storage, TableStorage)
+
     def example(self, index: int) -> Array:
         """One raw example, as stored; of several inputs that for the first."""
         taken = self._storage.take(self._indices[index : index + 1])

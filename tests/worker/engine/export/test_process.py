@@ -210,12 +210,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def example(self, index: int) -> dict[str, Any]:
+    def raw(self, index: int) -> dict[str, Any]:
         random = np.random.default_rng(index)
         return {
-            "word": np.array(("hen", "duck")[index % 2]),
-            "age": np.float32(random.normal()),
-            "colour": random.normal(size=3).astype("float32"),
+            "word": np.array([[("hen", "duck")[index % 2]]], object),
+            "age": random.normal(size=(1, 1)).astype("float32"),
+            "colour": random.normal(size=(1, 3)).astype("float32"),
         }
 
 
