@@ -17,7 +17,8 @@ from service import machine, running
 from app.domain.presets import PresetName
 from thaw.records import Job
 
-SOURCE = "keras:MobileNet?alpha=0.25&input_size=160&include_top=false"
+SOURCE = "keras:MobileNet?alpha=0.25&input_size=any&include_top=false"
+SIZE = (160, 160)
 BLOCKS = 2
 """Of `gradual`: a phase for each after the head's."""
 
@@ -66,6 +67,7 @@ def main() -> None:
                 cut={"layer": "conv_pw_13_relu"},
                 head={"layers": [{"type": "global_average_pooling"}, {"type": "dropout", "rate": 0.2}]},
                 schedule=schedule,
+                preprocessing={"image_size": SIZE},
                 seed=1,
             )
         found = {}

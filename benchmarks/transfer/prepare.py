@@ -40,7 +40,10 @@ def main() -> None:
     """Write everything, print where it is."""
     archive, folder = Path(sys.argv[1]), Path(sys.argv[2])
     np.savez(folder / "trashnet.npz", **decode(archive))
-    model = keras.applications.MobileNet(alpha=0.25, include_top=False, input_shape=(*SIZE, 3), weights="imagenet")
+    # The weights for 224 px, whose file both sides share whatever the size: convolutions have no size of their own.
+    known = keras.applications.MobileNet(alpha=0.25, include_top=False, input_shape=(224, 224, 3), weights="imagenet")
+    model = keras.applications.MobileNet(alpha=0.25, include_top=False, input_shape=(*SIZE, 3), weights=None)
+    model.set_weights(known.get_weights())
     model.save(folder / "mobilenet.keras")
     options = ModelOptions(rescale="minus_one_to_one")
     sources.register(folder / "mobilenet.keras", folder / "source", options=options, max_parameters=LIMIT)
