@@ -7,6 +7,8 @@ from pydantic import Discriminator, Field, Tag
 from app.domain.base import Value
 
 MAX_HEAD_LAYERS = 50
+VECTOR_RANK = 2
+"""Of a batch of vectors."""
 
 Activation = Literal[
     "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "tanh", "sigmoid", "softplus"
@@ -93,6 +95,20 @@ class Head(Value):
 
     layers: list[HeadLayer] = Field(default_factory=list, max_length=MAX_HEAD_LAYERS)
     """From the backbone upwards, without the output layer; empty: the output layer alone."""
+
+    def on(self, rank: int) -> list[HeadLayer]:
+        """The layers on a backbone whose output has so many axes, the batch's included; vectors are not pooled again."""
+        wishes: list[HeadLayer] = list(self.layers)
+        if not (wishes and isinstance(wishes[0], HeadPooling | HeadFlatten)):
+            wishes.insert(0, HeadPooling(type="global_average_pooling"))
+        chosen: list[HeadLayer] = []
+        for wish in wishes:
+            if isinstance(wish, HeadPooling | HeadFlatten):
+                if rank == VECTOR_RANK:
+                    continue
+                rank = VECTOR_RANK
+            chosen.append(wish)
+        return chosen
 
 
 KEEP = "keep"

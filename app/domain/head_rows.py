@@ -3,16 +3,15 @@
 The engine's `surgery.attach_head` builds the same layers; a test compares them.
 """
 
-import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from app.domain.dataset import DatasetInfo
-from app.domain.head import Head, HeadBatchNormalization, HeadDense, HeadDropout, HeadLayer, HeadPooling
+from app.domain.head import VECTOR_RANK, Head, HeadBatchNormalization, HeadDense, HeadDropout, HeadLayer
 from app.domain.model import LayerRow
+from app.domain.naming import Names
 
 OUTPUT = "output"
-VECTOR_RANK = 2
 _POOLING = {
     "global_average_pooling": "GlobalAveragePooling",
     "global_max_pooling": "GlobalMaxPooling",
@@ -39,11 +38,9 @@ def head_rows(
     """
     made: list[LayerRow] = []
     below = end.index
-    names = _Names(row.path.partition("/")[0] for row in backbone)
+    names = Names(row.path.partition("/")[0] for row in backbone)
     shape, first = _flat_shape(end), source[-1].index + 1
-    for wish in _with_pooling(head.layers, rank=len(shape)):
-        if wish.type in (*_POOLING, "flatten") and len(shape) == VECTOR_RANK:
-            continue
+    for wish in head.on(len(shape)):
         name = names.fresh(f"head_{wish.type}")
         row = _row(wish, first + len(made), name, shape, below=below)
         shape, below = _flat_shape(row), row.index
@@ -55,11 +52,6 @@ def head_rows(
 def outputs(data: DatasetInfo) -> int:
     """Numbers that the output layer gives for an example."""
     return len(data.classes or ()) if data.task in ("single_label", "multi_label") else data.targets
-
-
-def _with_pooling(layers: Sequence[HeadLayer], *, rank: int) -> list[HeadLayer]:
-    begins_well = bool(layers) and layers[0].type in (*_POOLING, "flatten")
-    return [*([] if begins_well or rank == VECTOR_RANK else [HeadPooling(type="global_average_pooling")]), *layers]
 
 
 def _row(wish: HeadLayer, index: int, name: str, given: list[int | None], *, below: int) -> LayerRow:
@@ -108,16 +100,3 @@ def _parameters(wish: HeadLayer, channels: int) -> tuple[int, int]:
 def _flat_shape(row: LayerRow) -> list[int | None]:
     """A layer that a head sits on has one output, and so one flat shape."""
     return [side for side in row.output_shape or [None, None] if not isinstance(side, list)]
-
-
-class _Names:
-    """Names that no layer has yet, as the engine gives them: `head_dense`, `head_dense_2`, …."""
-
-    def __init__(self, taken: Iterable[str]) -> None:
-        self._taken = set(taken)
-
-    def fresh(self, wish: str) -> str:
-        numbered = (f"{wish}_{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([wish], numbered) if name not in self._taken)
-        self._taken.add(name)
-        return name

@@ -6,8 +6,7 @@ The source is only read. `keras.Model(source.inputs, tensor)` alone would not do
 own, and training it would train the source.
 """
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -15,8 +14,9 @@ import keras
 from app.domain import kept
 from app.domain.cuts import kept_rows, one_tensor_wide, resolve_cut
 from app.domain.errors import UserError
-from app.domain.head import Head, HeadFlatten, HeadLayer, HeadPooling
+from app.domain.head import Head, HeadLayer
 from app.domain.model import LayerRow
+from app.domain.naming import Names
 from app.domain.spec import Cut, Task
 from worker.engine import graph, heads, seeds, traits
 from worker.engine.canonical import Source, copy_weights
@@ -25,7 +25,6 @@ from worker.engine.precision import Precision, converted, default_policy, policy
 BACKBONE = "backbone"
 OUTPUT = "output"
 RESULT = "model"
-VECTOR_RANK = 2
 HEAD_RANKS = range(2, 6)
 """Ranks, batch axis included, that a head can take: vectors, sequences, feature maps, volumes."""
 
@@ -196,11 +195,9 @@ def attach_head(
     `leaf_layers` are the backbone's and the head's, whose names begin with `head_`, and `output`. Pooling a vector
     leaves it as it is. Seeds follow from `seed`. Raises `UserError` if the head does not fit on the backbone.
     """
-    names = _Names(operation.name for operation in graph.graph_of(backbone).operations)
+    names = Names(operation.name for operation in graph.graph_of(backbone).operations)
     tensor = backbone.outputs[0]
-    for wish in _with_pooling(head.layers, rank=len(tensor.shape)):
-        if isinstance(wish, HeadPooling | HeadFlatten) and len(tensor.shape) == VECTOR_RANK:
-            continue
+    for wish in head.on(len(tensor.shape)):
         with default_policy(precision):
             layer = heads.layer(wish, rank=len(tensor.shape), name=names.fresh(f"head_{wish.type}"), seed=seed)
         tensor = layer(tensor)
@@ -227,7 +224,7 @@ def keep_head(
         )
         raise UserError(message, code="head_does_not_fit", param="head")
     cloner = _Cloner(source.model, seed=seed, initializers=weights == "random")
-    names = _Names(operation.name for operation in graph.graph_of(backbone).operations)
+    names = Names(operation.name for operation in graph.graph_of(backbone).operations)
     tensor = backbone.outputs[0]
     for layer in layers:
         clone = cloner.leaf(layer, name=names.fresh(layer.name))
@@ -237,11 +234,6 @@ def keep_head(
     return keras.Model(graph.one_or_all(backbone.inputs), tensor, name=RESULT)
 
 
-def _with_pooling(layers: Sequence[HeadLayer], *, rank: int) -> list[HeadLayer]:
-    begins_well = bool(layers) and isinstance(layers[0], HeadPooling | HeadFlatten)
-    return [*([] if begins_well or rank == VECTOR_RANK else [HeadPooling(type="global_average_pooling")]), *layers]
-
-
 def _check_features(tensor: graph.Tensor, wish: HeadLayer) -> None:
     if tensor.shape[-1] is None:
         message = (
@@ -249,16 +241,3 @@ def _check_features(tensor: graph.Tensor, wish: HeadLayer) -> None:
             "Begin the head with global_average_pooling instead."
         )
         raise UserError(message, code="head_does_not_fit", param="head.layers")
-
-
-class _Names:
-    """Names that no layer has yet: `head_dense`, `head_dense_2`, …."""
-
-    def __init__(self, taken: Iterable[str]) -> None:
-        self._taken = set(taken)
-
-    def fresh(self, wish: str) -> str:
-        numbered = (f"{wish}_{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([wish], numbered) if name not in self._taken)
-        self._taken.add(name)
-        return name

@@ -8,7 +8,6 @@ raw example is a row: a dictionary with one input for each column.
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 
 from app.domain.errors import PlatformError
+from app.domain.naming import Names
 from worker.engine import durable, graph
 from worker.engine.data import Encoding, Preprocess, Preprocesses, Raw, Split, front
 from worker.engine.surgery import leaf_layers
@@ -35,24 +35,28 @@ def exported(model: keras.Model, preprocess: Preprocess | Preprocesses) -> keras
 
     Where there are several inputs they keep the names that the source gave them.
     """
-    taken = {path.partition("/")[0] for path, _ in leaf_layers(model)}
+    names = _names(model)
     parts = preprocess.parts if isinstance(preprocess, Preprocesses) else (("examples", preprocess),)
-    raws, tensors = zip(*(_raw_input(name, part, taken) for name, part in parts), strict=True)
+    raws, tensors = zip(*(_raw_input(name, part, names) for name, part in parts), strict=True)
     return keras.Model(graph.one_or_all(raws), _laid_on(graph.one_or_all(tensors), model), name=model.name)
 
 
-def _raw_input(name: str, preprocess: Preprocess, taken: set[str]) -> tuple[Any, Any]:
+def _names(model: keras.Model) -> Names:
+    """The source may be a result itself, which has such layers already."""
+    return Names(path.partition("/")[0] for path, _ in leaf_layers(model))
+
+
+def _raw_input(name: str, preprocess: Preprocess, names: Names) -> tuple[Any, Any]:
     """An input for raw examples, and what its preprocessing layers make of it."""
-    tensor = raw = keras.Input(preprocess.input_shape, dtype=preprocess.input_dtype, name=_fresh(name, taken))
+    tensor = raw = keras.Input(preprocess.input_shape, dtype=preprocess.input_dtype, name=names.fresh(name))
     for layer in preprocess.layers():
-        tensor = _predicting(_renamed(layer, _fresh(layer.name, taken)))(tensor)
+        tensor = _predicting(_renamed(layer, names.fresh(layer.name)))(tensor)
     return raw, tensor
 
 
 def taking_rows(model: keras.Model, encoding: Encoding) -> tuple[keras.Model, dict[str, str]]:
     """A model on the same layers that takes a table's rows; and by column, what the input for it is called."""
-    taken = {path.partition("/")[0] for path, _ in leaf_layers(model)}
-    inputs, vector = front.raw_inputs(encoding, fresh=lambda wish: _fresh(wish, taken))
+    inputs, vector = front.raw_inputs(encoding, fresh=_names(model).fresh)
     by_name = {tensor.name: tensor for tensor in inputs.values()}
     names = {column: tensor.name for column, tensor in inputs.items()}
     return keras.Model(by_name, _laid_on(vector, model), name=model.name), names
@@ -120,11 +124,3 @@ def _predicting(operation: Any) -> Any:  # noqa: ANN401 (a layer or an operation
 
 def _renamed(layer: keras.Layer, name: str) -> keras.Layer:
     return layer if layer.name == name else type(layer).from_config({**layer.get_config(), "name": name})
-
-
-def _fresh(wish: str, taken: set[str]) -> str:
-    """`wish`, or with the first number that makes it new; the source may be a result itself, with such layers."""
-    numbered = (f"{wish}_{number}" for number in itertools.count(2))
-    name = next(name for name in itertools.chain([wish], numbered) if name not in taken)
-    taken.add(name)
-    return name
