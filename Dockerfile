@@ -15,10 +15,10 @@ FROM build AS build-api
 RUN uv sync --locked --no-dev --no-editable --extra api
 
 FROM build AS build-worker
-RUN uv sync --locked --no-dev --no-editable --extra worker
+RUN uv sync --locked --no-dev --no-editable --extra worker --extra export --extra hub
 
 FROM build AS build-worker-gpu
-RUN uv sync --locked --no-dev --no-editable --extra gpu
+RUN uv sync --locked --no-dev --no-editable --extra gpu --extra export --extra hub
 
 FROM python:3.12-slim AS runtime
 # The data folder belongs to the user that runs the service, and so does a volume mounted on it.
