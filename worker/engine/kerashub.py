@@ -22,7 +22,7 @@ from app.domain.model import ModelOptions, SourceInfo
 from app.domain.spec import Rescale
 from worker.engine import canonical, extras, graph, opening, sources
 from worker.engine.data.preprocess import SCALES
-from worker.engine.intake import uploads
+from worker.engine.intake import allowlist, uploads
 from worker.engine.intake.vet_config import check_model
 
 PICTURE_RANK = 4
@@ -45,25 +45,11 @@ def register(reference: str, destination: Path, *, options: ModelOptions, max_pa
     handle, pinned = _handle(hub, name)
     with _downloads(name, handle):
         _check_there(pinned, handle)
-        rescale = _rescale(hub, handle)
-    known = options.model_copy(update={"rescale": _agreed(name, rescale, options.rescale)})
-    model = build(hub, name, handle, max_parameters=max_parameters)
+        _check_structure(hub, name, handle, max_parameters=max_parameters)
+        rescale = _agreed(name, _rescale(hub, handle), options.rescale)
+        model = _loaded(hub, name, handle)
+    known = options.model_copy(update={"rescale": rescale})
     return sources.admit(model, destination, options=known, model_format="preset", origin=str(pinned))
-
-
-def build(hub: Any, name: PresetName, handle: str, *, max_parameters: int) -> keras.Model:  # noqa: ANN401 (`keras_hub`)
-    """The preset's backbone as a plain model, with its weights. Raises what `register` raises."""
-    with uploads.without_memory(), keras.StatelessScope(initialize_variables=False):
-        with _downloads(name, handle):
-            backbone = hub.models.Backbone.from_preset(handle, load_weights=False)
-        plain = _opened(backbone, name)
-        uploads.check_size(plain, max_parameters)
-    keras.backend.clear_session()  # Keras numbers layers without a name in the order of their making
-    with _downloads(name, handle):
-        backbone = hub.models.Backbone.from_preset(handle)
-    plain = _opened(backbone, name)
-    _check_same(backbone, plain, name)
-    return plain
 
 
 def _library() -> Any:  # noqa: ANN401 (see `extras.load`)
@@ -156,17 +142,41 @@ def _agreed(name: PresetName, known: Rescale | None, said: Rescale | None) -> Re
 # === What it is made of ===
 
 
+def _check_structure(hub: Any, name: PresetName, handle: str, *, max_parameters: int) -> None:  # noqa: ANN401 (`keras_hub`)
+    """Refuse what is too large or cannot be opened, from the configuration alone."""
+    with uploads.without_memory(), keras.StatelessScope(initialize_variables=False):
+        backbone = hub.models.Backbone.from_preset(handle, load_weights=False)
+        uploads.check_size(_opened(backbone, name), max_parameters)
+
+
+def _loaded(hub: Any, name: PresetName, handle: str) -> keras.Model:  # noqa: ANN401 (`keras_hub`)
+    """The backbone with its weights, as a plain model that computes the same."""
+    keras.backend.clear_session()  # Keras numbers layers without a name in the order of their making
+    backbone = hub.models.Backbone.from_preset(handle)
+    plain = _opened(backbone, name)
+    lost = {id(weight) for weight in backbone.weights} ^ {id(weight) for weight in plain.weights}
+    batch = uploads.example_batch(plain)
+    expected, received = (keras.ops.convert_to_numpy(model(batch, training=False)) for model in (backbone, plain))
+    if lost or not np.array_equal(expected, received, equal_nan=True):
+        _refuse(name, "its layers, taken apart, do not compute what the backbone computes.")
+    return plain
+
+
 def _opened(backbone: keras.Model, name: PresetName) -> keras.Model:
     _check_ends(backbone, name)
     try:
         plain = opening.opened(backbone)
-        check_model(canonical.config_of(plain), strict=True)
     except opening.ClosedError as error:
-        what = "is a layer" if len(error.classes) == 1 else "are layers"
-        _refuse(name, f"{', '.join(error.classes)} {what} of KerasHub that Thaw cannot take apart.")
-    except SourceError as error:
-        _refuse(name, error.message)
+        _refuse(name, f"it has layers of KerasHub's own that Thaw cannot take apart: {', '.join(error.classes)}.")
+    if strange := sorted({type(operation).__name__ for operation in plain.operations if not _is_known(operation)}):
+        _refuse(name, f"it has operations of Keras that are not on Thaw's list: {', '.join(strange)}.")
+    check_model(canonical.config_of(plain), strict=True)
     return plain
+
+
+def _is_known(operation: graph.Operation) -> bool:
+    kind: allowlist.Kind = "layer" if isinstance(operation, keras.Layer) else "operation"
+    return allowlist.module_of(kind, type(operation).__name__, type(operation).__module__) is not None
 
 
 def _check_ends(backbone: keras.Model, name: PresetName) -> None:
@@ -184,19 +194,10 @@ def _check_ends(backbone: keras.Model, name: PresetName) -> None:
         _refuse(name, f"it has {len(backbone.outputs)} outputs; Thaw fine-tunes models with one.")
 
 
-def _check_same(backbone: keras.Model, plain: keras.Model, name: PresetName) -> None:
-    """Nothing was left behind: neither weights nor anything that is computed."""
-    lost = {id(weight) for weight in backbone.weights} ^ {id(weight) for weight in plain.weights}
-    batch = uploads.example_batch(plain)
-    expected, received = (keras.ops.convert_to_numpy(model(batch, training=False)) for model in (backbone, plain))
-    if lost or not np.array_equal(expected, received, equal_nan=True):
-        _refuse(name, "its layers, taken apart, do not compute what the backbone computes.")
-
-
 def _refuse(name: PresetName, reason: str) -> NoReturn:
     message = (
-        f"The preset '{name.preset}' cannot be a source: {reason} The presets of ResNet, DenseNet, VGG, Xception, "
-        "EfficientNet and MobileNet can, as can all of the catalogue (thaw models catalogue)."
+        f"The preset '{name.preset}' cannot be a source: {reason} The presets of ResNet (not V2), DenseNet, VGG, "
+        "Xception, EfficientNet and MobileNet can, as can all of the catalogue (thaw models catalogue)."
     )
     raise SourceError(message, code="unsupported_preset")
 

@@ -70,20 +70,16 @@ def _call(operation: graph.Operation, args: Any, kwargs: Any) -> Any:  # noqa: A
 def _call_parts(block: graph.Operation, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 (tensors of Keras)
     try:
         outputs = block.call(*args, **kwargs)
-        parts = _between((args, kwargs), outputs)
-        trained = (
-            []
-            if not _knows_training(block)
-            else [
-                _between((args, kwargs), block.call(*args, **{**kwargs, "training": training}))
-                for training in (False, True)
-            ]
-        )
+        nodes = _nodes_between((args, kwargs), outputs)
+        otherwise = [
+            _nodes_between((args, kwargs), block.call(*args, **{**kwargs, "training": training}))
+            for training in ((False, True) if _knows_training(block) else ())
+        ]
     except Exception as error:  # code that was written for numbers raises anything on symbolic tensors
         raise ClosedError([type(block).__name__]) from error
-    if any([type(part) for part in other] != [type(part) for part in parts] for other in trained):
+    if any(_account(other) != _account(nodes) for other in otherwise):
         raise ClosedError([type(block).__name__])
-    for part in parts:
+    for part in [node.operation for node in nodes]:
         if not part.name.startswith(block.name):
             part.name = f"{block.name}_{part.name}"
     return outputs
@@ -93,7 +89,22 @@ def _knows_training(block: graph.Operation) -> bool:
     return "training" in inspect.signature(block.call).parameters
 
 
-def _between(inputs: Any, outputs: Any) -> list[graph.Operation]:  # noqa: ANN401 (tensors of Keras)
-    """What leads from the one to the other, in the order in which Keras runs it."""
-    symbolic = [tensor for tensor in keras.tree.flatten(inputs) if isinstance(tensor, keras.KerasTensor)]
-    return [node.operation for node in graph.ordered_nodes(keras.Function(symbolic, keras.tree.flatten(outputs)))]
+def _nodes_between(inputs: Any, outputs: Any) -> list[Any]:  # noqa: ANN401 (tensors of Keras)
+    """The calls that lead from the one to the other, in the order in which Keras runs them."""
+    return graph.ordered_nodes(keras.Function(_tensors(inputs), _tensors(outputs)))
+
+
+def _tensors(values: Any) -> list[graph.Tensor]:  # noqa: ANN401 (tensors of Keras)
+    return [value for value in keras.tree.flatten(values) if isinstance(value, keras.KerasTensor)]
+
+
+def _account(nodes: Iterable[Any]) -> list[tuple[type, str]]:
+    """What is called, and with which numbers beside the tensors."""
+    return [
+        (type(node.operation), repr([_plain(node.arguments.args), _plain({**node.arguments.kwargs, "training": None})]))
+        for node in nodes
+    ]
+
+
+def _plain(arguments: Any) -> Any:  # noqa: ANN401 (what layers are called with)
+    return keras.tree.map_structure(lambda value: "" if isinstance(value, keras.KerasTensor) else value, arguments)
