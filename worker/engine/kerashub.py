@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import keras
 import numpy as np
@@ -156,9 +156,12 @@ def _loaded(hub: Any, name: PresetName, handle: str) -> keras.Model:  # noqa: AN
     plain = _opened(backbone, name)
     lost = {id(weight) for weight in backbone.weights} ^ {id(weight) for weight in plain.weights}
     batch = uploads.example_batch(plain)
-    expected, received = (keras.ops.convert_to_numpy(model(batch, training=False)) for model in (backbone, plain))
+    try:
+        expected, received = (keras.ops.convert_to_numpy(model(batch, training=False)) for model in (backbone, plain))
+    except Exception as error:  # whatever an odd model raises on its first batch
+        raise _refusal(name, f"it fails on pictures of {list(batch.shape[1:])}: {uploads.reason(error)}") from error
     if lost or not np.array_equal(expected, received, equal_nan=True):
-        _refuse(name, "its layers, taken apart, do not compute what the backbone computes.")
+        raise _refusal(name, "its layers, taken apart, do not compute what the backbone computes.")
     return plain
 
 
@@ -167,14 +170,21 @@ def _opened(backbone: keras.Model, name: PresetName) -> keras.Model:
     try:
         plain = opening.opened(backbone)
     except opening.ClosedError as error:
-        _refuse(name, f"it has layers of KerasHub's own that Thaw cannot take apart: {', '.join(error.classes)}.")
+        raise _refusal(
+            name, f"it has layers of KerasHub's own that Thaw cannot take apart: {', '.join(error.classes)}."
+        ) from error
     if strange := sorted({type(operation).__name__ for operation in plain.operations if not _is_known(operation)}):
-        _refuse(name, f"it has operations of Keras that are not on Thaw's list: {', '.join(strange)}.")
-    check_model(canonical.config_of(plain), strict=True)
+        raise _refusal(name, f"it has operations of Keras that are not on Thaw's list: {', '.join(strange)}.")
+    try:
+        check_model(canonical.config_of(plain), strict=True)
+    except SourceError as error:
+        raise _refusal(name, error.message) from error
     return plain
 
 
 def _is_known(operation: graph.Operation) -> bool:
+    if graph.is_model(operation):
+        return True  # what is inside is looked at with the whole configuration
     kind: allowlist.Kind = "layer" if isinstance(operation, keras.Layer) else "operation"
     return allowlist.module_of(kind, type(operation).__name__, type(operation).__module__) is not None
 
@@ -183,23 +193,25 @@ def _check_ends(backbone: keras.Model, name: PresetName) -> None:
     """One picture goes in, one array comes out."""
     taken = [graph.maker_name(tensor) for tensor in backbone.inputs]
     if "token_ids" in taken:
-        _refuse(
+        raise _refusal(
             name,
             "it works on token ids that KerasHub's tokenizer makes of texts, and Thaw has no such tokenizer. Texts go "
             "through a TextVectorization layer inside the model.",
         )
     if len(taken) > 1 or len(backbone.inputs[0].shape) != PICTURE_RANK:
-        _refuse(name, f"it takes {', '.join(taken)}; Thaw opens backbones that take one picture and nothing else.")
+        raise _refusal(
+            name, f"it takes {', '.join(taken)}; Thaw opens backbones that take one picture and nothing else."
+        )
     if len(backbone.outputs) != 1:
-        _refuse(name, f"it has {len(backbone.outputs)} outputs; Thaw fine-tunes models with one.")
+        raise _refusal(name, f"it has {len(backbone.outputs)} outputs; Thaw fine-tunes models with one.")
 
 
-def _refuse(name: PresetName, reason: str) -> NoReturn:
+def _refusal(name: PresetName, reason: str) -> SourceError:
     message = (
         f"The preset '{name.preset}' cannot be a source: {reason} The presets of ResNet (not V2), DenseNet, VGG, "
         "Xception, EfficientNet and MobileNet can, as can all of the catalogue (thaw models catalogue)."
     )
-    raise SourceError(message, code="unsupported_preset")
+    return SourceError(message, code="unsupported_preset")
 
 
 # === Downloads ===

@@ -4,7 +4,8 @@
 
 A block is opened by running its `call` on symbolic tensors, so that each of its parts becomes a step of the graph.
 That says what the block computes only if nothing of it stays outside of its parts: a block stays closed that has
-weights or random numbers of its own, that is built otherwise while training, or whose code needs numbers.
+weights or random numbers of its own, that computes otherwise while training, that decides for its parts whether they
+train (a model tells all of its layers), or whose code needs numbers.
 """
 
 import inspect
@@ -69,24 +70,35 @@ def _call(operation: graph.Operation, args: Any, kwargs: Any) -> Any:  # noqa: A
 
 def _call_parts(block: graph.Operation, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 (tensors of Keras)
     try:
-        outputs = block.call(*args, **kwargs)
-        nodes = _nodes_between((args, kwargs), outputs)
-        otherwise = [
-            _nodes_between((args, kwargs), block.call(*args, **{**kwargs, "training": training}))
-            for training in ((False, True) if _knows_training(block) else ())
-        ]
+        outputs, *told = (_traced(block, args, kwargs, training=training) for training in (None, False, True))
+        nodes, *others = (_nodes_between((args, kwargs), each) for each in (outputs, *told))
     except Exception as error:  # code that was written for numbers raises anything on symbolic tensors
         raise ClosedError([type(block).__name__]) from error
-    if any(_account(other) != _account(nodes) for other in otherwise):
-        raise ClosedError([type(block).__name__])
+    for training, other in zip((False, True), others, strict=True):
+        if _account(other) != _account(nodes) or any(_is_told_otherwise(node, training=training) for node in other):
+            raise ClosedError([type(block).__name__])
     for part in [node.operation for node in nodes]:
         if not part.name.startswith(block.name):
             part.name = f"{block.name}_{part.name}"
     return outputs
 
 
-def _knows_training(block: graph.Operation) -> bool:
-    return "training" in inspect.signature(block.call).parameters
+def _traced(block: graph.Operation, args: Any, kwargs: Any, *, training: bool | None) -> Any:  # noqa: ANN401 (as above)
+    """What the block's code makes of symbolic tensors, in a model that says whether it trains; `None`: it does not."""
+    passed = {"training": training} if _knows_training(block) else {}
+    block._get_call_context().set_value("training", training)  # noqa: SLF001 (no public way to trace the parts)
+    try:
+        return block.call(*args, **{**kwargs, **passed})
+    finally:
+        block._maybe_reset_call_context()  # noqa: SLF001 (as above)
+
+
+def _knows_training(operation: graph.Operation) -> bool:
+    return "training" in inspect.signature(operation.call).parameters
+
+
+def _is_told_otherwise(node: Any, *, training: bool) -> bool:  # noqa: ANN401 (a node of Keras)
+    return _knows_training(node.operation) and node.arguments.kwargs.get("training") is not training
 
 
 def _nodes_between(inputs: Any, outputs: Any) -> list[Any]:  # noqa: ANN401 (tensors of Keras)
@@ -99,11 +111,12 @@ def _tensors(values: Any) -> list[graph.Tensor]:  # noqa: ANN401 (tensors of Ker
 
 
 def _account(nodes: Iterable[Any]) -> list[tuple[type, str]]:
-    """What is called, and with which numbers beside the tensors."""
-    return [
-        (type(node.operation), repr([_plain(node.arguments.args), _plain({**node.arguments.kwargs, "training": None})]))
-        for node in nodes
-    ]
+    """What is called, and with what beside the tensors and whether it trains."""
+    return [(type(node.operation), repr([_plain(node.arguments.args), _plain(_others(node))])) for node in nodes]
+
+
+def _others(node: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 (a node of Keras)
+    return [(name, value) for name, value in sorted(node.arguments.kwargs.items()) if name != "training"]
 
 
 def _plain(arguments: Any) -> Any:  # noqa: ANN401 (what layers are called with)

@@ -167,6 +167,29 @@ def test_what_cannot_be_a_source_is_refused_by_name_before_its_weights_are_fetch
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.parametrize("changed", ["outputs", "weights"])
+def test_a_backbone_that_was_not_taken_apart_rightly_is_no_source(
+    changed: str, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    from worker.engine import opening
+
+    def wrongly(backbone: Any) -> Any:
+        plain = opened(backbone)
+        if changed == "outputs":
+            return keras.Model(plain.input, plain.output * 2.0)
+        copy = keras.models.clone_model(plain)
+        copy.set_weights(plain.get_weights())
+        return copy
+
+    opened = opening.opened
+    monkeypatch.setattr(opening, "opened", wrongly)
+    cache.add("resnet_18_imagenet", resnet(cache))
+    with pytest.raises(SourceError, match="do not compute what the backbone computes"):
+        register("keras_hub:resnet_18_imagenet", tmp_path / "m")
+
+
 def test_a_preset_above_the_limit_is_refused_before_its_weights_are_fetched(cache: Cache, tmp_path: Path) -> None:
     place = cache.add("resnet_18_imagenet", resnet(cache))
     (place / "model.weights.h5").unlink()

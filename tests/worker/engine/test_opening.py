@@ -213,6 +213,26 @@ def test_a_block_whose_code_needs_numbers_stays_closed() -> None:
     assert refused(curious()) == ["Curious"]
 
 
+def test_a_block_that_decides_itself_whether_a_part_trains_stays_closed() -> None:
+    """A model tells all of its layers, so the part would train with it once it stands there by itself."""
+    assert refused(eager(lambda _: True)) == ["Eager"]
+    assert refused(eager(lambda training: not training)) == ["Eager"]
+    assert refused(stubborn(training=False)) == ["Stubborn"]
+    assert refused(stubborn(training=None)) == ["Stubborn"]
+
+
+def test_a_block_may_pass_on_whether_it_trains_whatever_is_its_default() -> None:
+    import keras
+
+    from worker.engine.opening import opened
+
+    x = keras.Input((100,))
+    plain = opened(keras.Model(x, eager(lambda training: training)()(x)))
+    ones = np.ones((1, 100), "float32")
+    assert (np.array(plain(ones, training=True)) == 0).any()
+    np.testing.assert_array_equal(plain(ones, training=False), ones)
+
+
 def test_blocks_inside_of_blocks_are_opened_and_parts_get_the_names_of_theirs() -> None:
     import keras
 
@@ -257,6 +277,34 @@ def moody(trained: Callable[[Any], Any]) -> Any:
             return trained(inputs) if training else inputs + 1.0
 
     return Moody
+
+
+def eager(told: Callable[[Any], Any]) -> Any:
+    import keras
+
+    class Eager(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = keras.layers.Dropout(0.5)
+
+        def call(self, inputs: Any, training: bool = True) -> Any:
+            return self.dropout(inputs, training=told(training))
+
+    return Eager
+
+
+def stubborn(*, training: bool | None) -> Any:
+    import keras
+
+    class Stubborn(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = keras.layers.Dropout(0.5)
+
+        def call(self, inputs: Any) -> Any:
+            return self.dropout(inputs, training=training)
+
+    return Stubborn
 
 
 def curious() -> Any:
