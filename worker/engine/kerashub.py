@@ -230,7 +230,7 @@ def _downloads(name: PresetName, handle: str) -> Iterator[None]:
         place = Path(get_cache_folder()) / "models" / handle.removeprefix(_KAGGLE)
         message = (
             f"The files of '{name}' could not be had: {uploads.reason(error)} They are looked for in {place}, and what "
-            "is not there is downloaded. Let the worker that registers models reach www.kaggle.com and "
+            "is not there is downloaded. Let the worker that registers models reach api.kaggle.com and "
             "storage.googleapis.com, or copy the cache of a machine that has them (KAGGLEHUB_CACHE says where it is); "
             "a file there that was cut off must be deleted. Then register the model again."
         )
