@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Required, TypedDict
 
-NAMED = ("keras:", "hf://", "ckpt-")
+NAMED = ("keras:", "hf://", "keras_hub:", "ckpt-")
 """What names of models begin with that need no upload."""
 
 Rescale = Literal["none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_bgr_mean"]

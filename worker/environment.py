@@ -11,7 +11,7 @@ from collections.abc import Iterable
 _KEPT = frozenset(
     (
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HOSTNAME"),
-        *("HF_ENDPOINT", "HF_HUB_OFFLINE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("HF_ENDPOINT", "HF_HUB_OFFLINE", "KAGGLEHUB_CACHE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
         *("VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
         *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
     )

@@ -12,7 +12,6 @@ from app.domain.base import Value
 from app.domain.errors import UserError
 
 PREFIX = "hf://"
-KERAS_HUB = "keras_hub:"
 ENDINGS = (".keras", ".h5", ".hdf5")
 MAIN = "main"
 
@@ -45,19 +44,12 @@ class HubName(Value):
 
 
 def is_name(text: str) -> bool:
-    """Whether a text means a model of a hub, well spelled or not."""
-    return text.startswith((PREFIX, KERAS_HUB))
+    """Whether a text means a model of the Hugging Face Hub, well spelled or not."""
+    return text.startswith(PREFIX)
 
 
 def parse(text: str) -> HubName:
     """Take a name apart. Raises `UserError` that says how names are spelled, or why a file is none for Thaw."""
-    if text.startswith(KERAS_HUB):
-        message = (
-            f"'{text[:100]}': presets of KerasHub are built of layers of their own, which Thaw does not open. Where a "
-            "backbone has plain layers only, save it as a plain model and upload that: "
-            "keras.Model(backbone.inputs, backbone.outputs).save('backbone.keras')."
-        )
-        raise UserError(message, code="unsupported_hub", param="model")
     found = _NAME.fullmatch(text)
     if found is None:
         message = f"A model of the hub is named {PREFIX}owner/name[@revision][/file.keras]; received '{text[:200]}'."

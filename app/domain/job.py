@@ -23,8 +23,8 @@ class JobRequest(Spec):
         min_length=1,
         max_length=300,
         description="A model's id; the id of an uploaded model file, of a job that has succeeded (its result) or of a "
-        "checkpoint; or a name of the catalogue such as `keras:MobileNetV2?input_size=160`, or of the Hugging Face "
-        "Hub: `hf://owner/name@revision/model.keras`.",
+        "checkpoint; or a name of the catalogue such as `keras:MobileNetV2?input_size=160`, of the Hugging Face "
+        "Hub: `hf://owner/name@revision/model.keras`, or of a preset of KerasHub: `keras_hub:resnet_18_imagenet`.",
         examples=["model-01jd…", "keras:MobileNetV2"],
     )
     training_file: str = Field(

@@ -12,9 +12,9 @@ from app.domain.probe import Probe
 from app.domain.spec import Rescale
 from app.domain.states import AssetStatus
 
-ModelFormat = Literal["keras", "h5", "catalogue", "checkpoint"]
+ModelFormat = Literal["keras", "h5", "catalogue", "preset", "checkpoint"]
 """`keras`: a `.keras` archive (Keras 3); `h5`: HDF5 written by `model.save`, Keras 2 or 3; `catalogue`: no file, built
-by name; `checkpoint`: the weights at the end of a phase of a job."""
+by name; `preset`: a backbone of KerasHub; `checkpoint`: the weights at the end of a phase of a job."""
 
 
 class LayerRow(Value):
@@ -85,7 +85,7 @@ class SourceInfo(Value):
     """What had to be changed in the file's configuration so that it loads, in sentences."""
     origin: str | None = None
     """Where it came from, if not from an upload or as the result of a job: a name in the catalogue, a
-    checkpoint, a file of a hub with the commit that it was at."""
+    checkpoint, a file of a hub with the commit that it was at, a preset of KerasHub with its version."""
     digest: str
     """sha256 over the architecture and every weight: equal digests are equal models."""
     probe: Probe | None = None
@@ -112,7 +112,7 @@ class Model(Value):
     file_id: str | None
     """The upload that it was registered from."""
     reference: str | None
-    """The name of the catalogue, in its shortest spelling, or the checkpoint that it was registered from."""
+    """The name, in its shortest spelling, or the checkpoint that it was registered from."""
     job_id: str | None
     """The job whose result it is, or whose checkpoint."""
     options: ModelOptions

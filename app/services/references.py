@@ -6,6 +6,7 @@
     ckpt-…                the end of a phase of a job, to be restored
     keras:MobileNetV2     a model of the catalogue, to be built
     hf://owner/name       a model of the Hugging Face Hub, to be fetched
+    keras_hub:vgg_16_…    a preset of KerasHub, to be fetched
 
 A file or name becomes a model or dataset once: jobs that name the same share what the first of them made of it.
 """

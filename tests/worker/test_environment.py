@@ -8,7 +8,18 @@ from worker import environment
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "KERAS_HOME", "CUDA_VISIBLE_DEVICES", "HF_ENDPOINT"]
+    "name",
+    [
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "PYTHONPATH",
+        "KERAS_HOME",
+        "CUDA_VISIBLE_DEVICES",
+        "HF_ENDPOINT",
+        "KAGGLEHUB_CACHE",
+    ],
 )
 def test_what_programs_need_stays(name: str) -> None:
     assert environment.is_kept(name)

@@ -17,6 +17,7 @@ import pytest
 from app.domain.dataset import DatasetOptions
 from app.domain.job import Job, JobRequest
 from app.domain.phases import Phase
+from app.domain.spec import DropLast
 from app.queue import CeleryDoorbell
 from app.services import context, datasets, files, history, jobs, models
 from app.services.context import DEFAULT_PROJECT, Services
@@ -141,6 +142,55 @@ def test_a_job_starts_from_a_name_of_the_catalogue_and_the_next_from_its_result(
     second = site.run(request.model_copy(update={"model": first.id}))
     assert second.status == "succeeded", (second.error, site.log.read_text())
     assert second.model_id == first.result_model_id
+
+
+MAKE_PRESET = """
+import sys
+import keras_hub
+from kagglehub.cache import Cache
+from kagglehub.handle import parse_model_handle
+backbone = keras_hub.models.MobileNetBackbone(
+    stackwise_expansion=[[8]], stackwise_num_blocks=[1], stackwise_num_filters=[[8]], stackwise_kernel_size=[[3]],
+    stackwise_num_strides=[[2]], stackwise_se_ratio=[[0.25]], stackwise_activation=[["relu"]], stackwise_padding=[[1]],
+    output_num_filters=16, depthwise_filters=8, depthwise_stride=2, depthwise_residual=False, last_layer_filter=16,
+)
+handle = backbone.presets["mobilenet_v3_small_050_imagenet"]["kaggle_handle"].removeprefix("kaggle://")
+backbone.save_to_preset(f"{sys.argv[1]}/models/{handle}")
+keras_hub.layers.ImageConverter(scale=1 / 255).save_to_preset(f"{sys.argv[1]}/models/{handle}")
+for name in ("config.json", "image_converter.json", "model.weights.h5"):
+    Cache().mark_as_complete(parse_model_handle(handle), name)
+"""
+"""A preset where Kaggle's client keeps it after a download, with random weights."""
+
+
+@pytest.fixture
+def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a preset that workers which are started from now on need not download."""
+    pytest.importorskip("kagglehub", reason="the extra 'hub' is not installed")
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kaggle"))
+    subprocess.run([sys.executable, "-c", MAKE_PRESET, str(tmp_path / "kaggle")], check=True, capture_output=True)
+    return "keras_hub:mobilenet_v3_small_050_imagenet"
+
+
+def test_a_job_starts_from_a_preset_of_keras_hub(preset: str, site: Site, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    y = np.arange(60) % 2
+    x = (rng.integers(0, 100, (60, 32, 32, 3)) + 100 * y[:, None, None, None]).astype("uint8")
+    np.savez(tmp_path / "pictures.npz", x=x, y=y)
+    request = JobRequest(
+        model=preset,
+        training_file=site.upload(tmp_path / "pictures.npz"),
+        cut=DropLast(drop_last=0),
+        schedule=[Phase(name="head", epochs=1), Phase(name="all", epochs=1, unfreeze="all")],
+        seed=3,
+    )
+    job = site.run(request)
+    assert job.status == "succeeded", (job.error, site.log.read_text())
+    source = models.get(site.services, DEFAULT_PROJECT, job.model_id)
+    assert source.info is not None
+    assert (source.info.format, source.info.rescale) == ("preset", "zero_to_one")
+    assert (source.info.origin or "").startswith(f"{preset}@")
+    assert {row.class_name for row in source.info.layers} >= {"Conv2D", "BatchNormalization", "Mean"}
 
 
 def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_path: Path) -> None:

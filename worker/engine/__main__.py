@@ -3,7 +3,8 @@
     {
       "model": "mobilenet.keras",                  a .keras or .h5 file, a canonical model folder, or a name of the
                                                    catalogue: "keras:MobileNet?alpha=0.25&input_size=160", or of
-                                                   the Hugging Face Hub: "hf://owner/name/model.keras"
+                                                   the Hugging Face Hub: "hf://owner/name/model.keras",
+                                                   or of KerasHub: "keras_hub:resnet_18_imagenet"
       "training_file": "trashnet.zip",             a zip, tar.gz or npz file, or a canonical dataset folder
       "output": "trash",                           folder; gets source/, dataset/, checkpoints/, canonical/, results/
       "model_options": {"rescale": "minus_one_to_one"},

@@ -19,7 +19,7 @@ from typing import Any
 from app.domain.errors import PlatformError, SourceError, UserError
 from app.domain.hubs import ENDINGS, HubName, parse
 from app.domain.model import ModelOptions, SourceInfo
-from worker.engine import sources
+from worker.engine import extras, sources
 from worker.engine.intake.uploads import reason
 
 HUB = "https://huggingface.co"
@@ -76,22 +76,14 @@ def register(
         return sources.register(path, destination, options=options, max_parameters=max_parameters, origin=str(pinned))
 
 
-def _library() -> Any:  # noqa: ANN401 (an optional extra, which type checks must not need)
+def _library() -> Any:  # noqa: ANN401 (see `extras.load`)
     os.environ.update(_SURROUNDINGS)
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ModuleNotFoundError as error:
-        message = (
-            "This worker cannot fetch models from the Hugging Face Hub: it lacks the extra 'hub'. Install it there "
-            "(pip install 'thaw[hub]'), or download the file yourself and upload it."
-        )
-        raise _NotInstalledError(message, code="extra_missing") from error
-
-
-class _NotInstalledError(PlatformError):
-    """Trying again does not help."""
-
-    retryable = False
+    return extras.load(
+        "huggingface_hub",
+        extra="hub",
+        to="fetch models from the Hugging Face Hub",
+        instead="download the file yourself and upload it",
+    )
 
 
 def _endpoint() -> str:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from app.domain import hubs as hub_names
+from app.domain import kerashub as preset_names
 from app.domain.model import ModelOptions, SourceInfo
-from worker.engine import catalogue, hubs
+from worker.engine import catalogue, hubs, kerashub
 
 
 def register(
@@ -15,4 +16,6 @@ def register(
         return hubs.register(
             reference, destination, options=options, max_parameters=max_parameters, max_bytes=max_bytes
         )
+    if preset_names.is_name(reference):
+        return kerashub.register(reference, destination, options=options, max_parameters=max_parameters)
     return catalogue.register(reference, destination, options=options, max_parameters=max_parameters)

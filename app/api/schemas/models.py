@@ -31,7 +31,8 @@ class ModelRequest(ModelOptions):
     """The id of an uploaded `.keras` or `.h5` file."""
     reference: str | None = Field(default=None, min_length=1, max_length=300, examples=["keras:MobileNetV2"])
     """Instead of a file: a name of the catalogue (`/v1/catalogue`), with options behind a `?`; a file of the
-    Hugging Face Hub, `hf://owner/name@revision/model.keras`; or a checkpoint's id."""
+    Hugging Face Hub, `hf://owner/name@revision/model.keras`; a preset of KerasHub, `keras_hub:resnet_18_imagenet`; or a
+    checkpoint's id."""
     name: Name | None = Field(default=None, examples=["mobilenet"])
     """How people call it; left out: the name of the file or in the catalogue."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain import hubs, names
+from app.domain import hubs, kerashub, names
 from app.domain.errors import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -52,10 +52,35 @@ def test_files_that_are_no_models_for_thaw_are_refused_by_name(file: str) -> Non
     assert caught.value.work_code == "unsupported_format"
 
 
-def test_presets_of_keras_hub_are_refused_with_the_way_out() -> None:
-    with pytest.raises(UserError, match=r"keras\.Model\(backbone\.inputs, backbone\.outputs\)\.save") as caught:
-        names.spelled("keras_hub:resnet_50_imagenet")
-    assert caught.value.work_code == "unsupported_hub"
+@pytest.mark.parametrize(
+    ("text", "preset", "version"),
+    [
+        ("keras_hub:resnet_18_imagenet", "resnet_18_imagenet", None),
+        ("keras_hub:resnet_18_imagenet@3", "resnet_18_imagenet", 3),
+        ("keras_hub:qwen2.5_0.5b_en", "qwen2.5_0.5b_en", None),
+    ],
+)
+def test_a_preset_of_keras_hub_is_taken_apart_and_put_together(text: str, preset: str, version: int | None) -> None:
+    name = kerashub.parse(text)
+    assert (name.preset, name.version) == (preset, version)
+    assert str(name) == text == names.spelled(text)
+    assert names.is_fixed(text) == (version is not None)
+    assert not names.tells_rescale(text), "only the preset's own files say it"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("keras_hub:", "keras_hub:@3", "keras_hub:vgg@", "keras_hub:vgg@0", "keras_hub:vgg@main", "keras_hub:vgg@-1"),
+        *("keras_hub:../vgg", "keras_hub:./vgg", "keras_hub:/tmp/vgg", "keras_hub:hf://owner/name", "keras_hub:vgg\n"),
+        *("keras_hub:kaggle://keras/vgg/keras/vgg_16_imagenet", "keras_hub:vgg?pooling=avg", "keras_hub:v gg"),
+    ],
+)
+def test_what_is_no_preset_is_told_how_presets_are_spelled(text: str) -> None:
+    assert names.is_name(text)
+    with pytest.raises(UserError, match=r"keras_hub:preset\[@version\]") as caught:
+        names.spelled(text)
+    assert caught.value.work_code == "wrong_name"
 
 
 @pytest.mark.parametrize("text", ["model-1", "file-1", "ckpt-1", "mobilenet.keras", "./keras:x", "https://x/y"])
@@ -66,5 +91,6 @@ def test_ids_and_paths_are_no_names(text: str) -> None:
 def test_what_people_may_call_them() -> None:
     assert names.title("hf://owner/name@v1/model.keras") == "owner-name"
     assert names.title("keras:MobileNet?alpha=0.25&input_size=160") == "MobileNet-alpha-0.25-input_size-160"
+    assert names.title("keras_hub:vgg_16_imagenet@2") == "vgg_16_imagenet"
     assert names.tells_rescale("keras:VGG16")
     assert not names.tells_rescale("hf://owner/name")

@@ -132,6 +132,8 @@ def test_changes_that_make_no_sense_are_refused(folder: Path, change: str) -> No
         jobfile.read(written(folder, "model: m\nschedule: [{epochs: 1}]\n"), changes=[change])
 
 
-@pytest.mark.parametrize("name", ["keras:MobileNet?alpha=0.25", "hf://owner/name/model.keras", "ckpt-1"])
+@pytest.mark.parametrize(
+    "name", ["keras:MobileNet?alpha=0.25", "hf://owner/name/model.keras", "keras_hub:vgg_16_imagenet", "ckpt-1"]
+)
 def test_names_of_models_are_sent_as_they_stand(name: str) -> None:
     assert jobfile.read(None, model=name)["model"] == name
