@@ -97,7 +97,7 @@ class Head(Value):
     """From the backbone upwards, without the output layer; empty: the output layer alone."""
 
     def on(self, rank: int) -> list[HeadLayer]:
-        """The layers on a backbone whose output has so many axes, the batch's included; vectors are not pooled again."""
+        """The layers on a backbone whose output has `rank` axes, the batch's included; vectors are not pooled again."""
         wishes: list[HeadLayer] = list(self.layers)
         if not (wishes and isinstance(wishes[0], HeadPooling | HeadFlatten)):
             wishes.insert(0, HeadPooling(type="global_average_pooling"))
