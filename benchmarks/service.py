@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 from sklearn.datasets import load_digits
 
 from thaw import Client
@@ -36,6 +38,39 @@ class Service:
     client: Client
     process: subprocess.Popen[bytes]
     data_dir: Path
+
+
+@dataclass
+class Peak:
+    """The most memory that all processes of a service used at once, in bytes; pages that they share count once."""
+
+    bytes: int = 0
+    by_process: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def watched_memory(service: Service, *, every_seconds: float = 0.5) -> Iterator[Peak]:
+    """Look at the memory of a service's processes until the block ends."""
+    peak, over = Peak(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(every_seconds):
+            used: dict[str, int] = {}
+            for process in [(root := psutil.Process(service.process.pid)), *root.children(recursive=True)]:
+                try:
+                    used[f"{process.pid} {' '.join(process.cmdline())[-60:]}"] = process.memory_full_info().pss
+                except psutil.NoSuchProcess:
+                    continue
+            if (total := sum(used.values())) > peak.bytes:
+                peak.bytes, peak.by_process = total, used
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """`thaw up`: the whole service on this machine, one process tree.
 
-    thaw up ─┬─ valkey-server                        on a Unix socket, no TCP port
-             ├─ python -m app.main                   the API
-             ├─ python -m worker --queues cpu[,gpu]  trains
-             └─ python -m worker --queues prepare    checks models and datasets
+    thaw up ─┬─ valkey-server                                 on a Unix socket, no TCP port
+             ├─ python -m app.main                            the API
+             └─ python -m worker --queues cpu[,gpu],prepare   trains; checks models and datasets
 
 What dies is started again, later and later (1 s doubling to 30 s). A signal ends everything in the order API,
-workers, broker, within 10 s; a second one at once. On Linux the children end by themselves when `thaw up` is
+worker, broker, within 10 s; a second one at once. On Linux the children end by themselves when `thaw up` is
 killed; whatever is left over all the same is found and ended by the next start on the same data folder.
 
     main          what `thaw up` calls; returns the exit code          up.py

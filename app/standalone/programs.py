@@ -10,7 +10,7 @@ from app.standalone.folder import MARK
 from app.standalone.processes import Program
 
 QUEUES = frozenset({"cpu", "prepare"})
-"""What these workers serve in any case; a worker that finds no GPU it may use leaves `gpu` to others."""
+"""What the worker serves in any case; one that finds no GPU it may use leaves `gpu` to others."""
 BACKLOG = 2048
 """Connections that may wait for the API."""
 
@@ -39,13 +39,10 @@ def api(variables: dict[str, str], listener: socket.socket) -> Program:
     return Program("api", python_module("app.main", "--fd", str(descriptor)), variables, descriptors=[descriptor])
 
 
-def workers(variables: dict[str, str]) -> list[Program]:
-    """One worker that trains, one that checks models and datasets, so that uploads do not wait for trainings."""
-    training = "cpu,gpu" if count_gpus() else "cpu"
-    return [
-        Program("worker", python_module("worker", "--queues", training), variables),
-        Program("preparer", python_module("worker", "--queues", "prepare"), variables),
-    ]
+def worker(variables: dict[str, str]) -> Program:
+    """The worker. It trains, and meanwhile checks models and datasets: both from one TensorFlow in memory."""
+    queues = "cpu,gpu,prepare" if count_gpus() else "cpu,prepare"
+    return Program("worker", python_module("worker", "--queues", queues), variables)
 
 
 def count_gpus() -> int:

@@ -13,7 +13,7 @@ from app.standalone.processes import KeptProcess, Program, ended
 from app.standalone.readiness import MAX_DEATHS, ApiProbe, until_ready
 
 API_HEAD_START_SECONDS = 0.5
-"""How long workers wait for the API to end before they are told to; it may have streams to close."""
+"""How long the worker waits for the API to end before it is told to; it may have streams to close."""
 KILL_AFTER_SECONDS = 8.8
 """A worker hands its trainings back within 8 s; all is over within 10."""
 BROKER_GRACE_SECONDS = 0.5
@@ -36,7 +36,7 @@ class Service:
         )
         self._broker = self._kept(self._broker_program(self._socket, variables)) if self._socket else None
         self._api = self._kept(programs.api(variables, listener))
-        self._workers = [self._kept(program) for program in programs.workers(variables)]
+        self._worker = self._kept(programs.worker(variables))
 
     async def start(self) -> None:
         """Start everything; returns when it is ready. `ServiceUnavailableError` if a part does not start."""
@@ -47,21 +47,19 @@ class Service:
             self._api.start()
             await until_ready(probe.alive, self._all())
             await probe.disregard_live_workers()
-            for worker in self._workers:
-                worker.start()
+            self._worker.start()
             await until_ready(probe.ready, self._all())
         finally:
             await probe.close()
 
     async def stop(self) -> None:
-        """End everything in the order API, workers, broker, within 10 s."""
+        """End everything in the order API, worker, broker, within 10 s."""
         deadline = time.monotonic() + KILL_AFTER_SECONDS
         self._api.terminate()
         self._listener.close()
         await ended([self._api], within=API_HEAD_START_SECONDS)
-        for worker in self._workers:
-            worker.terminate()
-        await _end([self._api, *self._workers], within=deadline - time.monotonic())
+        self._worker.terminate()
+        await _end([self._api, self._worker], within=deadline - time.monotonic())
         if self._broker:
             self._broker.terminate()
             await _end([self._broker], within=BROKER_GRACE_SECONDS)
@@ -72,7 +70,7 @@ class Service:
             kept.kill()
 
     def _all(self) -> list[KeptProcess]:
-        return [*([self._broker] if self._broker else []), self._api, *self._workers]
+        return [*([self._broker] if self._broker else []), self._api, self._worker]
 
     def _redis_url(self) -> str:
         given = self._settings.redis_url

@@ -9,7 +9,8 @@ but for `twenty_jobs`, where both start from nothing each time: that is the poin
     head_only      20 epochs with all of the source frozen          also against the floor: one pass + head training
     three_phases   head 10 epochs, last 20 % 10, all 3
     unfrozen       4 epochs with all of the source unfrozen: nothing to cache
-    twenty_jobs    20 jobs that differ in seed and head, through `thaw up`, against as many scripts
+    twenty_jobs    20 jobs that differ in seed and head, through `thaw up`, against as many scripts; memory is that of
+                   all of the service's processes together against one script's
 """
 
 import argparse
@@ -92,11 +93,11 @@ def compare(name: str, folder: Path, facts: dict[str, Any], rounds: int) -> dict
 def twenty_jobs(folder: Path, facts: dict[str, Any], scripts: int) -> dict[str, Any]:
     """20 jobs through a running service, against scripts of which `scripts` are run and the rest counted alike."""
     from engine import spec_of
-    from service import running
+    from service import running, watched_memory
 
     phases = [{**HEAD, "epochs": TWENTY_EPOCHS}]
     wishes = [{**facts, "phases": phases, "hidden": HIDDEN[seed % 5], "seed": seed} for seed in range(20)]
-    with running(folder / "data") as service:
+    with running(folder / "data") as service, watched_memory(service) as peak:
         model = service.client.models.push(facts["source"], rescale="minus_one_to_one")
         data = service.client.datasets.push(facts["data"])
         started = time.perf_counter()
@@ -109,17 +110,21 @@ def twenty_jobs(folder: Path, facts: dict[str, Any], scripts: int) -> dict[str, 
         ours = time.perf_counter() - started
     if any(job.status != "succeeded" for job in done):
         sys.exit(f"not all jobs succeeded: {[job.error for job in done if job.error]}")
-    seconds = []
+    path, plain = folder / "wish.json", []
     for wish in wishes[:scripts]:
-        path = folder / "wish.json"
         path.write_text(json.dumps(wish))
-        seconds.append(process("plain.py", path)["process_seconds"])
-    script = statistics.mean(seconds) * len(wishes)
+        plain.append(process("plain.py", path))
+    script = statistics.mean(run["process_seconds"] for run in plain) * len(wishes)
+    script_mib = max(run["peak_mib"] for run in plain)
     return {
         "script_seconds": script,
-        "scripts_run": len(seconds),
+        "scripts_run": len(plain),
         "thaw_seconds": ours,
         "times_faster": script / ours,
+        "memory_ratio": peak.bytes / 2**20 / script_mib,
+        "script_peak_mib": script_mib,
+        "thaw_peak_mib": peak.bytes / 2**20,
+        "thaw_peak_mib_by_process": {name: size / 2**20 for name, size in peak.by_process.items()},
     }
 
 

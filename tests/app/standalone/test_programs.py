@@ -71,10 +71,10 @@ def fake_nvml(count: int, *, driver: bool = True) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("nvml", "queues"),
     [
-        (fake_nvml(2), "cpu,gpu"),
-        (fake_nvml(0), "cpu"),
-        (fake_nvml(2, driver=False), "cpu"),
-        (None, "cpu"),
+        (fake_nvml(2), "cpu,gpu,prepare"),
+        (fake_nvml(0), "cpu,prepare"),
+        (fake_nvml(2, driver=False), "cpu,prepare"),
+        (None, "cpu,prepare"),
     ],
     ids=["gpus", "driver-without-gpu", "no-driver", "no-package"],
 )
@@ -83,7 +83,7 @@ def test_the_gpu_queue_is_asked_for_where_the_driver_finds_gpus(
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    assert [worker.command[-1] for worker in programs.workers({})] == [queues, "prepare"]
+    assert programs.worker({}).command[-2:] == ["--queues", queues]
 
 
 def test_hidden_gpus_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
