@@ -28,6 +28,8 @@ class Layout:
     backbone: Sequence[LayerRow]
     head: Sequence[LayerRow]
     """New rows, or those of the source's own output layer."""
+    example_shape: Sequence[int]
+    """Of what the source is given, without the batch axis."""
     sizes: Sizes | None
     """Numbers that each row gives for one example."""
 
@@ -67,5 +69,6 @@ def lay_out(spec: ResolvedSpec, source: SourceInfo, data: DatasetInfo, *, name: 
         cut=cut,
         backbone=backbone,
         head=head,
+        example_shape=shape,
         sizes=estimates.sizes([*source.layers, *head], source, shape),
     )

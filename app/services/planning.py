@@ -122,14 +122,15 @@ def _why_not_cached(rows: Layout, phase: Phase, edge: Boundary) -> str | None:
     if spec.cache == "require":
         return None
     passes = (phase.epochs - 1) * rows.cached_examples
-    saved = passes * sum(_multiply_adds(row) for row in rows.rows if row.index in edge.still)
+    saved = passes * sum(_multiply_adds(row, rows.example_shape) for row in rows.rows if row.index in edge.still)
     return "it would save too little" if saved < PAYS_FROM_MULTIPLY_ADDS else None
 
 
-def _multiply_adds(row: LayerRow) -> int:
+def _multiply_adds(row: LayerRow, example_shape: Sequence[int]) -> int:
     shape = row.output_shape or []
     first = next((side for side in shape if isinstance(side, list)), None)  # of several outputs
-    return multiply_adds(row.parameters, first or [side for side in shape if not isinstance(side, list)])
+    flat = first or [side for side in shape if not isinstance(side, list)]
+    return multiply_adds(row.parameters, flat, example_shape)
 
 
 # === A layer ===

@@ -117,16 +117,19 @@ def _not_wanted(run: Run, phase: Phase, found: Boundary) -> str | None:
     if hindrance or run.cache == "require":
         return hindrance
     passes = (phase.epochs - 1) * (len(run.train) + len(run.validation))
-    return "it would save too little" if passes * _multiply_adds(found) < PAYS_FROM_MULTIPLY_ADDS else None
+    return "it would save too little" if passes * _multiply_adds(run, found) < PAYS_FROM_MULTIPLY_ADDS else None
 
 
-def _multiply_adds(found: Boundary) -> int:
+def _multiply_adds(run: Run, found: Boundary) -> int:
     below = {id(layer) for layer in found.prefix}
     calls = [call for call in found.wiring.calls if id(call.operation) in below]
     return sum(
-        multiply_adds(sum(math.prod(weight.shape) for weight in getattr(call.operation, "weights", ())), shape)
+        multiply_adds(
+            sum(math.prod(weight.shape) for weight in getattr(call.operation, "weights", ())),
+            call.node.output_tensors[0].shape,
+            run.preprocess.output_shape,
+        )
         for call in calls
-        for shape in [call.node.output_tensors[0].shape]
     )
 
 

@@ -23,6 +23,11 @@ class Preprocesses:
         return [preprocess.apply(raw[name]) for name, preprocess in self.parts]
 
     @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of what the first input gets."""
+        return self.parts[0][1].output_shape
+
+    @property
     def image_size(self) -> tuple[int, int] | None:
         """`None`: arrays have one shape each, so the exported model's inputs have it too."""
         return None
