@@ -43,6 +43,7 @@ STOPPING = {"patience": 3, "restore_best": True}
 
 KINDS: dict[str, dict[str, Any]] = {
     "cache on": {"cache": "require", "schedule": [{"epochs": 400, "optimizer": ADAM}]},
+    "cache on, in files": {"cache": "require", "schedule": [{"epochs": 60, "optimizer": ADAM}]},
     "cache off": {"cache": "off", "schedule": [{"epochs": 40, "optimizer": MOMENTUM}]},
     "two phases, cache on, then all": {
         "cache": "auto",
@@ -82,6 +83,9 @@ KINDS: dict[str, dict[str, Any]] = {
         "schedule": [{"epochs": 20, "unfreeze": "all", "gradient_accumulation": 2, "optimizer": ADAM}],
     },
 }
+
+IN_FILES = "cache on, in files"
+"""This kind's features are held in files whatever their size; only forked processes can be told so."""
 
 MAKE = """
 import sys, keras, numpy as np
@@ -145,7 +149,8 @@ def main() -> int:
 
 def run_all(folder: Path, options: argparse.Namespace) -> list[Outcome]:
     """Every kind of job with its share of the kills."""
-    chosen = [name for name in KINDS if not options.only or options.only in name]
+    kinds = [name for name in KINDS if not (options.fresh and name == IN_FILES)]
+    chosen = [name for name in kinds if not options.only or options.only in name]
     outcomes = []
     for number, name in enumerate(chosen):
         share = options.kills // len(chosen) + (number < options.kills % len(chosen))
@@ -160,7 +165,7 @@ def torture(folder: Path, name: str, options: argparse.Namespace, *, kills: int)
     """One job undisturbed, and once more with so many kills."""
     folder.mkdir(exist_ok=True)
     outcome, draw = Outcome(name), random.Random(f"{options.seed} {name}")  # noqa: S311 (replayable, not secret)
-    start = started if options.fresh else forked
+    start = started if options.fresh else forked_with_files if name == IN_FILES else forked
     whole = Run(folder, name, "undisturbed", start, model="../source.keras", training_file="../data.npz")
     begun, ended = whole.to_the_end()
     # Spread over the training that is left: what an attempt does not reach, the next one may.
@@ -253,20 +258,29 @@ def forked(job: Path, log: Path) -> BaseProcess:
     return multiprocessing.get_context("fork").Process(target=_run, args=(job, log, None))
 
 
+def forked_with_files(job: Path, log: Path) -> BaseProcess:
+    """The same, with no features held in memory."""
+    importlib.import_module("worker.engine.preload")
+    return multiprocessing.get_context("fork").Process(target=_run, args=(job, log, None), kwargs={"memory_bytes": 0})
+
+
 def started(job: Path, log: Path) -> BaseProcess:
     """A process that becomes `python -m worker.engine`, not started yet."""
     command = [sys.executable, "-m", "worker.engine", str(job)]
     return multiprocessing.get_context("fork").Process(target=_run, args=(job, log, command))
 
 
-def _run(job: Path, log: Path, command: list[str] | None) -> None:
+def _run(job: Path, log: Path, command: list[str] | None, *, memory_bytes: int | None = None) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     if command:
         os.execv(command[0], command)  # noqa: S606 (no shell is wanted)
+    from worker.engine import caching
     from worker.engine.__main__ import main as engine
 
+    if memory_bytes is not None:
+        caching.MEMORY_BYTES = memory_bytes
     code = engine([str(job)])
     sys.stdout.flush()
     sys.stderr.flush()
