@@ -9,7 +9,7 @@ from app.domain import kept, weighing
 from app.domain.dataset import DatasetInfo
 from app.domain.head import Head
 from app.domain.spec import CutLayer, ResolvedSpec
-from worker.engine import surgery
+from worker.engine import convolutions, runtime, surgery
 from worker.engine.objective import Objective
 from worker.engine.sources import Source
 from worker.engine.steps import Network
@@ -63,4 +63,6 @@ def _with_own_head(spec: ResolvedSpec, origin: Source, data: DatasetInfo) -> Net
 
 
 def _in_two_parts(model: keras.Model, backbone: keras.Model) -> Network:
+    if runtime.device_name() == runtime.CPU:
+        convolutions.make_sound(model)
     return Network(model=model, backbone=backbone, head=keras.Model(backbone.outputs[0], model.outputs[0]))

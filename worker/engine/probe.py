@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from app.domain.model import LayerRow
 from app.domain.probe import Probe
-from worker.engine import graph, runtime
+from worker.engine import convolutions, graph, runtime
 
 MAX_PARAMETERS = 100_000_000
 MAX_TRAINED_PARAMETERS = 25_000_000
@@ -60,9 +60,9 @@ def _measured(model: keras.Model, rows: Sequence[LayerRow]) -> Probe | None:
     forward = _seconds(lambda: model(x, training=False))
     training = None
     small = len(rows) <= MAX_TRAINED_ROWS and model.count_params() <= MAX_TRAINED_PARAMETERS
-    # The gradients of an old Xception's separable convolutions crashed the process.
-    separable = any(row.class_name.startswith("Separable") for row in rows)
-    if small and forward < PASS_SECONDS and not separable:
+    if small and forward < PASS_SECONDS:
+        if runtime.device_name() == runtime.CPU:
+            convolutions.make_sound(model)
         training = _seconds(lambda: _gradients(model, x))
     is_open = any(side is None for side in model.inputs[0].shape[1:])
     return Probe(

@@ -13,6 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+CPU = "cpu"
+"""The device's name where there is no GPU."""
+
 
 def prepare(seed: int) -> None:
     """Make this process deterministic from `seed`, and let GPU memory grow as needed.
@@ -34,10 +37,10 @@ def _grow_memory(gpu: tf.config.PhysicalDevice) -> None:
 
 
 def device_name() -> str:
-    """`cpu`, or the name of the GPU that TensorFlow trains on, such as `NVIDIA H200`."""
+    """`CPU`, or the name of the GPU that TensorFlow trains on, such as `NVIDIA H200`."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        return "cpu"
+        return CPU
     details: dict[str, str] = tf.config.experimental.get_device_details(gpus[0])
     return details.get("device_name", "gpu")
 
