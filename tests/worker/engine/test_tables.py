@@ -88,7 +88,7 @@ def test_a_download_takes_rows_and_the_next_job_vectors(
     # The download, fed with what stands in the file.
     model = keras.saving.load_model(first.results / "model.keras")
     shown = {
-        "sugar g_l": np.array([[float(row["sugar g/l"] or "nan")] for row in rows], "float32"),
+        "sugar_g_l": np.array([[float(row["sugar g/l"] or "nan")] for row in rows], "float32"),
         "year": np.array([[float(row["year"])] for row in rows], "float32"),
         "colour": np.array([[row["colour"]] for row in rows], object),
     }
@@ -99,7 +99,7 @@ def test_a_download_takes_rows_and_the_next_job_vectors(
     plan = Preprocess.resolve(Preprocessing(), source.info, open_dataset(data).info)
     inputs = json.loads((first.results / "labels.json").read_text())["inputs"]
     assert {name: its["column"] for name, its in inputs.items()} == {
-        "sugar g_l": "sugar g/l", "colour": "colour", "year": "year",
+        "sugar_g_l": "sugar g/l", "colour": "colour", "year": "year",
     }  # fmt: skip
     for index in range(5):
         raw = test.raw(index)
@@ -142,6 +142,7 @@ def test_wine_from_its_file_to_a_model_that_takes_rows(
         "output": "out",
         "schedule": [phase],
         "seed": 5,
+        "exports": ["saved_model", "litert"],
     }
     (tmp_path / "job.json").write_text(json.dumps(job))
     done = subprocess.run(
@@ -156,6 +157,8 @@ def test_wine_from_its_file_to_a_model_that_takes_rows(
     report = json.loads((tmp_path / "out" / "results" / "report.json").read_text())
     info = DatasetInfo.model_validate_json((tmp_path / "out" / "dataset" / "dataset.json").read_bytes())
     assert report["test"]["examples"] == info.splits["test"].examples
+    assert [each["status"] for each in report["exports"]] == ["succeeded", "succeeded"], report["exports"]
+    assert "citric_acid" in [each["name"] for each in report["exports"][0]["inputs"]]
     if task:
         assert report["test"]["mean_absolute_error"]["value"] < 0.7  # always saying the mean gives 0.69
     else:

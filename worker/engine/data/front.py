@@ -5,10 +5,12 @@
                             └─ which are missing ───────┼▶ vector
     column of texts ─ one number for each category ─────┘
 
-Every column is an input of its own, `(batch, 1)` and named like the column: float32, NaN where a value is missing, or
+Every column is an input of its own, `(batch, 1)` and named like the column, as far as names go: float32, NaN where a value is missing, or
 string, empty where one is. The arithmetic is `Encoding.apply`'s, operation by operation.
 """
 
+import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,7 @@ Fresh = Callable[[str], str]
 """Makes of a wish a name that no layer has yet."""
 
 _UNKNOWN = "[unknown]"
+_NO_WORD = re.compile(r"[^A-Za-z0-9_]+")
 
 
 def raw_inputs(encoding: Encoding, *, fresh: Fresh) -> tuple[dict[str, Tensor], Tensor]:
@@ -38,8 +41,14 @@ def raw_inputs(encoding: Encoding, *, fresh: Fresh) -> tuple[dict[str, Tensor], 
 
 
 def _input(column: NumberFit | CategoryFit, dtype: str, fresh: Fresh) -> Tensor:
-    # Keras keeps "/" for the paths of layers.
-    return keras.Input((1,), dtype=dtype, name=fresh(column.name.replace("/", "_")))
+    return keras.Input((1,), dtype=dtype, name=fresh(input_name(column.name)))
+
+
+def input_name(column: str) -> str:
+    """A column's name in letters of a to z, digits and `_`, a letter first: TensorFlow's signatures take no others."""
+    letters = "".join(letter for letter in unicodedata.normalize("NFKD", column) if not unicodedata.combining(letter))
+    name = _NO_WORD.sub("_", letters).strip("_")
+    return name if name[:1].isalpha() else f"column_{name}".rstrip("_")
 
 
 def _numbers(encoding: Encoding, inputs: list[Tensor], fresh: Fresh) -> list[Tensor]:

@@ -5,6 +5,7 @@ take nothing else. Scaling is inside. Both files take raw examples in their own 
 them, `litert_int8` computes in 8-bit integers throughout, with ranges measured on examples of the training split.
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,10 +17,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from app.domain.errors import UserError
 from app.domain.exports import ExportedInput
 from worker.engine.export.activations import bounded
 from worker.engine.export.inputs import OUTPUT, Array, Batch, inputs_of, of_one_example
 from worker.engine.export.saved_model import SIGNATURE, write_folder
+
+_NO_OPERATOR = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 
 Representative = Callable[[list[ExportedInput]], Iterator[Batch]]
 """Examples to measure the ranges of activations on, in the form of the file's inputs."""
@@ -45,7 +49,7 @@ class LiteRt:
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
             if self._representative:
                 self._quantize(converter, self._representative)
-            path.write_bytes(converter.convert())
+            path.write_bytes(_converted(converter))
 
     def _quantize(self, converter: Any, representative: Representative) -> None:  # noqa: ANN401 (TensorFlow has no types)
         names = [each.name for each in self.inputs]
@@ -62,6 +66,22 @@ class LiteRt:
         names = [each.name for each in self.inputs]
         # Copies: what the interpreter gives is overwritten by its next answer.
         return np.concatenate([np.array(ask(**dict(zip(names, batch, strict=True)))[OUTPUT]) for batch in batches])
+
+
+def _converted(converter: Any) -> bytes:  # noqa: ANN401 (TensorFlow has no types)
+    """The file. Raises `UserError` where LiteRT has no operator for something in the model."""
+    try:
+        converted: bytes = converter.convert()
+    except Exception as error:  # ConverterError, which TensorFlow has in no public place
+        missing = sorted(set(_NO_OPERATOR.findall(str(error))))
+        if not missing:
+            raise
+        message = (
+            f"LiteRT has no operator for what the model computes with TensorFlow's {', '.join(missing)}. "
+            "Ask for 'saved_model' instead."
+        )
+        raise UserError(message, code="export_not_possible") from error
+    return converted
 
 
 def _interpreter() -> tuple[Any, str]:

@@ -1,6 +1,7 @@
 """ONNX: one file for onnxruntime and many other runtimes. Pictures of any size, batches of any size."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -38,7 +39,9 @@ class Onnx:
         """Convert and write."""
         taken = [signature(self._model, self.inputs)]
         function = tf.function(predicting(self._model), input_signature=taken)
-        self._convert(function, taken, opset=OPSET, output_path=str(path))
+        written, _ = self._convert(function, taken, opset=OPSET)
+        _hold_constants(written, function.get_concrete_function(*taken))
+        path.write_bytes(written.SerializeToString())
 
     def predict(self, path: Path, batches: list[Batch]) -> Array:
         """Load the file and ask it about batches of one: `(n, outputs)`."""
@@ -46,3 +49,17 @@ class Onnx:
         names = [each.name for each in self.inputs]
         asked = (dict(zip(names, batch, strict=True)) for batch in batches)
         return np.concatenate([session.run([OUTPUT], examples)[0] for examples in asked])
+
+
+def _hold_constants(written: Any, traced: Any) -> None:  # noqa: ANN401 (an ONNX model, TensorFlow's concrete function)
+    """Put values that a function found outside of it into the file: tf2onnx takes them for inputs.
+
+    The means of a `Normalization` are such.
+    """
+    from onnx import numpy_helper
+
+    places = traced.inputs[len(traced.inputs) - len(traced.captured_inputs) :]
+    found = {place.name: value for place, value in zip(places, traced.captured_inputs, strict=True)}
+    for given in [given for given in written.graph.input if given.name in found]:
+        written.graph.input.remove(given)
+        written.graph.initializer.append(numpy_helper.from_array(found[given.name].numpy(), given.name))

@@ -58,7 +58,7 @@ def build(fitted: Encoding) -> Any:
 
 def by_name(numbers: np.ndarray, categories: list[tuple[np.ndarray, list[str]]]) -> dict[str, np.ndarray]:
     return {
-        "größe (cm)": numbers[:, :1],
+        "gro_e_cm": numbers[:, :1],
         "km_h": numbers[:, 1:],
         **{
             name: np.array(distinct, object)[codes][:, None]
@@ -75,6 +75,19 @@ def test_layers_and_numpy_give_the_same_bits(standardize: bool) -> None:
     assert expected.shape == (ROWS, len(fitted.features))
     received = np.asarray(build(fitted)(by_name(numbers, categories)))
     np.testing.assert_array_equal(received, expected)
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        ("pH", "pH"), ("citric acid", "citric_acid"), ("km/h", "km_h"), ("Élève", "Eleve"), ("a__b", "a__b"),
+        ("2024", "column_2024"), ("_hidden", "hidden"), ("大きさ", "column"), ("%", "column"),
+    ],
+)  # fmt: skip
+def test_inputs_are_named_like_columns_as_far_as_signatures_allow(column: str, name: str) -> None:
+    from worker.engine.data import front
+
+    assert front.input_name(column) == name
 
 
 def test_vectors_mean_what_the_features_say() -> None:

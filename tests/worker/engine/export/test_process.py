@@ -247,6 +247,42 @@ def test_named_inputs_go_into_every_format_and_text_not_into_onnx(bench: Callabl
     assert "takes text (word)" in str(onnx.reason)
 
 
+def test_constants_that_the_model_holds_go_into_onnx(bench: Callable[..., Any]) -> None:
+    """The mean and variance of a Normalization are no variables; tf2onnx alone would make inputs of them."""
+    import keras
+    import onnx
+    from keras import layers
+
+    from worker.engine.export.converting import make
+
+    inputs = keras.Input((6,), name="examples")
+    scaled = layers.Normalization(mean=list(range(6)), variance=list(range(1, 7)))(inputs)
+    ready = bench(keras.Model(inputs, layers.Dense(1, activation="sigmoid")(scaled)))
+    made = make(ready, "onnx")
+    assert made.status == "succeeded", made.reason
+    assert made.difference is not None
+    assert made.difference < 1e-5
+    written = onnx.load(ready.order.file("onnx"))
+    assert [each.name for each in written.graph.input] == ["examples"]
+
+
+def test_what_litert_has_no_operator_for_is_named(bench: Callable[..., Any]) -> None:
+    import keras
+    from keras import layers
+
+    from worker.engine.export.converting import make
+
+    inputs = keras.Input((), name="text", dtype="string")
+    words = layers.TextVectorization(vocabulary=["hen", "duck"], output_sequence_length=4)(inputs)
+    tensor = layers.Flatten()(layers.Embedding(4, 2)(words))
+    ready = bench(keras.Model(inputs, layers.Dense(1, activation="sigmoid")(tensor)))
+    made = make(ready, "litert")
+    assert made.status == "failed"
+    assert "LiteRT has no operator for what the model computes with TensorFlow's " in str(made.reason)
+    assert "StringLower" in str(made.reason)
+    assert "Ask for 'saved_model' instead." in str(made.reason)
+
+
 def test_an_answer_survives_the_way_through_its_file(bench: Callable[..., Any]) -> None:
     order = bench(network()).order
     export = Export(format="onnx", status="failed", reason="no")
