@@ -5,8 +5,8 @@
                             └─ which are missing ───────┼▶ vector
     column of texts ─ one number for each category ─────┘
 
-Every column is an input of its own, `(batch, 1)` and named like the column as far as names go: float32, NaN where a value
-is missing, or string, empty where one is. The arithmetic is `Encoding.apply`'s, operation by operation.
+Every column is an input of its own, `(batch, 1)` and named like the column as far as names go: float32, NaN where a
+value is missing, or string, empty where one is. The arithmetic is `Encoding.apply`'s, operation by operation.
 """
 
 import re
