@@ -100,3 +100,16 @@ def build_mlp() -> Callable[..., Any]:
         return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax", name="old")(hidden), name="mlp")
 
     return build
+
+
+@pytest.fixture(scope="session")
+def source(store_source: Callable[..., Path], build_mlp: Callable[..., Any]) -> Path:
+    """An MLP of 6 features and 3 classes."""
+    return store_source(build_mlp(), rescale="none")
+
+
+@pytest.fixture(scope="session")
+def binary(store_dataset: Callable[..., Path], blobs: Callable[..., Any]) -> Path:
+    """120 points of two classes."""
+    x, y = blobs(classes=2, examples=120)
+    return store_dataset({"class_names": ["hen", "duck"]}, x=x, y=y)

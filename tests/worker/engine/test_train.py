@@ -26,17 +26,6 @@ def spec(*phases: dict[str, Any], seed: int = 42, **fields: Any) -> ResolvedSpec
 
 
 @pytest.fixture(scope="module")
-def source(store_source: Callable[..., Path], build_mlp: Callable[..., Any]) -> Path:
-    return store_source(build_mlp(), rescale="none")
-
-
-@pytest.fixture(scope="module")
-def binary(store_dataset: Callable[..., Path], blobs: Callable[..., Any]) -> Path:
-    x, y = blobs(classes=2, examples=120)
-    return store_dataset({"class_names": ["hen", "duck"]}, x=x, y=y)
-
-
-@pytest.fixture(scope="module")
 def three_classes(store_dataset: Callable[..., Path], blobs: Callable[..., Any]) -> Path:
     x, y = blobs(classes=3, examples=120)
     return store_dataset(x=x, y=y)

@@ -21,17 +21,6 @@ def spec(*phases: dict[str, Any], seed: int = 42, **fields: Any) -> ResolvedSpec
 
 
 @pytest.fixture(scope="module")
-def source(store_source: Callable[..., Path], build_mlp: Callable[..., Any]) -> Path:
-    return store_source(build_mlp(), rescale="none")
-
-
-@pytest.fixture(scope="module")
-def binary(store_dataset: Callable[..., Path], blobs: Callable[..., Any]) -> Path:
-    x, y = blobs(classes=2, examples=120)
-    return store_dataset({"class_names": ["hen", "duck"]}, x=x, y=y)
-
-
-@pytest.fixture(scope="module")
 def labelled(store_dataset: Callable[..., Path], blobs: Callable[..., Any]) -> Path:
     """Three labels that an example has or not; some have none, some all."""
     x, _ = blobs(classes=2, examples=200)
