@@ -1,7 +1,8 @@
-"""Jobs: submit, plan, look up, cancel, pause, resume."""
+"""Jobs: submit, plan, look up, cancel, pause, resume. `app.services.again` makes new ones of earlier ones."""
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
@@ -9,12 +10,12 @@ from app.domain.dataset import Dataset, DatasetOptions
 from app.domain.errors import FieldProblem, InvalidStateTransitionError, NotFoundError
 from app.domain.file import File
 from app.domain.ids import new_id
-from app.domain.job import Attempt, Job, JobRequest
+from app.domain.job import SEEDS, Attempt, ForkedFrom, Job, JobRequest
 from app.domain.model import Model, ModelOptions
 from app.domain.plan import Plan
-from app.domain.spec import resolve
-from app.domain.states import JobStatus, allowed_actions
-from app.services import checks, datasets, measured, models, planning, references
+from app.domain.spec import ResolvedSpec, Spec, resolve
+from app.domain.states import JobStatus, Priority, allowed_actions
+from app.services import checks, datasets, measured, models, planning, references, standing
 from app.services.context import Services
 from app.services.references import References
 from app.services.ringing import Hint, ring
@@ -24,31 +25,83 @@ from app.storage.events import News
 from app.storage.paging import Page, PageQuery
 from app.storage.tables import DatasetRow, JobRow, ModelRow
 
-SEEDS = 2**31
+NOBODY = ""
+"""The id of no API key."""
 
 # === Submit ===
 
 
-def submit(services: Services, project: str, request: JobRequest) -> Job:
+@dataclass(frozen=True)
+class Draft:
+    """A job before its files are found."""
+
+    model: str
+    """As requested."""
+    training_file: str
+    spec: ResolvedSpec
+    suffix: str | None
+    metadata: dict[str, str]
+    priority: Priority
+    max_seconds: float | None
+    deadline_at: float | None
+    retry_of: str | None = None
+    forked_from: ForkedFrom | None = None
+
+
+def submit(services: Services, project: str, request: JobRequest, *, api_key_id: str = NOBODY) -> Job:
     """Create a job. Files become a model and a dataset first, while it waits in `validating_files`.
 
-    Raises `InvalidRequestError` with every wrong field: references to nothing or to what failed, and, as far as
-    model and dataset are known already, illegal cuts and selections, and examples that the source cannot take.
+    `api_key_id` is whose share of the workers it will take. Raises `InvalidRequestError` with every wrong field:
+    references to nothing or to what failed, and, as far as model and dataset are known already, illegal cuts and
+    selections, and examples that the source cannot take.
     """
     with services.db.begin() as session:
         found = references.find(session, project, request)
-        _refuse(request, found)
-        model, dataset, hints = _enter_assets(session, project, found)
-        job = _new_job(request, model, dataset, created_at=time_of(session))
-        jobs.add(session, project, job, news=_created(job))
-    ring(services, hints + ([Hint(JobRow, project, job.id)] if job.status == "queued" else []))
+        refuse(request, found, late(session, request.deadline_at))
+        job, hints = enter(session, project, draft(request), found, api_key_id=api_key_id)
+    ring(services, hints)
     return job
 
 
-def _refuse(request: JobRequest, found: References, more: Sequence[FieldProblem] = ()) -> None:
+def draft(request: JobRequest, *, forked_from: ForkedFrom | None = None) -> Draft:
+    """What was asked for, in full."""
+    return Draft(
+        model=request.model,
+        training_file=request.training_file,
+        spec=resolve(request, seed=_seed(request)),
+        suffix=request.suffix,
+        metadata=dict(request.metadata),
+        priority=request.priority,
+        max_seconds=request.max_seconds,
+        deadline_at=request.deadline_at,
+        forked_from=forked_from,
+    )
+
+
+def refuse(spec: Spec, found: References, more: Sequence[FieldProblem] = ()) -> None:
+    """Raise `InvalidRequestError` if what was found cannot be used, or does not fit the spec."""
     model = found.model if isinstance(found.model, Model) else None
     dataset = found.dataset if isinstance(found.dataset, Dataset) else None
-    checks.refuse([*found.problems, *checks.problems(request, model, dataset), *more])
+    checks.refuse([*found.problems, *checks.problems(spec, model, dataset), *more])
+
+
+def late(session: Session, deadline_at: float | None) -> list[FieldProblem]:
+    """The problem of a deadline that is over, by the database's clock."""
+    at = time_of(session)
+    if deadline_at is None or deadline_at > at:
+        return []
+    message = f"deadline_at {deadline_at:.0f} is over: it is {at:.0f} now (Unix seconds). Give a later time, or none."
+    return [FieldProblem(pointer="/deadline_at", code="in_the_past", message=message)]
+
+
+def enter(
+    session: Session, project: str, wanted: Draft, found: References, *, api_key_id: str
+) -> tuple[Job, list[Hint]]:
+    """Make the job's row, and those of what it still lacks; what is to be rung after the commit."""
+    model, dataset, hints = _enter_assets(session, project, found)
+    job = _new_job(wanted, model, dataset, created_at=time_of(session))
+    jobs.add(session, project, job, api_key_id=api_key_id, news=_created(job))
+    return job, hints + ([Hint(JobRow, project, job.id)] if job.status == "queued" else [])
 
 
 def _enter_assets(session: Session, project: str, found: References) -> tuple[Model, Dataset, list[Hint]]:
@@ -65,7 +118,7 @@ def _enter_assets(session: Session, project: str, found: References) -> tuple[Mo
     return model, dataset, hints
 
 
-def _new_job(request: JobRequest, model: Model, dataset: Dataset, *, created_at: float) -> Job:
+def _new_job(wanted: Draft, model: Model, dataset: Dataset, *, created_at: float) -> Job:
     ready = model.status == "ready" and dataset.status == "ready"
     return Job(
         id=new_id("ftjob"),
@@ -75,13 +128,9 @@ def _new_job(request: JobRequest, model: Model, dataset: Dataset, *, created_at:
         status="queued" if ready else "validating_files",
         cancel_requested_at=None,
         pause_requested_at=None,
-        model=request.model,
-        training_file=request.training_file,
+        **{name: getattr(wanted, name) for name in Draft.__dataclass_fields__},
         model_id=model.id,
         dataset_id=dataset.id,
-        spec=resolve(request, seed=_seed(request)),
-        suffix=request.suffix,
-        metadata=dict(request.metadata),
         stage=None,
         stage_history=[],
         phase=None,
@@ -103,7 +152,13 @@ def _seed(request: JobRequest) -> int:
 
 def _created(job: Job) -> News:
     waits_for = "a worker" if job.status == "queued" else "its files to be checked"
-    return News("status", f"The job was created and waits for {waits_for}.", data={"status": job.status, "attempt": 0})
+    origin, data = "", dict[str, object](status=job.status, attempt=0)
+    if job.retry_of is not None:
+        origin, data = f" as a retry of {job.retry_of}", {**data, "retry_of": job.retry_of}
+    elif job.forked_from is not None:
+        origin = f" as a fork of {job.forked_from.job} at {job.forked_from.checkpoint}"
+        data = {**data, "forked_from": job.forked_from.model_dump()}
+    return News("status", f"The job was created{origin} and waits for {waits_for}.", data=data)
 
 
 # === Plan ===
@@ -117,7 +172,7 @@ def plan(services: Services, project: str, request: JobRequest) -> Plan:
     """
     with services.db.read() as session:
         found = references.find(session, project, request)
-        _refuse(request, found, _not_ready(request, found))
+        refuse(request, found, _not_ready(request, found))
         assert isinstance(found.model, Model)
         assert isinstance(found.dataset, Dataset)
         layout = planning.lay_out(resolve(request, seed=_seed(request)), found.model, found.dataset)
@@ -144,12 +199,11 @@ def _not_ready(request: JobRequest, found: References) -> list[FieldProblem]:
 
 
 def get(services: Services, project: str, identifier: str) -> Job:
-    """One job, with its place in the queue. Raises `NotFoundError`."""
+    """One job; a queued one with its place in the line and when it may have ended. Raises `NotFoundError`."""
     with services.db.read() as session:
-        job = jobs.find(session, project, identifier)
-    if job is None:
-        raise unknown_job(identifier)
-    return job
+        job = _found(session, project, identifier)
+        place = standing.find(session, project, job, settings=services.settings)
+    return job.model_copy(update=place)
 
 
 def list_page(
@@ -229,7 +283,7 @@ def request_pause(services: Services, project: str, identifier: str) -> Job:
                 session, project, identifier, old="queued", new="paused", news="The job is paused.", values=values
             )
         elif row.status != "paused":
-            raise _impossible(row, "paused")
+            raise impossible(row, "paused")
         return _found(session, project, identifier)
 
 
@@ -252,16 +306,16 @@ def resume(services: Services, project: str, identifier: str) -> Job:
         elif row.status in {"queued", "running"}:
             jobs.withdraw_pause(session, row)
         else:
-            raise _impossible(row, "resumed")
+            raise impossible(row, "resumed")
         found = _found(session, project, identifier)
     ring(services, hints)
     return found
 
 
-def _impossible(row: JobRow, what: str) -> InvalidStateTransitionError:
+def impossible(row: JobRow | Job, what: str) -> InvalidStateTransitionError:
+    """The error for what cannot be done with a job in its status; `what`: `paused`."""
     allowed = allowed_actions(row.status)
-    possible = f"possible now: {', '.join(allowed)}" if allowed else "it has ended"
-    message = f"Job '{row.id}' cannot be {what}: its status is '{row.status}'; {possible}."
+    message = f"Job '{row.id}' cannot be {what}: its status is '{row.status}'; possible now: {', '.join(allowed)}."
     return InvalidStateTransitionError(message, status=row.status, allowed_actions=allowed)
 
 
