@@ -42,17 +42,18 @@ _API, _SWEEPER, _HOLDER = "API", "sweeper", "worker that holds the lease"
 _FENCE = "number of the attempt, lease not run out"
 _RAN_OUT = "number of the attempt, lease run out"
 _EITHER, _EITHER_FENCE = f"{_HOLDER}, or sweeper", "number of the attempt; lease not run out, or run out"
+_NOTHING = "nothing else"
 _OVERDUE = "`deadline_at` is over"
 
 MOVES: tuple[Move, ...] = (
-    Move("validating_files", "queued", "whoever decides its last file", "its files are ready and fit", "none"),
-    Move("validating_files", "failed", "whoever decides a file", "a file cannot be used, or does not fit", "none"),
+    Move("validating_files", "queued", "whoever decides its last file", "its files are ready and fit", _NOTHING),
+    Move("validating_files", "failed", "whoever decides a file", "a file cannot be used, or does not fit", _NOTHING),
     Move("validating_files", "failed", _SWEEPER, "its deadline is over", _OVERDUE),
-    Move("validating_files", "cancelled", _API, "it is cancelled, at once", "none"),
+    Move("validating_files", "cancelled", _API, "it is cancelled, at once", _NOTHING),
     Move("queued", "running", "worker", "it claims the job: attempt + 1, a lease", "no wish to cancel, deadline ahead"),
-    Move("queued", "paused", _API, "it is paused, at once", "none"),
+    Move("queued", "paused", _API, "it is paused, at once", _NOTHING),
     Move("queued", "failed", _SWEEPER, "its deadline is over", _OVERDUE),
-    Move("queued", "cancelled", _API, "it is cancelled, at once", "none"),
+    Move("queued", "cancelled", _API, "it is cancelled, at once", _NOTHING),
     Move("queued", "cancelled", "worker", "it finds a wish to cancel instead of a job", "a wish to cancel"),
     Move("running", "succeeded", _HOLDER, "the result is published", _FENCE),
     Move("running", "failed", _HOLDER, "it failed, with its reason", _FENCE),
@@ -62,9 +63,9 @@ MOVES: tuple[Move, ...] = (
     Move("running", "paused", _EITHER, "somebody wants it paused", f"{_EITHER_FENCE}; no wish to cancel"),
     Move("running", "queued", _HOLDER, "the worker stops, after its checkpoint", f"{_FENCE}; no wish"),
     Move("running", "queued", _SWEEPER, "the worker was not heard of", f"{_RAN_OUT}; no wish"),
-    Move("paused", "queued", _API, "it is resumed, at once", "none"),
+    Move("paused", "queued", _API, "it is resumed, at once", _NOTHING),
     Move("paused", "failed", _SWEEPER, "its deadline is over", _OVERDUE),
-    Move("paused", "cancelled", _API, "it is cancelled, at once", "none"),
+    Move("paused", "cancelled", _API, "it is cancelled, at once", _NOTHING),
 )
 
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {

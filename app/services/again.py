@@ -7,9 +7,10 @@ from app.domain.errors import FieldProblem, InvalidStateTransitionError, UserErr
 from app.domain.job import Checkpoint, ForkedFrom, Job, JobRequest
 from app.domain.spec import preset_of
 from app.domain.states import allowed_actions
-from app.services import checks, references
+from app.services import checks, drafts, references
 from app.services.context import Services
-from app.services.jobs import NOBODY, Draft, draft, enter, impossible, late, refuse, unknown_job
+from app.services.drafts import NOBODY, Draft
+from app.services.jobs import impossible, unknown_job
 from app.services.references import References
 from app.services.ringing import ring
 from app.storage import assets, checkpoints, jobs
@@ -26,11 +27,11 @@ def retry(services: Services, project: str, identifier: str, wanted: RetryReques
     """
     with services.db.begin() as session:
         job = _job(session, project, identifier)
-        if job.status not in {"failed", "cancelled"}:
+        if "retry" not in allowed_actions(job.status):
             raise impossible(job, "tried again")
         found = _same(session, project, job)
-        refuse(job.spec, found, late(session, wanted.deadline_at))
-        made, hints = enter(session, project, _repeated(job, wanted), found, api_key_id=api_key_id)
+        drafts.refuse(job.spec, found, drafts.late(session, wanted.deadline_at))
+        made, hints = drafts.enter(session, project, _repeated(job, wanted), found, api_key_id=api_key_id)
     ring(services, hints)
     return made
 
@@ -82,9 +83,10 @@ def fork(services: Services, project: str, identifier: str, wanted: ForkRequest,
             problem = FieldProblem(pointer=f"/{error.param}", code=error.work_code, message=error.message)
             raise checks.refusal([problem]) from error
         found = references.find(session, project, request)
-        refuse(request, found, [*late(session, request.deadline_at), *_from_scratch(request)])
+        drafts.refuse(request, found, [*drafts.late(session, request.deadline_at), *_from_scratch(request)])
         origin = ForkedFrom(job=job.id, checkpoint=checkpoint.id)
-        made, hints = enter(session, project, draft(request, forked_from=origin), found, api_key_id=api_key_id)
+        draft = drafts.of(request, forked_from=origin)
+        made, hints = drafts.enter(session, project, draft, found, api_key_id=api_key_id)
     ring(services, hints)
     return made
 

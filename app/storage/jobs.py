@@ -265,7 +265,7 @@ def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
             | (ModelRow.status == "failed")
             | (DatasetRow.status == "failed")
         )
-        .order_by(JobRow.created_at, JobRow.id)
+        .order_by(JobRow.rung_at)
     )
     return [leases.Overdue(*found) for found in session.execute(statement.limit(limit)).all()]
 
