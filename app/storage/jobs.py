@@ -243,10 +243,11 @@ def hold_waiting_for(session: Session, project: str, asset_id: str) -> list[str]
 
 def behind_time(session: Session, *, limit: int) -> list[tuple[leases.Overdue, JobStatus]]:
     """Jobs of all projects that nobody has and that should have ended by now, for the sweeper."""
+    at = time_of(session)  # as a value: PostgreSQL finds nothing in an index by a clock that moves
     statement = (
         select(JobRow.project, JobRow.id, JobRow.attempt, JobRow.status)
         .where(JobRow.status.in_([status for status in UNFINISHED if status != JobRow.held]))
-        .where(JobRow.deadline_at <= now())
+        .where(JobRow.deadline_at <= at)
         .order_by(JobRow.deadline_at, JobRow.id)
     )
     found = session.execute(statement.limit(limit)).all()
