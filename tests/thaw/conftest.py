@@ -210,7 +210,7 @@ class FakeService:
             return problem(409, "invalid_state_transition", "It is running.", allowed_actions=["cancel"])
         asked = json.loads(request.content)
         origin = {"retry_of": name} if how == "retry" else {"forked_from": {"job": name, "checkpoint": "ckpt-1"}}
-        return httpx2.Response(201, json=self.jobs[self.add_job(seed=job.get("seed"), **asked, **origin)])
+        return httpx2.Response(201, json=self.jobs[self.add_job(**{"seed": job.get("seed"), **asked, **origin})])
 
     def _events(self, request: httpx2.Request, job: str) -> httpx2.Response:
         if job not in self.jobs:

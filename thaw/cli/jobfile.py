@@ -102,7 +102,7 @@ def _load(file: Path) -> dict[str, object]:
     except UnicodeDecodeError as error:
         message = f"{file} is not a text file."
         raise BadInputError(message) from error
-    return _json_mapping(content, f"{file} should have the fields of a job, such as `model:` or `schedule:`")
+    return _json_mapping(content, f"{file} should have fields such as `model:` and `schedule:`")
 
 
 def _text(file: Path) -> str:
