@@ -16,7 +16,7 @@ from app.domain.errors import LeaseLostError, PlatformError
 from app.domain.file import File
 from app.domain.job import Checkpoint, Job
 from app.domain.model import Model
-from app.services import attempts, chronicle
+from app.services import attempts, chronicle, workers
 from app.services.context import Services
 from app.services.ringing import ring
 from app.storage import assets, checkpoints, datasets, files, jobs, leases, line, models
@@ -100,9 +100,10 @@ Claim = JobClaim | ModelClaim | DatasetClaim
 def claim_next(services: Services, rung_for: str, *, worker: str) -> JobClaim | None:
     """Take the job that is next in the line, be it another one than the hint was for; `None`: none waits.
 
-    The hint that its own hint then brings finds it taken, and takes whoever is next by then.
+    The hint for the one that was taken finds somebody else by then. A worker on another queue than the one that is rung
+    now (an old hint reached a CPU while there are GPUs) takes what it was rung for, and nothing else.
     """
-    for _ in range(TRIES):
+    for _ in range(TRIES if _serves_the_line(services, worker) else 0):
         with services.db.read() as session:
             job_id = line.first(session)
         if job_id is None:
@@ -111,6 +112,13 @@ def claim_next(services: Services, rung_for: str, *, worker: str) -> JobClaim | 
         if claim is not None:
             return claim
     return claim_job(services, rung_for, worker=worker)
+
+
+def _serves_the_line(services: Services, worker: str) -> bool:
+    """Whether hints are sent to this worker's queues now; one that has not announced itself was rung by somebody."""
+    live = workers.live(services)
+    own = next((found.queues for found in live if found.id == worker), None)
+    return own is None or workers.queue_of(live) in own
 
 
 def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | None:

@@ -89,6 +89,20 @@ def test_a_hint_brings_the_best_job_not_the_one_it_was_for(shop: Shop) -> None:
     assert shop.claim(rung_for=high) is None
 
 
+def test_an_old_hint_on_a_cpu_brings_no_job_that_waits_for_a_gpu(shop: Shop) -> None:
+    first, urgent = shop.submit(), shop.submit(priority="high")
+    for worker, queue in (("w", "cpu"), ("w-gpu", "gpu")):
+        able = WorkerCapabilities(queues=[queue], devices=[queue])
+        workers.announce(shop.services, worker=worker, capabilities=able)
+    assert shop.claim(rung_for="ftjob-none") is None
+    claim = shop.claim(rung_for=first)
+    assert claim is not None
+    assert claim.identifier == first
+    on_gpu = claims.claim_next(shop.services, first, worker="w-gpu")
+    assert on_gpu is not None
+    assert on_gpu.identifier == urgent
+
+
 def test_paused_and_running_jobs_and_those_behind_their_deadline_are_passed_over(shop: Shop) -> None:
     paused, late, ready = shop.submit(), shop.submit(), shop.submit()
     jobs.request_pause(shop.services, "default", paused)
