@@ -65,7 +65,7 @@ class Supervisor:
     fitness: Fitness = field(default_factory=Fitness)
 
     def train(self, job_id: str) -> None:
-        """Train a job, if nobody else does, a device is free, and this worker is fit to."""
+        """Train the job that is next, be it another one, if a device is free and this worker is fit to."""
         refusal = self.fitness.refusal()
         if refusal is not None:
             _log.error("training refused, the job will be rung for again", id=job_id, because=refusal)
@@ -75,7 +75,7 @@ class Supervisor:
                 _log.info("no device is free, the job will be rung for again", id=job_id)
                 return
             self._carry_out(
-                lambda: claims.claim_job(self.services, job_id, worker=self.worker),
+                lambda: claims.claim_next(self.services, job_id, worker=self.worker),
                 lambda claim: Training(self.services, claim, self.cache, device, self.fitness),
                 identifier=job_id,
             )
@@ -236,7 +236,7 @@ def _limit_failure(ending: Ending, limits: Limits) -> Failure | None:
             f"smaller batch size or smaller inputs, or allow more (THAW_TRAINING_MEMORY_BYTES)."
         ).failure()
     if ending.reason == "timeout":
-        return Failure(
+        return limits.out_of_time or Failure(
             error_class="budget",
             code="preparation_timeout",
             message=(

@@ -49,6 +49,7 @@ class Creation:
     def __init__(self, request: Request, idempotency_key: str | None) -> None:
         self.services: Services = request.app.state.services
         self.project: str = request.state.principal.project
+        self.key_id: str = request.state.principal.key_id
         self._where = f"{request.method} {request.url.path}"
         self._key = idempotency_key
 

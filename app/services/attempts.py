@@ -1,6 +1,7 @@
 """How an attempt ends that did not finish: its worker gave it back, or was not heard of until the lease ran out.
 
 cancel was requested   -> cancelled
+its time is used up    -> failed, class budget, code time_budget_exceeded
 too many were lost     -> failed, class platform, code worker_lost
 pause was requested    -> paused
 otherwise              -> waits again
@@ -13,6 +14,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
+from app.domain import overtime
 from app.domain.errors import Failure
 from app.domain.states import MAX_ATTEMPTS
 from app.services import waiting
@@ -49,6 +51,7 @@ def end(
 def _end_job(session: Session, project: str, identifier: str, *, where: Condition, lost: bool) -> Ended | None:
     """Moves whose conditions exclude each other: at most one finds the row as it must be."""
     asked, enough = JobRow.cancel_requested_at.is_not(None), _enough(JobRow, lost=lost)
+    used_up = jobs.used_up()
     pause = JobRow.pause_requested_at.is_not(None)
     cancelled = jobs.move(
         session, project, identifier, old="running", new="cancelled", news="The job was cancelled.",
@@ -56,22 +59,23 @@ def _end_job(session: Session, project: str, identifier: str, *, where: Conditio
     )  # fmt: skip
     if cancelled is not None:
         return Ended("cancelled")
-    failed = jobs.move(
-        session, project, identifier, old="running", new="failed", news=_worker_lost(identifier).message,
-        where=[*where, ~asked, enough], values={"error": dumped(_worker_lost(identifier))},
-    )  # fmt: skip
-    if failed is not None:
-        return Ended("failed")
+    for condition, failure in ((used_up, overtime.OF_ATTEMPTS), (enough & ~used_up, _worker_lost(identifier))):
+        failed = jobs.move(
+            session, project, identifier, old="running", new="failed", news=failure.message,
+            where=[*where, ~asked, condition], values={"error": dumped(failure)},
+        )  # fmt: skip
+        if failed is not None:
+            return Ended("failed")
     paused = jobs.move(
         session, project, identifier, old="running", new="paused", news="The job is paused.",
-        where=[*where, ~asked, ~enough, pause], values=leases.given_back(JobRow, lost=lost),
+        where=[*where, ~asked, ~used_up, ~enough, pause], values=leases.given_back(JobRow, lost=lost),
     )  # fmt: skip
     if paused is not None:
         return Ended("paused")
     again = jobs.move(
         session, project, identifier, old="running", new="queued",
         news="The worker was lost; the job waits for another one." if lost else "The worker gave the job back.",
-        where=[*where, ~asked, ~enough, ~pause], values=leases.given_back(JobRow, lost=lost),
+        where=[*where, ~asked, ~used_up, ~enough, ~pause], values=leases.given_back(JobRow, lost=lost),
     )  # fmt: skip
     return None if again is None else Ended("waits", [Hint(JobRow, project, identifier)])
 

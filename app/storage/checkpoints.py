@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.domain.artifacts import Artifact
 from app.domain.job import Checkpoint
 from app.domain.progress import PhaseProgress
+from app.domain.spec import MAX_PHASES
 from app.domain.states import TERMINAL
 from app.storage.paging import Page, PageQuery, page_of
 from app.storage.rows import bundle_of, dumped, dumped_all
@@ -57,6 +58,16 @@ def phase_ended(session: Session, project: str, job_id: str, *, phase_index: int
         CheckpointRow.phase_index == phase_index,
     )
     return session.scalars(statement.limit(1)).one_or_none() is not None
+
+
+def of_phases(session: Session, project: str, job_id: str) -> Sequence[Checkpoint]:
+    """The weights at the ends of a job's phases, in their order."""
+    statement = select(CheckpointRow).where(
+        CheckpointRow.project == project, CheckpointRow.job_id == job_id, CheckpointRow.kind == "phase"
+    )
+    return [
+        _checkpoint(row) for row in session.scalars(statement.order_by(CheckpointRow.phase_index).limit(MAX_PHASES))
+    ]
 
 
 def find(session: Session, project: str, identifier: str) -> Checkpoint | None:

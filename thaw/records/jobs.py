@@ -164,6 +164,14 @@ class Report(Record):
     parameters: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForkedFrom(Record):
+    """Where a job that is a fork took its weights from."""
+
+    job: str
+    checkpoint: str
+
+
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -194,6 +202,13 @@ class Job(Record):
     batch_size: int | None = None
     exports: Sequence[str] = ()
     seed: int | None = None
+    priority: str | None = None
+    """`low`, `normal` or `high`."""
+    max_seconds: float | None = None
+    deadline_at: float | None = None
+    retry_of: str | None = None
+    """The job that this one does again."""
+    forked_from: ForkedFrom | None = None
     suffix: str | None = None
     metadata: Mapping[str, str] | None = None
     stage: str | None = None

@@ -17,9 +17,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.domain.again import RetryRequest
 from app.domain.errors import Failure, InvalidStateTransitionError, LeaseLostError
 from app.domain.states import MAX_ATTEMPTS, TERMINAL, TRANSITIONS
-from app.services import claims, history, jobs, models, reports
+from app.services import again, claims, history, jobs, models, reports
 from app.services.sweep import sweep
 from app.storage.paging import PageQuery
 from app.storage.tables import JobRow
@@ -38,7 +39,7 @@ class Life(RuleBasedStateMachine):
         self.holder: claims.JobClaim | None = None
         self.stale: list[claims.JobClaim] = []
         self.attempts = self.lost = self.epochs = self.trained = self.kept = 0
-        self.cancel_wanted = self.pause_wanted = False
+        self.cancel_wanted = self.pause_wanted = self.used_up = False
         self.seen = list[str]()
 
     # === How it begins ===
@@ -50,7 +51,7 @@ class Life(RuleBasedStateMachine):
             self.status, self.undecided = "validating_files", {"model", "dataset"}
         else:
             changes = {}
-        self.job = self.world.job(**changes)
+        self.job = self.world.job(**changes, max_seconds=1000)
 
     # === Its files ===
 
@@ -132,6 +133,13 @@ class Life(RuleBasedStateMachine):
         self.world.expire(JobRow, self.job.id)
         self._let_go("running")
 
+    @precondition(lambda self: self.holder)
+    @rule()
+    def run_for_long(self) -> None:
+        """It matters when the attempt ends without a result."""
+        self.world.set(JobRow, self.job.id, run_seconds=2000.0)
+        self.used_up = True
+
     def _let_go(self, status: str) -> None:
         assert self.holder is not None
         self.stale.append(self.holder)
@@ -143,7 +151,7 @@ class Life(RuleBasedStateMachine):
         self.holder = None
         if self.cancel_wanted:
             self.status = "cancelled"
-        elif lost and self.lost + 1 >= MAX_ATTEMPTS:
+        elif self.used_up or (lost and self.lost + 1 >= MAX_ATTEMPTS):
             self.status = "failed"
         else:
             self.status, self.lost = "paused" if self.pause_wanted else "queued", self.lost + int(lost)
@@ -202,6 +210,15 @@ class Life(RuleBasedStateMachine):
         self.pause_wanted = False
         if self.status == "paused":
             self.status = "queued"
+
+    @precondition(lambda self: self.status in {"failed", "cancelled"})
+    @rule()
+    def retry(self) -> None:
+        """Another job, of which nothing is told here."""
+        before = self.world.get(self.job)
+        made = again.retry(self.services, "default", self.job.id, RetryRequest())
+        assert (made.retry_of, made.spec) == (before.id, before.spec)
+        assert self.world.get(self.job) == before
 
     # === What always holds ===
 
