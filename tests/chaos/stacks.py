@@ -176,9 +176,10 @@ def kind_of(process: psutil.Process) -> Target | None:
             return "api"
         if "worker" in words and "--queues" in words:
             return "worker"
-        if words and "valkey-server" in Path(words[0].split()[0]).name:
+        name = Path(words[0].split(" ")[0].rstrip(":")).name if words else ""
+        if name in {"valkey-server", "redis-server"}:
             return "broker"
-        if words and Path(words[0].rstrip(":")).name == "postgres":
+        if name == "postgres":
             return "postgres"
         if any("forkserver" in word for word in words) and parent is not None:
             return "forkserver" if kind_of(parent) == "worker" else "child"
