@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 from tests.chaos import checker, clients, disorder, kinds
@@ -115,7 +116,8 @@ def disturb(site: Site, history: History, names: list[str], options: Options) ->
     crowd.run()
     disturbance.join()
     site.stack.wait_until_ready()
-    failures = [f"the run itself failed: {error!r}" for error in [*crowd.errors, disturbance.error] if error]
+    errors = [*crowd.errors, disturbance.error]
+    failures = ["the run itself failed: " + "".join(format_exception(error)) for error in errors if error]
     return disturbance, failures
 
 

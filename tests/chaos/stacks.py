@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import httpx2
 import psutil
@@ -68,7 +68,7 @@ class Stack:
     """Beside `QUICK`."""
     programs: list[Program] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
-    targets: Sequence[Target] = ()
+    targets: ClassVar[Sequence[Target]] = ()
     """What there is to disturb."""
 
     def __post_init__(self) -> None:
@@ -189,7 +189,7 @@ def kind_of(process: psutil.Process) -> Target | None:
 class Embedded(Stack):
     """`thaw up`: SQLite, Valkey on a socket, one API, one worker; it starts again what dies below it."""
 
-    targets = ("api", "worker", "child", "forkserver", "broker", "tree")
+    targets: ClassVar = ("api", "worker", "child", "forkserver", "broker", "tree")
 
     def prepare(self) -> None:
         """One program: `thaw up`."""
@@ -214,7 +214,7 @@ class Production(Stack):
     The workers share nothing but the artifact store: it is one folder that both data folders link to.
     """
 
-    targets = ("api", "worker", "child", "forkserver", "broker", "postgres")
+    targets: ClassVar = ("api", "worker", "child", "forkserver", "broker", "postgres")
 
     def prepare(self) -> None:
         """Servers first."""
