@@ -6,8 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos import kinds
+from tests.chaos import kinds, scenarios
 from tests.chaos.run import Options, chaos, write_summary
+from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stacks import STACKS
 
 
@@ -15,23 +16,25 @@ def main() -> int:
     """Run it, print the summary."""
     options = _parser().parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="thaw-chaos-"))
-    summary = chaos(
-        Options(
-            folder=folder,
-            stack=options.stack,
-            jobs=options.jobs,
-            kills=options.kills,
-            seed=options.seed,
-            kinds=options.kinds,
-            pace_seconds=options.pace,
-            replay=options.replay,
-        )
-    )
+    summary = scenarios.play(options.scenario, folder) if options.scenario else chaos(_options(options, folder)).summary
     sys.stdout.write(json.dumps(summary, indent=2) + "\n")
     sys.stdout.write(f"Logs: {folder} (what was done: disorder.jsonl; what clients were told: history.jsonl)\n")
     if options.output:
         write_summary(summary, options.output)
     return 1 if summary["violations"] else 0
+
+
+def _options(options: argparse.Namespace, folder: Path) -> Options:
+    return Options(
+        folder=folder,
+        stack=options.stack,
+        jobs=options.jobs,
+        kills=options.kills,
+        seed=options.seed,
+        kinds=options.kinds,
+        pace_seconds=options.pace,
+        replay=options.replay,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kinds", type=int, default=len(kinds.KINDS), help="how many kinds of jobs")
     parser.add_argument("--pace", type=float, default=3.0, help="seconds from one disturbance to the next, on average")
     parser.add_argument("--replay", type=Path, help="a disorder.jsonl: do this again, instead of drawing from the seed")
+    parser.add_argument("--scenario", choices=sorted(SCENARIOS), help="a single story instead; only --folder counts")
     parser.add_argument("--folder", type=Path, help="keep everything here")
     parser.add_argument("--output", type=Path, help="write the summary here too")
     return parser

@@ -22,6 +22,8 @@ from tests.chaos.evidence import Evidence, Row, parsed
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
 RESULT = "model.keras"
+LOST = frozenset({"worker_lost", "training_process_killed", "training_process_ended", "training_process_stalled"})
+"""Why a job fails whose attempts were all lost."""
 CLOCK_SECONDS = 1e-3
 """Times are the database's own; this is for rounding."""
 
@@ -257,7 +259,7 @@ def _compare(
                 )
         if row["status"] == "failed":
             error = parsed(row["error"])
-            if error["code"] == "worker_lost" and row["lost_attempts"] == MAX_ATTEMPTS - 1:
+            if error["code"] in LOST and row["lost_attempts"] == MAX_ATTEMPTS - 1:
                 verdict.given_up += 1
             else:
                 verdict.violations.append(

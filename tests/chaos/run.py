@@ -13,7 +13,8 @@ from traceback import format_exception
 from typing import Any
 
 from tests.chaos import checker, clients, disorder, kinds
-from tests.chaos.clients import Client, Errand, History
+from tests.chaos.clients import Accepted, Client, Errand, History
+from tests.chaos.evidence import Evidence
 from tests.chaos.stacks import STACKS, Stack
 
 WINDOW = 4
@@ -74,8 +75,19 @@ def open_site(stack: Stack, history: History, names: list[str]) -> Site:
     return site
 
 
-def chaos(options: Options) -> dict[str, Any]:
-    """All of it; returns the summary."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    summary: dict[str, Any]
+    """For people; a run with `violations` has failed."""
+    evidence: Evidence
+    accepted: list[Accepted]
+    references: dict[str, str]
+
+
+def chaos(options: Options) -> Outcome:
+    """All of it."""
     started = time.monotonic()
     names = list(kinds.KINDS)[: options.kinds]
     stack = STACKS[options.stack](options.folder / "service")
@@ -89,7 +101,7 @@ def chaos(options: Options) -> dict[str, Any]:
     finally:
         stack.stop()
     verdict.violations += failures
-    return {
+    summary = {
         **{name: value for name, value in asdict(options).items() if isinstance(value, int | float | str)},
         "accepted": len(history.accepted),
         "killed": disturbance.killed,
@@ -98,6 +110,7 @@ def chaos(options: Options) -> dict[str, Any]:
         **verdict.summary(),
         "seconds": {"ready": round(ready - started), "all": round(time.monotonic() - started)},
     }
+    return Outcome(summary, stack.evidence(), history.accepted, site.references)
 
 
 def disturb(site: Site, history: History, names: list[str], options: Options) -> tuple[disorder.Disorder, list[str]]:

@@ -20,6 +20,7 @@ import redis
 
 from app.standalone import tether
 from app.standalone.broker import find_broker_binary, socket_path
+from app.storage.database import Database, upgrade
 from tests.chaos.evidence import Evidence
 from tests.servers import Postgres, postgres_folder
 
@@ -92,7 +93,8 @@ class Stack:
     def stop(self) -> None:
         """Kill everything."""
         self._over.set()
-        self._keeper.join(10)
+        if self._keeper.ident is not None:
+            self._keeper.join(10)
         for process in self.family():
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -208,6 +210,12 @@ class Embedded(Stack):
         return Evidence(self.data_dir / "thaw.db", self.data_dir / "artifacts")
 
 
+def _upgrade(url: str) -> None:
+    database = Database(url)
+    upgrade(database)
+    database.close()
+
+
 class Production(Stack):
     """PostgreSQL, Valkey by URL with a password, two APIs, two workers; each is started again when it is gone.
 
@@ -232,8 +240,7 @@ class Production(Stack):
         }
         self.store = self.folder / "artifacts"
         self.store.mkdir()
-        upgrade = [sys.executable, "-P", "-m", "app.storage.migrations"]
-        subprocess.run(upgrade, check=True, env={**os.environ, **self._shared, **self._data("setup")}, cwd=self.folder)
+        _upgrade(self._shared["THAW_DATABASE_URL"])
         database = Program("postgres", self.postgres.launch, self.postgres._process)
         self.programs = [
             database,

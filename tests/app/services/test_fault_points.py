@@ -1,4 +1,4 @@
-"""A job's life, its process killed at the k-th statement, commit or store operation, for every k until it ends by itself.
+"""A job's life, its process killed at its k-th statement, commit or store operation, for every k until it ends.
 
 What a kill leaves is what the database makes of a connection that breaks off, and what lies in the store. In this
 process an exception takes the part of the kill; from then on the dead one can reach neither database nor store.
