@@ -43,11 +43,12 @@ class Errand:
 
 def draw(rng: random.Random, *, jobs: int, names: Sequence[str]) -> list[Errand]:
     """So many errands."""
+    wishes: list[Wish] = ["finish", "cancel", "pause", "leave paused"]
     return [
         Errand(
             number=number,
             kind=names[number % len(names)],
-            wish=rng.choices(["finish", "cancel", "pause", "leave paused"], weights=[60, 15, 20, 5])[0],
+            wish=rng.choices(wishes, weights=[60, 15, 20, 5])[0],
             after_seconds=rng.uniform(-1, 4),
             rest_seconds=rng.uniform(0, 3),
         )
@@ -102,6 +103,10 @@ class Client:
     def __post_init__(self) -> None:
         headers = {"Authorization": f"Bearer {self.api_key}"}
         self._http = httpx2.Client(headers=headers, trust_env=False, timeout=20)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._http.close()
 
     def ask(self, method: str, path: str, **options: Any) -> "httpx2.Response":
         """The first answer that is no passing failure. Raises `ServiceAway` after minutes of those."""

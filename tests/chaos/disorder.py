@@ -5,6 +5,7 @@ or waits until something was kept since the last one is drawn, too: most wait, s
 """
 
 import contextlib
+import itertools
 import json
 import random
 import signal
@@ -56,10 +57,9 @@ class Act:
 
 def draw(rng: random.Random, targets: Sequence[Target], *, pace_seconds: float) -> Iterator[Act]:
     """Acts without end."""
-    number = 0
-    while True:
-        number += 1
-        action: Action = rng.choices(["kill", "stop", "flush"], weights=[1, STOPS_PER_KILL, FLUSHES_PER_KILL])[0]
+    actions: list[Action] = ["kill", "stop", "flush"]
+    for number in itertools.count(1):
+        action = rng.choices(actions, weights=[1, STOPS_PER_KILL, FLUSHES_PER_KILL])[0]
         weights = KILL_WEIGHTS if action == "kill" else STOP_WEIGHTS
         known = [target for target in weights if target in targets]
         target = "broker" if action == "flush" else rng.choices(known, [weights[each] for each in known])[0]
@@ -162,7 +162,8 @@ class Disorder:
 
     def _flush(self) -> list[int]:
         with contextlib.suppress(redis.RedisError):  # it is away, and what it knew with it
-            self.stack.broker().flushall()
+            with self.stack.broker() as broker:
+                broker.flushall()
             self.flushed += 1
         return []
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,11 +43,12 @@ class Evidence:
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
+        connection: Any
         if isinstance(self.database, Path):
-            connect: Callable[[], Any] = lambda: sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)  # noqa: E731
+            connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)
         else:
-            connect = lambda: psycopg.connect(self.database, connect_timeout=5)  # noqa: E731
-        with closing(connect()) as connection:
+            connection = psycopg.connect(self.database, connect_timeout=5)
+        with closing(connection):
             yield connection
 
     def _spelled(self, query: str) -> str:

@@ -66,4 +66,4 @@ def body(kind: str, *, model: str, training_file: str, metadata: dict[str, str])
 
 def make_inputs(folder: Path) -> "subprocess.Popen[bytes]":
     """Write `source.keras` and `digits.npz`, by a process of its own that is returned while it runs."""
-    return subprocess.Popen([sys.executable, "-c", _MAKE, str(folder)], stderr=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", _MAKE, str(folder)])

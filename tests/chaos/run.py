@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from traceback import format_exception
@@ -44,35 +45,47 @@ class Site:
     """A service with a model and a dataset that are ready, and jobs that ran before the disorder."""
 
     stack: Stack
+    history: History
     client: Client
     model: str
+    """First the file's id, then the model's that it became."""
     dataset: str
     references: dict[str, str] = field(default_factory=dict)
     """By kind, the id of a job that nobody disturbed."""
 
+    def create(self, errand: Errand, key: str, client: Client) -> Accepted:
+        """A job on this model and dataset."""
+        return client.create(errand, key=key, model=self.model, training_file=self.dataset)
 
-def open_site(stack: Stack, history: History, names: list[str]) -> Site:
-    """Start the service, register source and data, and run one job of each kind."""
-    making = kinds.make_inputs(stack.folder)
-    stack.start()
-    assert making.wait(120) == 0, making.stderr and making.stderr.read()
+
+@contextmanager
+def open_site(stack: Stack, folder: Path, names: list[str]) -> Iterator[Site]:
+    """Start the service, register source and data, run one job of each kind; afterwards kill everything."""
+    stack.folder.mkdir(parents=True)
+    history = History(folder / "history.jsonl")
     client = Client(stack.urls, stack.api_key, history, random.Random(0))  # noqa: S311 (no secret)
-    files = {
-        "model": client.upload(stack.folder / "source.keras"),
-        "training_file": client.upload(stack.folder / "digits.npz"),
-    }
-    site = Site(stack, client, model=files["model"], dataset=files["training_file"])
-    for name in names:
-        errand = Errand(number=-1, kind=name, wish="finish", after_seconds=0, rest_seconds=0)
-        job = client.create(
-            errand, key=f"undisturbed {name}".replace(" ", "-"), model=site.model, training_file=site.dataset
-        )
-        ended = client.wait(job, lambda _: False, seconds=_JOB_SECONDS)
-        assert ended["status"] == "succeeded", (ended["error"], stack.logs()[-5000:])
-        site.model, site.dataset = ended["model_id"], ended["dataset_id"]
-        site.references[name] = job.id
-    history.accepted.clear()
-    return site
+    try:
+        making = kinds.make_inputs(stack.folder)
+        stack.start()
+        assert making.wait(120) == 0, "the files of the jobs were not made; see above why"
+        model, dataset = (client.upload(stack.folder / name) for name in ("source.keras", "digits.npz"))
+        site = Site(stack, history, client, model, dataset)
+        for name in names:
+            _run_undisturbed(site, name)
+        history.accepted.clear()
+        yield site
+    finally:
+        client.close()
+        stack.stop()
+
+
+def _run_undisturbed(site: Site, name: str) -> None:
+    errand = Errand(number=-1, kind=name, wish="finish", after_seconds=0, rest_seconds=0)
+    job = site.create(errand, f"undisturbed-{len(site.references)}", site.client)
+    ended = site.client.wait(job, lambda _: False, seconds=_JOB_SECONDS)
+    assert ended["status"] == "succeeded", (ended["error"], site.stack.logs()[-5000:])
+    site.model, site.dataset = ended["model_id"], ended["dataset_id"]
+    site.references[name] = job.id
 
 
 @dataclass(frozen=True)
@@ -91,29 +104,24 @@ def chaos(options: Options) -> Outcome:
     started = time.monotonic()
     names = list(kinds.KINDS)[: options.kinds]
     stack = STACKS[options.stack](options.folder / "service")
-    stack.folder.mkdir(parents=True)
-    history = History(options.folder / "history.jsonl")
-    try:
-        site = open_site(stack, history, names)
+    with open_site(stack, options.folder, names) as site:
         ready = time.monotonic()
-        disturbance, failures = disturb(site, history, names, options)
-        verdict = checker.check(stack.evidence(), history.accepted, site.references)
-    finally:
-        stack.stop()
+        disturbance, failures = disturb(site, names, options)
+        verdict = checker.check(stack.evidence(), site.history.accepted, site.references)
     verdict.violations += failures
     summary = {
         **{name: value for name, value in asdict(options).items() if isinstance(value, int | float | str)},
-        "accepted": len(history.accepted),
+        "accepted": len(site.history.accepted),
         "killed": disturbance.killed,
         "stopped": disturbance.stopped,
         "flushed": disturbance.flushed,
         **verdict.summary(),
         "seconds": {"ready": round(ready - started), "all": round(time.monotonic() - started)},
     }
-    return Outcome(summary, stack.evidence(), history.accepted, site.references)
+    return Outcome(summary, stack.evidence(), site.history.accepted, site.references)
 
 
-def disturb(site: Site, history: History, names: list[str], options: Options) -> tuple[disorder.Disorder, list[str]]:
+def disturb(site: Site, names: list[str], options: Options) -> tuple[disorder.Disorder, list[str]]:
     """Let clients work while everything is disturbed; what went wrong with the run itself, in words."""
     rng = random.Random(options.seed)  # noqa: S311 (it is to be repeatable)
     errands = clients.draw(rng, jobs=options.jobs, names=names)
@@ -124,7 +132,7 @@ def disturb(site: Site, history: History, names: list[str], options: Options) ->
     )
     log = options.folder / "disorder.jsonl"
     disturbance = disorder.Disorder(site.stack, site.stack.evidence(), acts, options.kills, log)
-    crowd = _Crowd(site, history, errands, disturbance)
+    crowd = _Crowd(site, errands, disturbance)
     disturbance.start()
     crowd.run()
     disturbance.join()
@@ -139,7 +147,6 @@ class _Crowd:
     """Clients in threads: each takes an errand, sees it through and takes the next."""
 
     site: Site
-    history: History
     errands: list[Errand]
     disturbance: disorder.Disorder
     errors: list[BaseException] = field(default_factory=list)
@@ -158,15 +165,16 @@ class _Crowd:
 
     def _work(self, number: int) -> None:
         rng = random.Random(number)  # noqa: S311 (which address it asks)
-        client = Client(self.site.stack.urls, self.site.stack.api_key, self.history, rng)
-        while (errand := self._take()) is not None:
-            try:
-                job = client.create(
-                    errand, key=f"chaos-{errand.number}", model=self.site.model, training_file=self.site.dataset
-                )
-                client.see_through(job, seconds=_JOB_SECONDS)
-            except Exception as error:  # noqa: BLE001 (the edge of the thread: the run reports it)
-                self.errors.append(error)
+        with closing(Client(self.site.stack.urls, self.site.stack.api_key, self.site.history, rng)) as client:
+            while (errand := self._take()) is not None:
+                try:
+                    self._do(errand, client)
+                except Exception as error:  # noqa: BLE001 (the edge of the thread: the run reports it)
+                    self.errors.append(error)
+
+    def _do(self, errand: Errand, client: Client) -> None:
+        job = self.site.create(errand, f"chaos-{errand.number}", client)
+        client.see_through(job, seconds=_JOB_SECONDS)
 
     def _take(self) -> Errand | None:
         """The next errand, once as large a part of the killing is done as of the errands."""

@@ -17,7 +17,7 @@ import psutil
 
 from app.standalone.broker import broker_url, socket_path
 from tests.chaos import checker
-from tests.chaos.clients import Accepted, Errand, History
+from tests.chaos.clients import Accepted, Errand
 from tests.chaos.run import Site, open_site
 from tests.chaos.stacks import Embedded, Program, Stack
 
@@ -76,7 +76,8 @@ def flush(site: Site) -> dict[str, Any]:
     """All of them end."""
     jobs = [_create(site, number) for number in range(WAITING + 1)]
     site.client.wait(jobs[0], lambda found: found["status"] == "running", seconds=_SECONDS)
-    site.stack.broker().flushall()
+    with site.stack.broker() as broker:
+        broker.flushall()
     for job in jobs:
         site.client.wait(job, lambda _: False, seconds=_SECONDS)
     return {"jobs": len(jobs), **_judged(site, jobs)}
@@ -112,12 +113,8 @@ def play(name: str, folder: Path) -> dict[str, Any]:
     """One of them, from the start of the service to the verdict."""
     kind_of_stack, story = SCENARIOS[name]
     stack = kind_of_stack(folder / "service")
-    stack.folder.mkdir(parents=True)
-    try:
-        site = open_site(stack, History(folder / "history.jsonl"), [KIND])
+    with open_site(stack, folder, [KIND]) as site:
         return {"scenario": name, **story(site)}
-    finally:
-        stack.stop()
 
 
 # === Steps ===
@@ -125,7 +122,7 @@ def play(name: str, folder: Path) -> dict[str, Any]:
 
 def _create(site: Site, number: int = 0) -> Accepted:
     errand = Errand(number=number, kind=KIND, wish="finish", after_seconds=0, rest_seconds=0)
-    return site.client.create(errand, key=f"story-{number}", model=site.model, training_file=site.dataset)
+    return site.create(errand, f"story-{number}", site.client)
 
 
 def _until_kept(site: Site, job: Accepted) -> None:

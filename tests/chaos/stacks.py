@@ -198,7 +198,7 @@ class Embedded(Stack):
         self.data_dir = self.folder / "data"
         port = free_port()
         command = [sys.executable, "-P", "-m", "app.standalone", "--data-dir", str(self.data_dir), "--port", str(port)]
-        self.urls = [f"http://127.0.0.1:{port}"]
+        self.urls.append(f"http://127.0.0.1:{port}")
         self.programs = [Program("tree", lambda: self.spawn("up", command, THAW_API_KEY=self.api_key))]
 
     def broker(self) -> "redis.Redis":
