@@ -16,7 +16,7 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.run import Options, Outcome, chaos
 from tests.chaos.stacks import LEASE_SECONDS
 
-pytestmark = [pytest.mark.service, pytest.mark.tensorflow]
+pytestmark = [pytest.mark.service, pytest.mark.tensorflow, pytest.mark.timeout(900)]
 
 ACTS = [
     Act(1, "kill", "child", pick=0, after_seconds=0.5, patient=True),
