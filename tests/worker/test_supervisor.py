@@ -116,7 +116,6 @@ def test_a_hint_for_nothing_is_harmless(shop: Shop) -> None:
         ("full", "platform", "storage_full"),
         ("crash", "platform", "training_process_crashed"),
         ("abort", "capacity", "out_of_memory"),
-        ("killed", "platform", "training_process_killed"),
         ("leave", "platform", "training_process_ended"),
         ("link", "platform", "result_unusable"),
         ("foreign", "platform", "result_unusable"),
@@ -132,13 +131,34 @@ def test_a_crash_is_told_with_its_signal_and_the_last_words(shop: Shop) -> None:
     assert "Fatal Python error: Segmentation fault" in message
 
 
-def test_a_process_that_somebody_killed_is_told_with_its_phase(shop: Shop) -> None:
+def test_a_job_whose_process_somebody_killed_goes_on_as_if_its_worker_had_died(shop: Shop) -> None:
     job_id, thread = shop.start("forever")
     _leader().kill()
     thread.join(10)
-    job = shop.get(job_id)
-    assert _error(job)[:2] == ("platform", "training_process_killed")
-    assert job.error.phase == "forever"
+    assert shop.get(job_id).status == "queued"
+    again = shop.resume(job_id)
+    assert shop.get(job_id).attempt.number == 2
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
+    again.join(10)
+
+
+def test_a_job_whose_process_is_killed_again_and_again_fails(shop: Shop) -> None:
+    job_id = shop.submit("killed")
+    for _ in range(3):
+        assert shop.get(job_id).status == "queued"
+        shop.supervisor.train(job_id)
+    assert _error(shop.get(job_id))[:2] == ("platform", "worker_lost")
+
+
+def test_a_file_whose_check_somebody_killed_is_checked_again(shop: Shop) -> None:
+    model = shop.model("killed")
+    assert model.status == "validating"
+    for _ in range(2):
+        shop.supervisor.register(model.id)
+    model = models.get(shop.services, DEFAULT_PROJECT, model.id)
+    assert model.status == "failed"
+    assert model.error is not None
+    assert model.error.code == "worker_lost"
 
 
 def test_too_much_memory_ends_the_process_alone(open_shop: Callable[..., Shop]) -> None:

@@ -130,7 +130,7 @@ def _live(world: Any, services: Services) -> None:
     idempotency.begin(services, "default", key="k", fingerprint="f")
     idempotency.forget(services, "default", key="k")
     idempotency.begin(services, "default", key="k", fingerprint="f")
-    idempotency.complete(services, "default", key="k", answer=StoredAnswer(201, {}, ""))
+    idempotency.once(idempotency.joined(services), "default", key="k", make=lambda: StoredAnswer(201, {}, ""))
     idempotency.begin(services, "default", key="k", fingerprint="f")
     models.list_page(services, "default", PageQuery(), status="ready")
     datasets.list_page(services, "default", PageQuery(), status="ready")
