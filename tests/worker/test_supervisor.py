@@ -209,10 +209,10 @@ def test_a_full_disk_fails_the_job_with_the_platform_at_fault(open_shop: Callabl
     shop = open_shop()
     job_id = shop.submit("succeed")
     # From here on the store refuses everything, as it does when the disk is nearly full.
-    shop.services.store._min_free_bytes = 2**62
+    shop.services.store._spool._min_free_bytes = 2**62
     shop.supervisor.train(job_id)
     assert _error(shop.get(job_id))[:2] == ("platform", "storage_full")
-    shop.services.store._min_free_bytes = 0
+    shop.services.store._spool._min_free_bytes = 0
     assert shop.train("succeed").status == "succeeded"
 
 
