@@ -35,7 +35,7 @@ class Place:
     def blobs(self) -> list[str]:
         """The names of all blobs, as they stand in the store."""
         if self.bucket:
-            return [key.rpartition("/")[2] for key in self.bucket.keys()]
+            return [Path(key).name for key in self.bucket.keys()]  # noqa: SIM118 (no dictionary)
         return [path.name for path in (self.folder / "store" / "sha256").rglob("*") if path.is_file()]
 
     def left(self) -> list[str]:
