@@ -59,7 +59,7 @@ def _opened(settings: Settings) -> Iterator[Database]:
     except OperationalError as error:
         message = (
             f"The database at {_shown(db)} does not answer. Start it, or set THAW_DATABASE_URL to where it is. "
-            f"Its driver says: {error.orig}"
+            f"Its driver says: {' '.join(str(error.orig).split())}"
         )
         raise ServiceUnavailableError(message) from error
     finally:
