@@ -32,7 +32,7 @@ class FileSecrets(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """All settings of the service, with units in their names."""
 
-    model_config = SettingsConfigDict(env_prefix="THAW_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="THAW_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("thaw"), description="Where everything is kept.")
     database_url: SecretStr | None = Field(

@@ -59,9 +59,9 @@ def run(settings: Settings, queues: Sequence[QueueName], *, launcher: Launcher |
     found = gpus.find() if "gpu" in queues else []
     queues = _served(queues, found)
     lent = devices.choose(found, slots=settings.worker_slots)
+    _check(services)
     launcher = launcher or Launcher()
     launcher.warm()
-    _check(services)
     stale = folders.remove_stale(settings.work_dir())
     name = new_id("worker")
     _log.info(

@@ -47,7 +47,8 @@ REQUEST_SECONDS = 60.0
 """For one window or part: 140 KB/s are enough."""
 
 _FULL = re.compile(r"<Code>\w*(QuotaExceeded|StorageFull|InsufficientStorage)\w*</Code>|status code: 507")
-_REFUSED = re.compile(r"status code: 4\d\d|NoSuchBucket")
+_REFUSED = re.compile(r"status code: 4(?!08|09|29)\d\d(?!.*<Code>RequestTimeout</Code>)", re.DOTALL)
+"""Not a timeout, a conflict, or too many requests: these pass."""
 
 _log = structlog.get_logger(__name__)
 

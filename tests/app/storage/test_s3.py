@@ -137,6 +137,16 @@ def test_a_store_without_time_is_asked_again(moody: Any, open_store: Callable[..
     assert moody.seen == ["HEAD", "HEAD", "HEAD", "PUT", "PUT"]
 
 
+@pytest.mark.parametrize(("status", "code"), [(429, "TooManyRequests"), (408, ""), (400, "RequestTimeout")])
+def test_what_passes_is_no_refusal(
+    moody: Any, open_store: Callable[..., S3Artifacts], file: Path, status: int, code: str
+) -> None:
+    store = open_store(s3_endpoint=moody.endpoint, patience_seconds=0.2)
+    moody.moods += [(404, ""), *[(status, code)] * 20]
+    with pytest.raises(ServiceUnavailableError, match="does not answer"):
+        store.put_file(file)
+
+
 def test_a_probe_is_not_patient(moody: Any, open_store: Callable[..., S3Artifacts]) -> None:
     store = open_store(s3_endpoint=moody.endpoint, patience_seconds=300)
     moody.moods += [(503, "SlowDown")] * 10
