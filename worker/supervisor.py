@@ -155,15 +155,18 @@ class Attempt:
         except ProcessKilled:
             self._log.warning("process killed by somebody else")
             return self._give_back("process killed", charge_attempt=True)
-        except MisconfiguredError as error:
-            return self._fail(endings.failure_of(error))
         except ServiceUnavailableError as error:
-            # Nothing is wrong with the job, and the store was asked for minutes.
-            self._log.warning("artifact store not reached, given back", reason=error.message)
-            return self._give_back("released", charge_attempt=False)
+            return self._without_store(error)
         except Exception as error:  # noqa: BLE001 (the edge: a supervisor's own error is the platform's, and logged)
             self._log.exception("supervisor failed")
             return self._fail(endings.failure_of(error))
+
+    def _without_store(self, error: ServiceUnavailableError) -> str:
+        if isinstance(error, MisconfiguredError):
+            return self._fail(endings.failure_of(error))
+        # Nothing is wrong with the job, and the store was asked for minutes.
+        self._log.warning("artifact store not reached, given back", reason=error.message)
+        return self._give_back("released", charge_attempt=False)
 
     def _work(self) -> str:
         """What the attempt is for; returns how it ended."""
