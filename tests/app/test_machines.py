@@ -64,13 +64,15 @@ def test_a_job_gets_from_one_machine_to_the_other_and_back(
         "THAW_MIN_FREE_DISK_BYTES": "0",
         **{f"THAW_{name.upper()}": value for name, value in bucket.settings.items()},
     }
-    secrets = tmp_path / "secret"
-    secrets.write_text(shared.pop("THAW_S3_SECRET_KEY"))
-    shared["THAW_S3_SECRET_KEY_FILE"] = str(secrets)
+    key, secret = shared.pop("THAW_S3_ACCESS_KEY"), shared.pop("THAW_S3_SECRET_KEY")
+    (tmp_path / "secret").write_text(secret)
     folders = {name: tmp_path / name for name in ("api", "worker")}
     logs = {name: tmp_path / f"{name}.log" for name in folders}
     environments = {name: {**shared, "THAW_DATA_DIR": str(folder)} for name, folder in folders.items()}
     environments["api"] |= {"THAW_API_KEY": KEY, "THAW_PORT": "0"}
+    # One by settings of ours, one as cloud providers tell it.
+    environments["api"] |= {"THAW_S3_ACCESS_KEY": key, "THAW_S3_SECRET_KEY_FILE": str(tmp_path / "secret")}
+    environments["worker"] |= {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
     with (
         _running(["-m", "app.main"], environments["api"], logs["api"]),
         _running(["-m", "fake_worker", "cpu,prepare"], environments["worker"], logs["worker"]) as worker,
@@ -95,7 +97,7 @@ def test_a_job_gets_from_one_machine_to_the_other_and_back(
         assert family, "forkserver and resource tracker"
         for process in family:
             environment = Path(f"/proc/{process.pid}/environ").read_text()
-            assert not re.search("hunter2|key-of-thaw|THAW_(S3|DATABASE|REDIS|ARTIFACTS)", environment)
+            assert not re.search("hunter2|key-of-thaw|AWS_|THAW_(DATABASE|REDIS|ARTIFACTS)", environment)
         bucket.delete()
         ready = client.get("/readyz")
         assert ready.status_code == 503
