@@ -17,10 +17,11 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import Histogram
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from app.api import docs, errors, openapi
+from app.api import docs, errors, exposition, openapi
 from app.api.conditional import ConditionalGet
 from app.api.forms import OVERHEAD_BYTES
 from app.api.guard import RequireKey, RequireLoopbackName, is_loopback
@@ -61,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await run_in_threadpool(services.db.close)
 
+    times = exposition.request_times()
     app = Api(
         title="Thaw",
         version=version("thaw"),
@@ -72,22 +74,25 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=_middleware(settings),
+        middleware=_middleware(settings, times),
     )
+    app.state.request_times = times
     errors.install(app)
     docs.install(app)
     _include_routes(app, settings)
     return app
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(settings: Settings, times: Histogram) -> list[Middleware]:
     """The outermost first."""
     guards = [Middleware(RequireLoopbackName)] if is_loopback(settings.host) else []
-    return [Middleware(Observe), *guards, Middleware(RequireKey), Middleware(ConditionalGet)]
+    key = Middleware(RequireKey, metrics_public=settings.metrics_public)
+    return [Middleware(Observe, times=times), *guards, key, Middleware(ConditionalGet)]
 
 
 def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(service.open_router, max_body_size=0)
+    app.include_router(service.metrics_router, max_body_size=0)
     app.include_router(models.catalogue_router, max_body_size=0)
     app.include_router(files.uploads, max_body_size=settings.max_upload_bytes + OVERHEAD_BYTES)
     for module in (files, models, datasets, jobs, history, service):

@@ -63,6 +63,8 @@ class Settings(BaseSettings):
         default=None, description="The admin key; empty: one is made at the first start and written to a file."
     )
 
+    metrics_public: bool = Field(default=False, description="Whether `/metrics` answers without an API key.")
+
     max_upload_bytes: int = Field(default=5 * GIB, gt=0, description="Largest file that may be uploaded.")
     max_body_bytes: int = Field(default=1024**2, gt=0, description="Largest JSON body.")
     max_model_parameters: int = Field(default=500_000_000, gt=0, description="Largest source that may be registered.")

@@ -19,6 +19,7 @@ from app.domain.errors import AuthenticationError, ThawError
 from app.services import keys
 
 PROTECTED = "/v1"
+METRICS = "/metrics"
 
 bearer = HTTPBearer(
     auto_error=False,
@@ -30,14 +31,15 @@ DocumentedKey = Annotated[object, Security(bearer)]
 
 
 class RequireKey:
-    """ASGI middleware: everything under `/v1` needs `Authorization: Bearer <key>`."""
+    """ASGI middleware: `/v1` and `/metrics` need `Authorization: Bearer <key>`, `/metrics` unless it is public."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, metrics_public: bool = False) -> None:
         self.app = app
+        self._metrics_public = metrics_public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401, or go on with `request.state.principal` set."""
-        if scope["type"] != "http" or not is_protected(scope["path"]):
+        if scope["type"] != "http" or not self._needs_key(scope["path"]):
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
@@ -50,6 +52,9 @@ class RequireKey:
             await on_database_error(request, error)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    def _needs_key(self, path: str) -> bool:
+        return is_protected(path) and not (self._metrics_public and path == METRICS)
 
 
 class RequireLoopbackName:
@@ -76,8 +81,8 @@ class RequireLoopbackName:
 
 
 def is_protected(path: str) -> bool:
-    """Whether a request for this path needs a key."""
-    return path == PROTECTED or path.startswith(f"{PROTECTED}/")
+    """Whether a request for this path needs a key, as far as no setting says otherwise."""
+    return path in {PROTECTED, METRICS} or path.startswith(f"{PROTECTED}/")
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Annotated
 
+import structlog
 from fastapi import Body, Query
 from starlette.responses import Response
 
@@ -15,6 +16,8 @@ from app.domain.states import JobStatus
 from app.services import again, jobs
 
 router = thaw_router(PATH, tag="jobs")
+
+log = structlog.get_logger("thaw.api")
 
 JobBody = Annotated[JobRequest, Body(openapi_examples=JOB_EXAMPLES)]
 RetryBody = Annotated[RetryRequest, Body(openapi_examples=RETRY_EXAMPLES)]
@@ -31,6 +34,7 @@ def create_job(body: JobBody, creation: CreationDep) -> Response:
 
 
 def _answer(job: Job) -> tuple[str, JobObject]:
+    log.info("Created a job.", job_id=job.id, status=job.status)
     return f"{PATH}/{job.id}", JobObject.of(job)
 
 

@@ -4,8 +4,11 @@ from importlib.metadata import version
 from typing import get_args
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
+from app.api import exposition
 from app.api.deps import ServicesDep, thaw_router
 from app.api.schemas.service import Capabilities, Health, Limits, PartObject, Readiness, WorkerObject
 from app.api.vocabulary import HEAD_LAYERS, OPTIMIZERS
@@ -13,12 +16,14 @@ from app.domain.dataset import DatasetKind
 from app.domain.head import MAX_HEAD_LAYERS
 from app.domain.phases import MAX_EPOCHS
 from app.domain.spec import MAX_PHASES, Task
-from app.services import health, workers
+from app.services import health, tallies, workers
 from app.settings import Settings
 
 router = thaw_router("/v1", tag="service")
 open_router = APIRouter(tags=["service"])
 """Needs no key: load balancers and supervisors ask here."""
+
+metrics_router = thaw_router("", tag="service")
 
 MAX_PAGE_SIZE = 100
 
@@ -62,3 +67,10 @@ def check_readiness(services: ServicesDep, response: Response) -> Readiness:
     if not ready:
         response.status_code = 503
     return Readiness(status="ready" if ready else "unavailable", parts=parts)
+
+
+@metrics_router.get("/metrics", response_class=PlainTextResponse)
+def scrape_metrics(services: ServicesDep, request: Request) -> Response:
+    """Give Prometheus the state of the service in numbers, over all projects, and this process' answers."""
+    page = exposition.exposed(tallies.take(services), request.app.state.request_times)
+    return Response(page, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -50,6 +50,8 @@ class WorkerObject(Wire):
     """Why it takes on no trainings although it was started for them: then `queues` names none of theirs."""
     resume_fidelity: ResumeFidelity | None
     """`exact`: a job that is interrupted here goes on to the very weights of one that is not; `tolerance`: nearly."""
+    draining: bool
+    """Whether it takes on nothing more and leaves when what it has is done: then `queues` is empty."""
 
 
 class Capabilities(Wire):

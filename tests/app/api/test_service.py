@@ -38,6 +38,7 @@ def test_capabilities_name_the_workers_that_are_there(client: TestClient, thaw: 
             "self_test": None,
             "refuses_training": None,
             "resume_fidelity": None,
+            "draining": False,
         }
     ]
 
