@@ -1,8 +1,16 @@
-"""Logs: a fixed sentence and facts as fields. JSON lines, or colours where a person looks at a terminal.
+"""Logs of API and worker: a fixed sentence and facts as fields. JSON lines, or colours on a terminal.
 
 structlog's loggers (ours) ─┐
                             ├─> the same processors ─> standard error
 logging's (uvicorn, …) ─────┘
+
+What a line is about stands in fields that are bound to the context of whoever works on it, so that every line of
+that work has them, libraries' warnings included:
+
+    request_id               API: from a request's first line to its last, in its thread, too
+    job_id, attempt, worker  worker: from a claim to its last write (`model_id`, `dataset_id` for checks of files)
+
+The API's line "Created a job." has both `request_id` and `job_id`: from there a request can be followed into workers.
 """
 
 import logging
@@ -20,8 +28,15 @@ _SHARED: list[Processor] = [
 ]
 
 
-def configure_logging(stream: TextIO | None = None, *, level: int = logging.INFO) -> None:
-    """Send everything that this process logs to `stream` (standard error). For programs, not for libraries."""
+OURS = ("app", "worker", "thaw")
+"""The names under which Thaw logs; everything else is a library."""
+
+
+def configure_logging(stream: TextIO | None = None, *, libraries: int = logging.INFO) -> None:
+    """Send everything that this process logs to `stream` (standard error). For programs, not for libraries.
+
+    Ours is logged from INFO on, that of `libraries` from their level.
+    """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -30,7 +45,10 @@ def configure_logging(stream: TextIO | None = None, *, level: int = logging.INFO
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(stream)],
         )
     )
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=libraries, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

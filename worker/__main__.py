@@ -1,19 +1,21 @@
 """`python -m worker --queues cpu,prepare`: one worker process."""
 
 import argparse
+import logging
 import sys
 from typing import cast, get_args
 
 from app.domain.errors import ThawError
+from app.logs import configure_logging
 from app.queue import QueueName
 from app.settings import Settings
-from worker import logs, program
+from worker import program
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line, work, return the exit code."""
     options = _parser().parse_args(arguments)
-    logs.configure()
+    configure_logging(libraries=logging.WARNING)
     try:
         return program.run(Settings(), options.queues)
     except ThawError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.apps.worker import Worker
+from celery.worker import state
 from celery.worker.consumer import Consumer
 
 from app.queue import QueueName, working_celery
@@ -29,11 +30,16 @@ class PatientConsumer(Consumer):
         return super().ensure_connected(conn)
 
 
+DRAIN_SIGNAL = signal.SIGUSR1
+
+
 class HintWorker(Worker):
-    """Celery's worker program without its banner and its way of restarting."""
+    """Celery's worker program without its banner and its way of restarting. `on_drain`: called when it is drained."""
+
+    on_drain: Callable[[], None]
 
     def install_platform_tweaks(self, worker: Any) -> None:  # noqa: ANN401 (Celery has no types)
-        """Every signal stops it, in order, however often it comes.
+        """Every signal stops it, in order, however often it comes; SIGUSR1 drains it.
 
         A second SIGINT would have Celery abandon its tasks, which take 3 s to give their jobs back. On SIGHUP it
         would start itself anew, from an environment that we have emptied.
@@ -41,6 +47,13 @@ class HintWorker(Worker):
         super().install_platform_tweaks(worker)
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.getsignal(signal.SIGTERM))
+        # In the place of Celery's own, which prints the stacks of all threads.
+        signal.signal(DRAIN_SIGNAL, self._drain)
+
+    def _drain(self, *_: object) -> None:
+        """Take no more hints, wait for what runs, leave: what Celery does on SIGTERM, without our `on_stop`."""
+        self.on_drain()
+        state.should_stop = 0
 
 
 def create(settings: Settings) -> Celery:
@@ -51,9 +64,18 @@ def create(settings: Settings) -> Celery:
 
 
 def serve(
-    celery: Celery, *, name: str, queues: Sequence[QueueName], concurrency: int, on_stop: Callable[[], None]
+    celery: Celery,
+    *,
+    name: str,
+    queues: Sequence[QueueName],
+    concurrency: int,
+    on_stop: Callable[[], None],
+    on_drain: Callable[[], None],
 ) -> int:
-    """Take hints until a signal says stop; returns the exit code. `on_stop` is called in the signal's handler."""
+    """Take hints until a signal says stop; returns the exit code.
+
+    `on_stop` is called in the signal's handler, and so is `on_drain` on SIGUSR1: then what runs is waited for.
+    """
 
     def stop(**_: object) -> None:
         on_stop()
@@ -74,5 +96,6 @@ def serve(
         without_mingle=True,
         without_heartbeat=True,
     )
+    worker.on_drain = on_drain
     worker.start()
     return int(worker.exitcode or 0)

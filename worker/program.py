@@ -2,6 +2,7 @@
 
 read settings -> connect -> empty the environment -> forkserver -> sweeper, self-test -> Celery … signal … ->
 children end, claims go back to the queue -> exit, within 8 s
+… SIGUSR1 … what runs ends -> exit, whenever that is
 """
 
 import os
@@ -54,7 +55,7 @@ def run(settings: Settings, queues: Sequence[QueueName], *, launcher: Launcher |
     # Before the environment is emptied: a store may have its credentials there.
     services = context.build(settings, patience_seconds=PATIENCE_SECONDS)
     removed = environment.scrub()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, celery_app.DRAIN_SIGNAL):
         signal.signal(number, _leave)  # until Celery takes over
     found = gpus.find() if "gpu" in queues else []
     queues = _served(queues, found)
@@ -93,7 +94,7 @@ def _serve(
     services: Services, launcher: Launcher, *, name: str, queues: Sequence[QueueName], lent: list[Device]
 ) -> int:
     settings = services.settings
-    stopping, fitness = threading.Event(), Fitness()
+    stopping, draining, fitness = threading.Event(), threading.Event(), Fitness()
     supervisor = Supervisor(
         services=services,
         worker=name,
@@ -101,13 +102,19 @@ def _serve(
         cache=BundleCache(settings.cache_dir(), services.store, max_bytes=settings.cache_bytes),
         devices=DevicePool(lent, lock_dir=settings.run_dir()),
         stopping=stopping,
+        draining=draining,
         fitness=fitness,
     )
     lanes = _lanes(lent)
     celery = celery_app.create(settings)
     tasks.define(celery, supervisor, lanes=lanes)
     capabilities = _capabilities(queues, lent)
-    sweeper = Sweeper(services, worker=name, capabilities=lambda: fitness.announced(capabilities))
+
+    def announced() -> WorkerCapabilities:
+        fit = fitness.announced(capabilities)
+        return fit.model_copy(update={"queues": [], "draining": True}) if draining.is_set() else fit
+
+    sweeper = Sweeper(services, worker=name, capabilities=announced)
     sweeper.start()
     self_testing = SelfTesting(settings, launcher, lent[0], fitness, worker=name, stopping=stopping)
     if _trains(queues):
@@ -120,8 +127,15 @@ def _serve(
                 lane.clear()
             _exit_in_time()
 
+    def drain() -> None:
+        draining.set()
+        for lane in lanes.values():
+            lane.clear()
+
     try:
-        return celery_app.serve(celery, name=name, queues=queues, concurrency=_threads(queues, lent), on_stop=stop)
+        return celery_app.serve(
+            celery, name=name, queues=queues, concurrency=_threads(queues, lent), on_stop=stop, on_drain=drain
+        )
     finally:
         stopping.set()
         sweeper.end()

@@ -67,21 +67,23 @@ class Supervisor:
     devices: DevicePool
     stopping: threading.Event
     fitness: Fitness = field(default_factory=Fitness)
+    draining: threading.Event = field(default_factory=threading.Event)
+    """Set: what runs goes on, nothing else is claimed."""
 
     def train(self, job_id: str) -> None:
         """Train the job that is next, be it another one, if a device is free and this worker is fit to."""
         refusal = self.fitness.refusal()
         if refusal is not None:
-            _log.error("training refused, the job will be rung for again", id=job_id, because=refusal)
+            _log.error("training refused, the job will be rung for again", job_id=job_id, because=refusal)
             return
         with self.devices.borrow() as device:
             if device is None:
-                _log.info("no device is free, the job will be rung for again", id=job_id)
+                _log.info("no device is free, the job will be rung for again", job_id=job_id)
                 return
             self._carry_out(
                 lambda: claims.claim_next(self.services, job_id, worker=self.worker),
                 lambda claim: Training(self.services, claim, self.cache, device, self.fitness),
-                identifier=job_id,
+                job_id=job_id,
             )
 
     def register(self, model_id: str) -> None:
@@ -89,7 +91,7 @@ class Supervisor:
         self._carry_out(
             lambda: claims.claim_model(self.services, model_id, worker=self.worker),
             lambda claim: Registration(self.services, claim),
-            identifier=model_id,
+            model_id=model_id,
         )
 
     def validate(self, dataset_id: str) -> None:
@@ -97,27 +99,34 @@ class Supervisor:
         self._carry_out(
             lambda: claims.claim_dataset(self.services, dataset_id, worker=self.worker),
             lambda claim: Validation(self.services, claim),
-            identifier=dataset_id,
+            dataset_id=dataset_id,
         )
 
     def _carry_out(
-        self, claim: Callable[[], SomeClaim | None], duty_of: Callable[[SomeClaim], Duty], *, identifier: str
+        self, claim: Callable[[], SomeClaim | None], duty_of: Callable[[SomeClaim], Duty], **about: str
     ) -> None:
-        """Claim it and see it through. Never raises: the thread belongs to the next task."""
-        if self.stopping.is_set():
+        """Claim it and see it through. Never raises: the thread belongs to the next task.
+
+        What is logged in this thread meanwhile says what it is `about`.
+        """
+        if self.stopping.is_set() or self.draining.is_set():
             return
+        with structlog.contextvars.bound_contextvars(worker=self.worker, **about):
+            self._see_through(claim, duty_of)
+
+    def _see_through(self, claim: Callable[[], SomeClaim | None], duty_of: Callable[[SomeClaim], Duty]) -> None:
         claimed_at = time.monotonic()
         try:
             claimed = claim()
             if claimed is None:
-                _log.debug("stale hint", id=identifier)
+                _log.debug("stale hint")
                 return
             Attempt(self, duty_of(claimed), claimed_at=claimed_at).run()
         except UNREACHABLE as error:
             # Before a claim nothing is lost; after it, the lease runs out and the sweeper takes it back.
-            _log.warning("database not reached, the sweeper will ring again", id=identifier, error=repr(error))
+            _log.warning("database not reached, the sweeper will ring again", error=repr(error))
         except Exception:  # noqa: BLE001 (the edge of the thread, which belongs to the next task)
-            _log.exception("attempt given up", id=identifier)
+            _log.exception("attempt given up")
 
 
 class Attempt:
@@ -128,13 +137,15 @@ class Attempt:
         self._services = supervisor.services
         self._duty = duty
         self._claimed_at = claimed_at
-        self._log = _log.bind(task=duty.task, id=duty.claim.identifier, attempt=duty.claim.attempt)
+        self._about = {"task": duty.task, "attempt": duty.claim.attempt}
+        # The lease has a thread of its own, which does not get this one's context.
+        self._log = _log.bind(**structlog.contextvars.get_contextvars(), **self._about)
         self._seconds: dict[str, float] = {}
         self._lease = Lease(self._services, duty.claim, claimed_at=claimed_at, log=self._log)
 
     def run(self) -> None:
         """See it through."""
-        with self._lease:
+        with structlog.contextvars.bound_contextvars(**self._about), self._lease:
             try:
                 ending = self._finish()
             except LeaseLostError:

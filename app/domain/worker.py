@@ -74,6 +74,8 @@ class WorkerCapabilities(Value):
     """Why it takes on no trainings although it was started for them."""
     resume_fidelity: ResumeFidelity | None = None
     """`None`: not known yet, or it does not train."""
+    draining: bool = False
+    """Whether it takes on nothing more and leaves when what it has is done: then `queues` is empty."""
 
 
 class WorkerInfo(WorkerCapabilities):

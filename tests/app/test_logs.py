@@ -22,6 +22,8 @@ def stream(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    logging.captureWarnings(capture=False)
 
 
 def fail(secret: str) -> None:
@@ -60,6 +62,21 @@ def test_an_exception_is_one_line_with_its_trace(stream: io.StringIO) -> None:
 def test_details_below_the_level_are_left_out(stream: io.StringIO) -> None:
     structlog.get_logger("thaw.test").debug("Nobody wants to know.")
     assert lines(stream) == []
+
+
+def test_what_is_bound_to_the_context_is_in_every_line_of_libraries_too(stream: io.StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(job_id="ftjob-1", attempt=2):
+        structlog.get_logger("worker.test").info("A step.")
+        logging.getLogger("celery").warning("a word")
+    structlog.get_logger("worker.test").info("Something else.")
+    assert [line.get("job_id") for line in lines(stream)] == ["ftjob-1", "ftjob-1", None]
+
+
+def test_libraries_can_be_asked_for_less_than_ours(stream: io.StringIO) -> None:
+    configure_logging(stream, libraries=logging.WARNING)
+    logging.getLogger("celery.worker").info("a detail of a library")
+    structlog.get_logger("worker.test").info("Ours.")
+    assert [line["event"] for line in lines(stream)] == ["Ours."]
 
 
 class Terminal(io.StringIO):

@@ -1,6 +1,7 @@
 """Real worker processes on a real Valkey server: kills, restarts, signals. No job is lost, none runs twice."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -178,6 +179,18 @@ def test_no_process_of_a_job_has_a_credential_in_its_environment(shared_yard: Ya
     shared_yard.wait_for("cancelled", job_id)
 
 
+def test_what_a_worker_logs_is_json_and_says_which_job_and_attempt(shared_yard: Yard, eventually: Eventually) -> None:
+    job_id, log = shared_yard.shop.submit("succeed"), shared_yard.running[0].log
+    shared_yard.wait_for("succeeded", job_id)
+    eventually(lambda: [line for line in log.read_text().splitlines() if job_id in line and "attempt ended" in line])
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (ended,) = [line for line in lines if line.get("job_id") == job_id and line["event"] == "attempt ended"]
+    assert (ended["attempt"], ended["task"], ended["logger"]) == (1, "train", "worker.supervisor")
+    assert ended["worker"] == shared_yard.get(job_id).attempt.worker
+    starts = next(line for line in lines if line["event"] == "worker starts")
+    assert "attempt" not in starts
+
+
 # === The broker ===
 
 
@@ -337,6 +350,34 @@ def test_a_worker_stops_in_time_although_the_database_hangs(
         assert worker.end(signal.SIGTERM) == 1
     eventually(lambda: gone(family), seconds=2)
     assert yard.get(job_id).status == "running", "its lease runs out, and the sweeper takes it back"
+
+
+# === Draining ===
+
+
+def test_a_drained_worker_finishes_what_it_has_takes_nothing_more_and_leaves(
+    yard: Yard, eventually: Eventually
+) -> None:
+    worker = yard.start()
+    running, waiting = yard.shop.submit("forever"), yard.shop.submit("succeed")
+    yard.wait_for("running", running)
+    worker.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: [(each.draining, each.queues) for each in workers.live(yard.shop.services)] == [(True, [])])
+    assert yard.get(running).status == "running"
+    jobs.request_cancel(yard.shop.services, DEFAULT_PROJECT, running)
+    assert worker.process.wait(30) == 0, worker.log.read_text()
+    assert yard.get(running).status == "cancelled"
+    assert (yard.get(waiting).status, yard.get(waiting).attempt.number) == ("queued", 0)
+
+
+def test_a_draining_worker_can_still_be_stopped(yard: Yard, eventually: Eventually) -> None:
+    worker = yard.start()
+    running = yard.shop.submit("forever")
+    eventually(lambda: yard.get(running).phase)
+    worker.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: any(each.draining for each in workers.live(yard.shop.services)))
+    assert worker.end(signal.SIGTERM) == 0, worker.log.read_text()
+    assert yard.get(running).status == "queued"
 
 
 def _until_log_says(worker: RunningWorker, words: str, *, seconds: float = 60) -> None:

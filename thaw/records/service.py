@@ -43,6 +43,8 @@ class Worker(Record):
     """Why it takes on no trainings although it was started for them."""
     resume_fidelity: str | None = None
     """`exact` or `tolerance`."""
+    draining: bool = False
+    """Whether it takes on nothing more and leaves when what it has is done."""
 
 
 @dataclass(frozen=True, kw_only=True)

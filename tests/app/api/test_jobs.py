@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi.testclient import TestClient
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from app.domain.errors import Failure
 from app.domain.exports import Export
@@ -13,6 +15,17 @@ if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
 
 JOBS = "/v1/fine_tuning/jobs"
+
+
+def test_the_line_that_tells_of_a_new_job_names_the_job_and_the_request(client: TestClient, thaw: "Thaw") -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    with capture_logs([merge_contextvars]) as logs:
+        headers = {"X-Request-Id": "mine-1", "Idempotency-Key": "once"}
+        response = client.post(JOBS, json=body, headers=headers)
+        client.post(JOBS, json=body, headers=headers | {"X-Request-Id": "mine-2"})
+    (line,) = [line for line in logs if line["event"] == "Created a job."]
+    assert (line["job_id"], line["request_id"]) == (response.json()["id"], "mine-1")
+    assert response.headers["X-Request-Id"] == "mine-1"
 
 
 def test_a_job_that_names_only_model_and_data_is_stored_with_the_whole_recipe(client: TestClient, thaw: "Thaw") -> None:
