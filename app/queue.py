@@ -10,11 +10,14 @@ schedules or remote control is used, and `app` never imports `worker`: it sends 
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
 from celery import Celery
 from kombu import Producer, Queue
+from redis import Redis
+from redis.exceptions import ResponseError
 
 from app.settings import Settings
 
@@ -32,6 +35,8 @@ Without this, a backlog that is rung again every half minute would fill Redis.""
 
 _SEND_SECONDS = 0.05
 """Bounds each wait of a ring for Redis (connect, write, read), so that a POST never hangs on the broker."""
+
+_ASK_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
 
@@ -153,3 +158,43 @@ class CeleryDoorbell:
 def _waiting(channel: Any, queue: str) -> int:  # noqa: ANN401 (kombu has no types)
     """Hints in a queue that nobody has taken yet."""
     return int(channel.queue_declare(queue).message_count)
+
+
+# === What kind of broker it is ===
+
+
+@dataclass(frozen=True)
+class BrokerFacts:
+    """How the broker is set up."""
+
+    described: str
+    """`valkey 9.1.0`."""
+    policy: str | None
+    """What it does when its memory is full; `None`: it does not tell."""
+    append_only: bool
+    """Whether every hint is written down."""
+    failing: list[str]
+    """What it could not save last time."""
+
+
+def inspect_broker(settings: Settings) -> BrokerFacts:
+    """Ask it. Raises `redis.RedisError` if it does not answer."""
+    url = broker_url(settings).replace("redis+socket://", "unix://", 1)
+    with Redis.from_url(url, socket_timeout=_ASK_SECONDS, socket_connect_timeout=_ASK_SECONDS) as redis:
+        about: dict[str, Any] = {**redis.info("server"), **redis.info("persistence")}
+        name = about.get("server_name", "redis")
+        saves = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
+        return BrokerFacts(
+            described=f"{name} {about.get(f'{name}_version', about.get('redis_version', '?'))}",
+            policy=_policy(redis),
+            append_only=bool(about.get("aof_enabled")),
+            failing=[save for save in saves if about.get(save, "ok") != "ok"],
+        )
+
+
+def _policy(redis: Redis) -> str | None:
+    try:
+        found = dict(redis.config_get("maxmemory-policy"))
+    except ResponseError:  # hosted ones often forbid CONFIG
+        return None
+    return found.get("maxmemory-policy")

@@ -1,12 +1,13 @@
-"""Health: whether the parts that requests need answer, each by itself."""
+"""Health: whether the parts that requests need answer, each by itself. For `/readyz`, and for `thaw doctor`."""
 
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.domain.errors import ServiceUnavailableError
+from app.domain.errors import ThawError
 from app.services import workers
 from app.services.context import Services
+from app.storage import artifacts
 from app.storage.database import describe, pending
 
 
@@ -21,11 +22,12 @@ class PartHealth:
 
 def check(services: Services) -> list[PartHealth]:
     """Ask every part. Workers are told of, but their absence makes nobody unready: jobs wait for them."""
-    database = _database(services)
-    return [database, _store(services), _broker(services), *([_workers(services)] if database.ok else [])]
+    found = database(services)
+    return [found, store(services), broker(services), *([_workers(services)] if found.ok else [])]
 
 
-def _database(services: Services) -> PartHealth:
+def database(services: Services) -> PartHealth:
+    """Whether it answers, with the schema of this version."""
     try:
         with services.db.read() as session:
             missing, detail = pending(session), describe(session)
@@ -35,18 +37,22 @@ def _database(services: Services) -> PartHealth:
     return PartHealth("database", ok=missing is None, detail=missing or detail)
 
 
-def _store(services: Services) -> PartHealth:
+def store(services: Services) -> PartHealth:
+    """Whether it has room, and a blob can be written, read and deleted."""
     try:
         services.store.probe()
         free, needed = services.store.free_bytes(), services.settings.min_free_disk_bytes
-    except ServiceUnavailableError as error:
-        return PartHealth("store", ok=False, detail=error.message)
+        if free >= needed:
+            artifacts.try_out(services.store)
     except OSError as error:
         return PartHealth("store", ok=False, detail=f"does not answer: {error.strerror}")
+    except ThawError as error:
+        return PartHealth("store", ok=False, detail=error.message)
     return PartHealth("store", ok=free >= needed, detail=f"{free:,} bytes free, at least {needed:,} are kept free")
 
 
-def _broker(services: Services) -> PartHealth:
+def broker(services: Services) -> PartHealth:
+    """Whether it answers."""
     if services.doorbell.reachable():
         return PartHealth("broker", ok=True, detail="answers")
     return PartHealth("broker", ok=False, detail="does not answer; jobs are accepted, and start when it is back")

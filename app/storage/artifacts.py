@@ -4,6 +4,7 @@ LocalArtifacts   app.storage.local   a folder of this machine, or one that all m
 S3Artifacts      app.storage.s3      a bucket of an S3-compatible store, for machines that share nothing
 """
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -96,3 +97,23 @@ def corrupt_artifact(sha256: str, *, found: str) -> PlatformError:
     """The error for a blob whose bytes have another digest."""
     message = f"The artifact {sha256} is damaged: its bytes have the digest {found}. Restore it from a backup."
     return PlatformError(message, code="corrupt_artifact")
+
+
+PROBE_BYTES = 32
+
+
+def try_out(store: ArtifactStore) -> None:
+    """Write a blob that nobody else can have, read it back, delete it.
+
+    Raises what the store raises, and `PlatformError` (code `corrupt_artifact`) if other bytes come back.
+    """
+    content = secrets.token_bytes(PROBE_BYTES)
+    with store.writer(max_bytes=PROBE_BYTES) as writer:
+        writer.write(content)
+        blob = writer.commit()
+    try:
+        if b"".join(store.read(blob.sha256)) != content:
+            message = "The artifact store gave other bytes back than were written to it. Check its disk."
+            raise PlatformError(message, code="corrupt_artifact")
+    finally:
+        store.remove(blob.sha256)

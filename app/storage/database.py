@@ -270,12 +270,23 @@ def pending(session: Session) -> str | None:
     return schema_of(session).missing
 
 
+def is_known(revision: str | None) -> bool:
+    """Whether this version of Thaw has that revision of the schema."""
+    return revision in {script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()}
+
+
 def describe(session: Session) -> str:
     """The database in a few words: `SQLite 3.51.3`, `PostgreSQL 17.2`."""
     dialect = session.connection().dialect
     version = dialect.server_version_info or ()
     words = f"{NAMES.get(dialect.name, dialect.name)} {'.'.join(map(str, version))}"
-    return words + (RARE_FAULT if dialect.name == "sqlite" and not _is_repaired(version) else "")
+    return words + (RARE_FAULT if has_rare_fault(session) else "")
+
+
+def has_rare_fault(session: Session) -> bool:
+    """Whether this is an SQLite whose WAL mode may, very rarely, damage the database."""
+    dialect = session.connection().dialect
+    return dialect.name == "sqlite" and not _is_repaired(dialect.server_version_info or ())
 
 
 def _is_repaired(version: tuple[Any, ...]) -> bool:

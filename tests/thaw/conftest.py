@@ -47,6 +47,7 @@ class FakeService:
         self.answers: list[Answer | None] = []
         self.files: dict[str, Json] = {}
         self.contents: dict[str, bytes] = {}
+        self.capabilities = dict(CAPABILITIES)
         self.models: dict[str, Json] = {}
         self.datasets: dict[str, Json] = {}
         self.jobs: dict[str, Json] = {}
@@ -113,7 +114,7 @@ class FakeService:
             ),
             r"GET /v1/(files|models|datasets|fine_tuning/jobs)": self._list,
             r"(GET|DELETE) /v1/(files|models|datasets|fine_tuning/jobs)/([^/]+)": self._one,
-            r"GET /v1/capabilities": lambda _: httpx2.Response(200, json=CAPABILITIES),
+            r"GET /v1/capabilities": lambda _: httpx2.Response(200, json=self.capabilities),
             r"GET /readyz": lambda _: httpx2.Response(200, json={"status": "ready", "parts": []}),
         }
         for pattern, answer in routes.items():

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from thaw.cli import datasets, db, jobs, models, service
+from thaw.cli import datasets, db, jobs, models, operating, service, workers
 from thaw.cli.output import Output
 from thaw.cli.session import AsJson, GlobalOptions
 from thaw.version import version
@@ -34,8 +34,12 @@ app.command()(service.demo)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(workers.app, name="workers")
 app.command()(jobs.plan)
 app.add_typer(db.app, name="db")
+app.command()(operating.doctor)
+app.command()(operating.backup)
+app.command()(operating.restore)
 app.command()(service.config)
 app.command()(service.version)
 

@@ -20,7 +20,7 @@ from app.storage.tables import METADATA
 
 REPOSITORIES = {
     *("assets", "checkpoints", "datasets", "events", "files", "idempotency"),
-    *("jobs", "keys", "leases", "line", "metrics", "models"),
+    *("jobs", "keys", "leases", "line", "metrics", "models", "blobs", "tallies"),
 }
 
 WITHOUT_PROJECT = {
@@ -37,6 +37,10 @@ WITHOUT_PROJECT = {
     ("line", "position"),
     ("checkpoints", "left_over"),
     ("idempotency", "remove_old"),
+    # For those who run the service: they count all projects, or copy everything.
+    ("blobs", "referred"),
+    *(("tallies", name) for name in ("jobs_by_status", "waiting", "held", "oldest_waiting_seconds")),
+    *(("tallies", name) for name in ("recent_endings", "recent_stages", "recent_caching")),
     # They work on a row that the transaction holds already, which has its project.
     ("events", "append"),
     ("jobs", "ask_to_cancel"),

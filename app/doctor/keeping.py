@@ -1,0 +1,138 @@
+"""Whether what the service keeps is safe: database, file system, room, artifact store, API key."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import psutil
+from sqlalchemy import make_url
+
+from app.doctor.finding import Finding, ok, problem, warning
+from app.services import health
+from app.services.context import Services
+from app.settings import Settings
+from app.storage import inspection
+
+NETWORK = frozenset(
+    (
+        *("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "davfs", "glusterfs", "gpfs", "lustre"),
+        *("ncpfs", "nfs", "nfs4", "smb", "smb2", "smb3", "smbfs", "webdav"),
+    )
+)
+"""File systems of other machines: SQLite's WAL mode needs shared memory, and locks that are kept."""
+FUSE = "fuse"
+FLEETING = frozenset(("overlay", "aufs", "tmpfs", "ramfs", "devtmpfs"))
+"""Gone with the container, or at the next start of the machine."""
+ROOM = 10
+"""So many times what is always kept free is little."""
+
+
+def missing_database(settings: Settings) -> Finding | None:
+    """A database file that nobody has made yet; asking it would make it."""
+    url = make_url(settings.resolved_database_url())
+    if url.get_backend_name() != "sqlite" or (url.database and Path(url.database).is_file()):
+        return None
+    advice = "Start the service on this folder (thaw up), or name the folder that it uses: THAW_DATA_DIR, --data-dir."
+    return problem("database", f"there is none at {url.database}: no service has run here yet", advice)
+
+
+def database(services: Services) -> Finding:
+    """Whether it answers, and has this version's tables."""
+    found = health.database(services)
+    if found.ok:
+        return ok("database", "answers, and its schema is this version's")
+    advice = "Start it, and check THAW_DATABASE_URL. An old schema is brought up to date when the API starts."
+    return problem("database", found.detail, advice)
+
+
+def database_version(services: Services) -> Finding:
+    """Whether it is an SQLite with the rare fault of its WAL mode."""
+    with services.db.read() as session:
+        found = inspection.inspect(session)
+    if not found.rare_fault:
+        return ok("database version", found.described)
+    advice = "Install a Python with SQLite 3.51.3 or later (or 3.50.7, 3.44.6), or use PostgreSQL. Keep backups."
+    return warning("database version", found.described, advice)
+
+
+def durability(services: Services) -> Finding:
+    """Whether committed rows survive a power cut."""
+    with services.db.read() as session:
+        found = inspection.inspect(session)
+    shown = ", ".join(f"{name} {value}" for name, value in found.durability.items())
+    if not found.lacking:
+        return ok("durability", shown)
+    advice = f"Set {', '.join(found.lacking)} as the database's manual recommends: accepted jobs may be lost."
+    return problem("durability", shown, advice)
+
+
+def writing(services: Services) -> Finding:
+    """Whether this user may write to it."""
+    with services.db.begin() as session:
+        if inspection.is_read_only(session):
+            return problem("writing", "the database is read-only", "Connect to the primary, not to a standby.")
+    return ok("writing", "transactions that write are accepted")
+
+
+def file_system(services: Services) -> Finding:
+    """Whether the data folder is on a disk of this machine, one that stays."""
+    folder, kind = services.settings.data_dir, _kind_of(services.settings.data_dir)
+    found, local = f"{folder} is on {kind or 'an unknown file system'}", services.settings.database_url is None
+    if kind in NETWORK or kind.startswith(FUSE):
+        if local:
+            advice = "SQLite loses data there. Move the data folder to a local disk, or use PostgreSQL."
+            return problem("file system", found, advice)
+        advice = "Fine for artifacts that all machines share; working folders are faster on a local disk."
+        return warning("file system", found, advice)
+    if kind in FLEETING:
+        advice = "What is in it goes with the container or the next start. Put the data folder on a disk or a volume."
+        return warning("file system", found, advice)
+    return ok("file system", found)
+
+
+def _kind_of(folder: Path) -> str:
+    """Type of the file system that a folder is on; empty if nobody says."""
+    at = folder.resolve()
+    above = {str(at), *(str(parent) for parent in at.parents)}
+    mounted = [part for part in psutil.disk_partitions(all=True) if part.mountpoint in above]
+    # Of several mounts on one point the last one is seen.
+    return max(reversed(mounted), key=lambda part: len(part.mountpoint)).fstype.lower() if mounted else ""
+
+
+def room(services: Services) -> Finding:
+    """Whether there is room for more, in bytes and in names."""
+    folder, kept = services.settings.data_dir, services.settings.min_free_disk_bytes
+    disk, names = shutil.disk_usage(folder), os.statvfs(folder)
+    found = f"{disk.free / 1024**3:.1f} of {disk.total / 1024**3:.1f} GiB free"
+    if disk.free < kept:
+        return problem("room", found, f"Uploads are refused below {kept:,} bytes. Delete what is not needed.")
+    if names.f_files and names.f_favail < names.f_files // 100:
+        return warning(
+            "room", f"{names.f_favail:,} of {names.f_files:,} inodes free", "Delete small files, or reformat."
+        )
+    if disk.free < ROOM * kept:
+        return warning("room", found, f"Uploads are refused below {kept:,} bytes. Make room in time.")
+    return ok("room", found)
+
+
+def store(services: Services) -> Finding:
+    """Whether a blob can be written, read and deleted."""
+    found = health.store(services)
+    if found.ok:
+        return ok("store", f"wrote, read and deleted a probe; {found.detail}")
+    return problem("store", found.detail, "Check the artifact store's disk, its owner and its permissions.")
+
+
+def key_file(services: Services) -> Finding:
+    """Whether others can read the admin key."""
+    path = services.settings.api_key_file()
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return ok("API key", "not on this machine; the API makes its file when it starts")
+    if mode & 0o077:
+        return problem(
+            "API key", f"{path} can be read by others ({mode:o})", f"chmod 600 {path}, then set another key."
+        )
+    return ok("API key", f"{path} is its owner's alone")

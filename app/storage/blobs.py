@@ -1,0 +1,35 @@
+"""Which blobs of the artifact store the rows of the database refer to, of all projects."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.storage.tables import CheckpointRow, DatasetRow, FileRow, JobRow, ModelRow
+
+COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
+    FileRow.blob,
+    ModelRow.canonical,
+    ModelRow.download,
+    DatasetRow.canonical,
+    JobRow.artifacts,
+    CheckpointRow.artifact,
+    CheckpointRow.files,
+)
+"""Every column with blobs: one, or a list of them. A test holds this to what rows really have."""
+ROWS_AT_ONCE = 1000
+
+
+def referred(session: Session) -> dict[str, int]:
+    """The sha256 and the size in bytes of every blob that some row needs."""
+    found: dict[str, int] = {}
+    for column in COLUMNS:
+        statement = select(column).where(column.is_not(None)).execution_options(yield_per=ROWS_AT_ONCE)
+        for value in session.scalars(statement):
+            found.update((blob["sha256"], blob["bytes"]) for blob in _listed(value))
+    return found
+
+
+def _listed(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 (JSON)
+    yield from value if isinstance(value, list) else [value]

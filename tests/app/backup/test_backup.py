@@ -1,0 +1,378 @@
+"""Backups of a service that runs, and what comes back."""
+
+import hashlib
+import io
+import stat
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+import app.backup.taking
+from app import backup
+from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.services import context, files, history, jobs
+from app.services.context import Services
+from app.settings import Settings
+from app.standalone import folder
+from app.storage import blobs, snapshot
+from app.storage.columns import JsonList, JsonObject
+from app.storage.database import Database, upgrade
+from app.storage.paging import PageQuery
+from app.storage.tables import METADATA, CheckpointRow, FileRow
+
+PROJECT = "default"
+
+
+@pytest.fixture
+def db(sqlite_database: Database, tmp_path: Path) -> Iterator[Database]:
+    """In the data folder, where an embedded service has it."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    snapshot.copy(sqlite_database, tmp_path / "data" / "thaw.db")
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'thaw.db'}")
+    upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", min_free_disk_bytes=0)
+
+
+@pytest.fixture
+def services(settings: Settings, db: Database) -> Iterator[Services]:
+    assert db.engine.url.database == str(settings.data_dir / "thaw.db")
+    built = context.build(settings)
+    yield built
+    built.db.close()
+
+
+@pytest.fixture
+def restored(tmp_path: Path) -> Iterator[Any]:
+    """Restores a backup into an empty folder and opens it."""
+    opened: list[Services] = []
+
+    def restore(path: Path) -> Services:
+        settings = Settings(data_dir=tmp_path / f"restored-{len(opened)}", min_free_disk_bytes=0)
+        backup.restore(settings, path)
+        opened.append(context.build(settings))
+        return opened[-1]
+
+    yield restore
+    for each in opened:
+        each.db.close()
+
+
+def intact(services: Services) -> int:
+    """Every blob that a row refers to is there with the right bytes; how many there are."""
+    with services.db.read() as session:
+        needed = blobs.referred(session)
+    for sha256, size in needed.items():
+        content = b"".join(services.store.read(sha256))
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (sha256, size)
+    return len(needed)
+
+
+def finished_job(world: Any) -> str:
+    """With real blobs wherever its rows have some."""
+    job = world.job()
+    world.services.store.put_file(stored(world.services, b"any"))
+    claim = world.claim(job)
+    for number in range(1, 4):
+        world.keep(claim, number, step=number)
+    return str(job.id)
+
+
+def stored(services: Services, content: bytes) -> Path:
+    path = services.settings.data_dir / "content"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def world(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """One whose artifacts are in the store."""
+
+    def artifact(name: str = "model.keras") -> Any:
+        from app.domain.artifacts import Artifact
+
+        blob = world.services.store.put_file(stored(world.services, name.encode()))
+        return Artifact(name=name, **blob.model_dump())
+
+    monkeypatch.setattr(world, "artifact", artifact)
+    return world
+
+
+# === What comes back ===
+
+
+def test_everything_comes_back_with_the_right_bytes(
+    world: Any, services: Services, settings: Settings, tmp_path: Path, restored: Any
+) -> None:
+    job_id = finished_job(world)
+    done = world.claim()
+    world.succeed(done)
+    summary = backup.take(settings, tmp_path / "b.tar")
+    again = restored(tmp_path / "b.tar")
+    assert intact(again) == summary.blobs == intact(services)
+    assert summary.lost == []
+    for job in (job_id, done.identifier):
+        assert jobs.get(again, PROJECT, job) == jobs.get(services, PROJECT, job)
+        page = PageQuery(limit=100)
+        assert history.events(again, PROJECT, job, page) == history.events(services, PROJECT, job, page)
+
+
+def test_a_backup_during_writes_is_of_one_moment(
+    services: Services, settings: Settings, tmp_path: Path, world: Any, restored: Any
+) -> None:
+    over, written = threading.Event(), [world.file(f"file-0-{number}") for number in range(5)]
+
+    def write(thread: int) -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            written.append(world.file(f"file-{thread}-{number}"))
+
+    threads = [threading.Thread(target=write, args=(thread,)) for thread in (1, 2)]
+    for thread in threads:
+        thread.start()
+    counts = []
+    for number in range(3):
+        before = {file.id for file in list(written)}
+        assert backup.take(settings, tmp_path / f"{number}.tar").lost == []
+        again = restored(tmp_path / f"{number}.tar")
+        with again.db.read() as session:
+            found = set(session.scalars(select(FileRow.id)))
+        assert before <= found
+        counts.append(intact(again))
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert counts == sorted(set(counts)), "each has more than the one before"
+    assert files.get(services, PROJECT, written[-1].id)
+
+
+def test_what_is_deleted_while_it_is_copied_is_not_missed(
+    settings: Settings, world: Any, restored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, tmp_path = world.services, settings.data_dir.parent
+    claim = world.claim()
+    first = world.keep(claim, 1, step=1)
+    copied: list[Path] = []
+
+    def copy(db: Database, path: Path) -> None:
+        snapshot_copy(db, path)
+        if not copied:  # two newer checkpoints take the place of the first one, whose files are deleted
+            world.keep(claim, 2, step=2, val_loss=0.4)
+            world.keep(claim, 3, step=3, val_loss=0.3)
+        copied.append(path)
+
+    snapshot_copy = snapshot.copy
+    monkeypatch.setattr(app.backup.taking.snapshot, "copy", copy)
+    summary = backup.take(settings, tmp_path / "b.tar")
+    assert not services.store.exists(first[0])
+    assert (summary.lost, len(copied)) == ([], 2)
+    again = restored(tmp_path / "b.tar")
+    intact(again)
+    with again.db.read() as session:
+        assert sorted(session.scalars(select(CheckpointRow.number))) == [2, 3]
+
+
+def test_blobs_that_the_store_had_lost_or_damaged_are_named_and_nothing_else_is_missing(
+    services: Services, settings: Settings, tmp_path: Path, world: Any
+) -> None:
+    lost, short, wrong, whole = (world.file(f"file {number}").blob.sha256 for number in range(4))
+    services.store.remove(lost)
+    for sha256, content in ((short, b"f"), (wrong, b"file x")):
+        path = services.store.path_of(sha256)  # type: ignore[attr-defined]  # a local one
+        path.chmod(0o600)
+        path.write_bytes(content)
+    assert backup.take(settings, tmp_path / "b.tar").lost == sorted([lost, short, wrong])
+    target = Settings(data_dir=tmp_path / "again", min_free_disk_bytes=0)
+    assert backup.restore(target, tmp_path / "b.tar").lost == sorted([lost, short, wrong])
+    store = context.build(target).store
+    assert [store.exists(sha256) for sha256 in (lost, short, wrong, whole)] == [False, False, False, True]
+    found = [path for path in (tmp_path / "again" / "artifacts" / "sha256").rglob("*") if path.is_file()]
+    assert [path.name for path in found] == [whole]
+
+
+# === Secrets ===
+
+
+def test_a_backup_is_its_owners_alone_and_holds_no_key(
+    services: Services, settings: Settings, tmp_path: Path, restored: Any
+) -> None:
+    from app.services import keys
+
+    token = keys.ensure_admin_key(services).read_text().strip()
+    backup.take(settings, tmp_path / "b.tar")
+    assert stat.S_IMODE((tmp_path / "b.tar").stat().st_mode) == 0o600
+    assert token.encode() not in (tmp_path / "b.tar").read_bytes()
+    again = restored(tmp_path / "b.tar")
+    assert not again.settings.api_key_file().exists()
+    assert keys.authenticate(again, token).project == PROJECT, "the key that people hold goes on to work"
+    assert keys.ensure_admin_key(again).read_text().strip() != token
+    assert stat.S_IMODE((again.settings.data_dir / "thaw.db").stat().st_mode) == 0o600
+
+
+# === Refusals ===
+
+
+@pytest.mark.usefixtures("services")
+def test_a_backup_replaces_another_only_if_it_is_told_to(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "b.tar"
+    path.write_bytes(b"an older one")
+    with pytest.raises(ConflictError, match="--force"):
+        backup.take(settings, path)
+    assert path.read_bytes() == b"an older one"
+    backup.take(settings, path, replace=True)
+    assert tarfile.is_tarfile(path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["b.tar", "data"]
+
+
+@pytest.mark.usefixtures("services")
+def test_a_backup_that_fails_leaves_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(app.backup.taking.snapshot, "copy", full)
+    with pytest.raises(OSError, match="No space"):
+        backup.take(settings, tmp_path / "b.tar")
+    assert [each.name for each in tmp_path.iterdir()] == ["data"]
+
+
+def test_only_sqlite_in_a_folder_that_a_service_has_used_is_backed_up(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="--data-dir"):
+        backup.take(Settings(data_dir=tmp_path), tmp_path / "b.tar")
+    elsewhere = Settings(data_dir=tmp_path, database_url="postgresql+psycopg://thaw@nowhere.invalid/thaw")
+    with pytest.raises(ConflictError, match="pg_dump"):
+        backup.take(elsewhere, tmp_path / "b.tar")
+    Database(f"sqlite:///{tmp_path / 'thaw.db'}").close()
+    (tmp_path / "thaw.db").touch()
+    with pytest.raises(ConflictError, match="revision None"):
+        backup.take(Settings(data_dir=tmp_path), tmp_path / "b.tar")
+
+
+@pytest.fixture
+def archive(settings: Settings, tmp_path: Path, world: Any) -> Path:
+    for number in range(3):
+        world.file(f"file {number}")
+    backup.take(settings, tmp_path / "b.tar")
+    return tmp_path / "b.tar"
+
+
+def refused(tmp_path: Path, path: Path, match: str) -> None:
+    """It says why, and the folder is as empty as before."""
+    target = tmp_path / "again"
+    with pytest.raises(InvalidRequestError, match=match):
+        backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), path)
+    assert list(target.iterdir()) == []
+
+
+def members(path: Path) -> list[tuple[str, bytes]]:
+    with tarfile.open(path) as archive:
+        return [(each.name, archive.extractfile(each).read()) for each in archive]  # type: ignore[union-attr]
+
+
+def pack(path: Path, content: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in content:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_an_archive_that_changed_since_is_refused(archive: Path, tmp_path: Path) -> None:
+    whole = members(archive)
+    names = [name for name, _ in whole]
+    assert [names[0], *names[-2:]] == ["thaw-backup.json", "thaw.db", "end.json"]
+    for index, match in ((0, "cannot be read"), (1, "blobs were damaged"), (-2, "database was damaged"), (-1, "read")):
+        changed = [*whole]
+        name, data = changed[index]
+        changed[index] = (name, data[:-1] + bytes([data[-1] ^ 1]))
+        refused(tmp_path, pack(tmp_path / "c.tar", changed), match)
+        left_out = [each for each in whole if each[0] != name]
+        refused(tmp_path, pack(tmp_path / "c.tar", left_out), "whole one|missing|damaged")
+
+
+def test_an_archive_that_was_cut_is_refused_wherever(archive: Path, tmp_path: Path) -> None:
+    content = archive.read_bytes()
+    for share in (0, 0.1, 0.5, 0.9):
+        (tmp_path / "c.tar").write_bytes(content[: int(len(content) * share)])
+        refused(tmp_path, tmp_path / "c.tar", "archive|whole one")
+
+
+def test_strange_archives_are_refused(archive: Path, tmp_path: Path) -> None:
+    head, *rest = members(archive)
+    for name in ("../evil", "/evil", "blobs/../../evil", "blobs/short", "notes.txt"):
+        refused(tmp_path, pack(tmp_path / "c.tar", [head, (name, b"evil"), *rest]), "no backup of Thaw")
+    later = (head[0], head[1].replace(b'"format":1', b'"format":2'))
+    refused(tmp_path, pack(tmp_path / "c.tar", [later, *rest]), "format 2")
+    *others, end = rest
+    unknown = (end[0], end[1].replace(b'"revision":"', b'"revision":"9'))
+    refused(tmp_path, pack(tmp_path / "c.tar", [head, *others, unknown]), "later version")
+    with tarfile.open(tmp_path / "c.tar", "w") as made:
+        link = tarfile.TarInfo(head[0])
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        made.addfile(link)
+    refused(tmp_path, tmp_path / "c.tar", "no backup of Thaw")
+
+
+def test_a_folder_with_anything_in_it_is_left_alone(archive: Path, tmp_path: Path) -> None:
+    target = tmp_path / "again"
+    target.mkdir()
+    (target / "mine.txt").write_text("mine")
+    with pytest.raises(ConflictError, match=r"mine\.txt"):
+        backup.restore(Settings(data_dir=target), archive)
+    assert [each.name for each in target.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_on_which_a_service_starts_is_left_alone(archive: Path, tmp_path: Path) -> None:
+    target = tmp_path / "again"
+    (target / "run").mkdir(parents=True)
+    with folder.held(target / "run"), pytest.raises(ConflictError, match="already runs"):
+        backup.restore(Settings(data_dir=target), archive)
+    assert not (target / "thaw.db").exists()
+
+
+def test_what_a_killed_restore_left_is_cleared_by_the_next_one(archive: Path, tmp_path: Path) -> None:
+    target = tmp_path / "again"
+    for name in ("run", "artifacts", "restore.partial"):
+        (target / name).mkdir(parents=True)
+    (target / "artifacts" / "half").write_text("half")
+    (target / "restore.partial" / "thaw.db").write_text("half")
+    assert backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive).blobs == 3
+    assert {each.name for each in target.iterdir()} == {"artifacts", "run", "thaw.db"}
+    assert not (target / "artifacts" / "half").exists()
+
+
+# === Completeness ===
+
+
+def test_every_column_that_holds_blobs_is_known(world: Any, services: Services) -> None:
+    finished_job(world)
+    claim = world.claim()
+    world.succeed(claim)
+    with_blobs = set()
+    with services.db.read() as session:
+        for table in METADATA.sorted_tables:
+            for column in table.columns:
+                if "JSON" in str(column.type):
+                    values = session.scalars(select(column)).all()
+                    with_blobs |= {str(column)} if any(_has_blobs(value) for value in values) else set()
+    assert with_blobs <= {f"{column.class_.__tablename__}.{column.key}" for column in blobs.COLUMNS}
+    assert len(with_blobs) >= 5
+
+
+def _has_blobs(value: JsonObject | JsonList | object) -> bool:
+    if isinstance(value, dict):
+        return {"sha256", "bytes"} <= value.keys() or any(map(_has_blobs, value.values()))
+    return isinstance(value, list) and any(map(_has_blobs, value))
