@@ -7,11 +7,14 @@ SQLite must know at BEGIN that a transaction will write: one that starts as a re
 for another writer, it gets "database is locked" at once (https://sqlite.org/lang_transaction.html).
 """
 
+import contextlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from alembic import command
@@ -170,10 +173,24 @@ def _sqlite(url: str) -> Engine:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     # isolation_level None: the driver begins nothing by itself, `_begin_sqlite` does.
     arguments: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None}
-    engine = create_engine(url, connect_args=arguments, json_serializer=_json, **SQLITE_POOL)
+    engine = create_engine(url, module=sqlite_library(), connect_args=arguments, json_serializer=_json, **SQLITE_POOL)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def sqlite_library() -> ModuleType:
+    """Python's own, or, where that has the rare fault, that of the package pysqlite3 where there is one.
+
+    A process must open one file by one of them alone: closing it in one lets go the locks of the other
+    (https://sqlite.org/howtocorrupt.html, 2.2.1).
+    """
+    from sqlite3 import dbapi2
+
+    if not _is_repaired(dbapi2.sqlite_version_info):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module("pysqlite3.dbapi2")
+    return dbapi2
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 (a DBAPI connection, which has no type of its own)

@@ -18,7 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CLI_PAGE = (REPOSITORY / "docs" / "cli.md").read_text(encoding="utf-8")
 CLIENT_PAGE = (REPOSITORY / "docs" / "client.md").read_text(encoding="utf-8")
 EXAMPLE = REPOSITORY / "examples" / "digits_job.yaml"
-COMMANDS = [line[2:] for line in CLI_PAGE.splitlines() if line.startswith("$ thaw ")]
+OPERATIONS_PAGE = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+PAGES = [*CLI_PAGE.splitlines(), *OPERATIONS_PAGE.splitlines()]
+COMMANDS = [line[2:] for line in PAGES if line.startswith("$ thaw ")]
 PROGRAMS = re.findall(r"```python\n(.*?)```", CLIENT_PAGE, re.DOTALL)
 
 
@@ -50,7 +52,7 @@ def digits(service: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_every_command_on_the_page_is_one(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsed to the last option, without being run."""
     monkeypatch.chdir(tmp_path)
-    for name in ("digits_0_to_7.keras", "digits_8_and_9.npz"):
+    for name in ("digits_0_to_7.keras", "digits_8_and_9.npz", "thaw-monday.tar"):
         Path(name).write_bytes(b"digits")
     command, words = typer.main.get_command(app), shlex.split(line)[1:]
     while words:

@@ -1,5 +1,7 @@
 """`GET /metrics`: what Prometheus reads."""
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,3 +116,10 @@ def test_slow_answers_are_in_their_bucket() -> None:
     (family,) = times.collect()
     buckets = {sample.labels["le"]: sample.value for sample in family.samples if sample.name.endswith("_bucket")}
     assert (buckets["0.025"], buckets["0.05"], buckets["+Inf"]) == (0, 1, 1)
+
+
+def test_the_page_names_every_family(client: TestClient) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    names = {family.name for family in families} - {"thaw_info"}
+    assert names == set(re.findall(r"`(thaw_[a-z_]+?)(?:_total)?(?:\{[a-z_,]+\})?`", page))

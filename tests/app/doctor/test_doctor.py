@@ -21,6 +21,7 @@ from app.services.context import Services
 from app.settings import Settings
 from app.storage.database import Database, upgrade
 
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
 CPU = WorkerCapabilities(queues=["cpu", "prepare"], devices=["cpu"])
 
 
@@ -58,6 +59,7 @@ def test_a_sound_installation_has_no_problem(sound: Services) -> None:
         *("database", "file system", "room", "store", "API key", "broker", "broker policy", "broker persistence"),
         *("database version", "durability", "writing", "clock", "workers", "queues", "devices"),
     }
+    assert all(f"| {name} |" in PAGE for name in found)
     assert found["durability"].found == "journal_mode wal"
     assert found["broker policy"].found.startswith("valkey 9.")
     assert found["broker persistence"].verdict == "ok"

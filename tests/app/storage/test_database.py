@@ -1,5 +1,6 @@
 """Transactions, time, and the schema's history, on both databases."""
 
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,7 +15,17 @@ from sqlalchemy import CheckConstraint, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.storage import line
-from app.storage.database import Database, _is_repaired, insert_or_ignore, now, pending, time_of, upgrade
+from app.storage.database import (
+    Database,
+    _is_repaired,
+    describe,
+    insert_or_ignore,
+    now,
+    pending,
+    sqlite_library,
+    time_of,
+    upgrade,
+)
 from app.storage.tables import METADATA, ProjectRow, WorkerRow
 
 # === Migrations ===
@@ -227,6 +238,24 @@ def test_a_rare_fault_of_some_versions_of_sqlite_is_known(version: tuple[int, ..
 
 
 # === Constraints ===
+
+
+def test_a_python_whose_sqlite_has_the_fault_gets_another_one_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sqlite3.dbapi2, "sqlite_version_info", (3, 51, 3))
+    assert sqlite_library() is sqlite3.dbapi2
+    monkeypatch.setattr(sqlite3.dbapi2, "sqlite_version_info", (3, 40, 1))
+    monkeypatch.setitem(sys.modules, "pysqlite3.dbapi2", None)
+    assert sqlite_library() is sqlite3.dbapi2
+    monkeypatch.undo()
+    other = pytest.importorskip("pysqlite3.dbapi2")
+    monkeypatch.setattr(sqlite3.dbapi2, "sqlite_version_info", (3, 40, 1))
+    assert sqlite_library() is other
+    database = Database(f"sqlite:///{tmp_path / 'thaw.db'}")
+    with database.read() as session:
+        assert describe(session) == f"SQLite {other.sqlite_version}"
+    database.close()
 
 
 @pytest.mark.parametrize(
