@@ -19,6 +19,7 @@ from typing import TypeVar
 import structlog
 
 from app.domain.errors import CapacityError, Failure, LeaseLostError, MisconfiguredError, ServiceUnavailableError
+from app.queue import TaskName
 from app.services import claims
 from app.services.context import Services
 from worker import endings, folders, memory
@@ -41,6 +42,9 @@ _SIGNALS_ARRIVE_SECONDS = 0.5
 _UPLOAD_SECONDS: Mapping[Reason | None, float] = {"stop": 2.0, "pause": 600.0}
 """How long the last checkpoint may take to the store, where somebody will go on from it: a worker that stops has no
 longer, and then an older checkpoint must do."""
+
+_IDS: Mapping[TaskName, str] = {"train": "job_id", "register": "model_id", "validate": "dataset_id"}
+"""What the id of a claim is called in the log."""
 
 SomeClaim = TypeVar("SomeClaim")
 
@@ -74,16 +78,16 @@ class Supervisor:
         """Train the job that is next, be it another one, if a device is free and this worker is fit to."""
         refusal = self.fitness.refusal()
         if refusal is not None:
-            _log.error("training refused, the job will be rung for again", job_id=job_id, because=refusal)
+            _log.error("training refused, the job will be rung for again", hint=job_id, because=refusal)
             return
         with self.devices.borrow() as device:
             if device is None:
-                _log.info("no device is free, the job will be rung for again", job_id=job_id)
+                _log.info("no device is free, the job will be rung for again", hint=job_id)
                 return
             self._carry_out(
                 lambda: claims.claim_next(self.services, job_id, worker=self.worker),
                 lambda claim: Training(self.services, claim, self.cache, device, self.fitness),
-                job_id=job_id,
+                hint=job_id,
             )
 
     def register(self, model_id: str) -> None:
@@ -91,7 +95,7 @@ class Supervisor:
         self._carry_out(
             lambda: claims.claim_model(self.services, model_id, worker=self.worker),
             lambda claim: Registration(self.services, claim),
-            model_id=model_id,
+            hint=model_id,
         )
 
     def validate(self, dataset_id: str) -> None:
@@ -99,34 +103,27 @@ class Supervisor:
         self._carry_out(
             lambda: claims.claim_dataset(self.services, dataset_id, worker=self.worker),
             lambda claim: Validation(self.services, claim),
-            dataset_id=dataset_id,
+            hint=dataset_id,
         )
 
     def _carry_out(
-        self, claim: Callable[[], SomeClaim | None], duty_of: Callable[[SomeClaim], Duty], **about: str
+        self, claim: Callable[[], SomeClaim | None], duty_of: Callable[[SomeClaim], Duty], *, hint: str
     ) -> None:
-        """Claim it and see it through. Never raises: the thread belongs to the next task.
-
-        What is logged in this thread meanwhile says what it is `about`.
-        """
+        """Claim it and see it through. Never raises: the thread belongs to the next task."""
         if self.stopping.is_set() or self.draining.is_set():
             return
-        with structlog.contextvars.bound_contextvars(worker=self.worker, **about):
-            self._see_through(claim, duty_of)
-
-    def _see_through(self, claim: Callable[[], SomeClaim | None], duty_of: Callable[[SomeClaim], Duty]) -> None:
         claimed_at = time.monotonic()
         try:
             claimed = claim()
             if claimed is None:
-                _log.debug("stale hint")
+                _log.debug("stale hint", hint=hint)
                 return
             Attempt(self, duty_of(claimed), claimed_at=claimed_at).run()
         except UNREACHABLE as error:
             # Before a claim nothing is lost; after it, the lease runs out and the sweeper takes it back.
-            _log.warning("database not reached, the sweeper will ring again", error=repr(error))
+            _log.warning("database not reached, the sweeper will ring again", hint=hint, error=repr(error))
         except Exception:  # noqa: BLE001 (the edge of the thread, which belongs to the next task)
-            _log.exception("attempt given up")
+            _log.exception("attempt given up", hint=hint)
 
 
 class Attempt:
@@ -137,14 +134,15 @@ class Attempt:
         self._services = supervisor.services
         self._duty = duty
         self._claimed_at = claimed_at
-        self._about = {"task": duty.task, "attempt": duty.claim.attempt}
+        named = {_IDS[duty.task]: duty.claim.identifier}
+        self._about = {**named, "attempt": duty.claim.attempt, "task": duty.task, "worker": supervisor.worker}
         # The lease has a thread of its own, which does not get this one's context.
-        self._log = _log.bind(**structlog.contextvars.get_contextvars(), **self._about)
+        self._log = _log.bind(**self._about)
         self._seconds: dict[str, float] = {}
         self._lease = Lease(self._services, duty.claim, claimed_at=claimed_at, log=self._log)
 
     def run(self) -> None:
-        """See it through."""
+        """See it through. Every line that is logged meanwhile in this thread says what it is about."""
         with structlog.contextvars.bound_contextvars(**self._about), self._lease:
             try:
                 ending = self._finish()

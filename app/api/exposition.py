@@ -75,6 +75,7 @@ def _jobs(tallies: Tallies) -> Iterable[Metric]:
 
 
 def _work(tallies: Tallies) -> Iterable[Metric]:
+    yield _gauge("thaw_queued_jobs", "Queued jobs by priority.", ["priority"], _each(tallies.queued))
     yield _gauge("thaw_queue_depth", "What workers could claim now, by queue.", ["queue"], _each(tallies.waiting))
     oldest = "Seconds since the job was made that has waited longest in the queue; 0: none waits."
     yield _gauge("thaw_oldest_queued_job_seconds", oldest, [], [((), tallies.oldest_waiting_seconds)])

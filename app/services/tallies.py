@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.domain.states import JobStatus
+from app.domain.states import SERVED, JobStatus, Priority, rank_of
 from app.domain.worker import WorkerInfo
 from app.services import workers
 from app.services.context import Services
@@ -18,6 +18,8 @@ class Tallies:
     """What there is, and how the newest jobs went."""
 
     jobs: dict[JobStatus, int]
+    queued: dict[Priority, int]
+    """By priority."""
     waiting: dict[str, int]
     """What could be claimed now, by queue: `prepare`, and `cpu` or `gpu`, wherever hints for trainings go now."""
     oldest_waiting_seconds: float
@@ -37,6 +39,7 @@ def take(services: Services) -> Tallies:
         waiting = tallies.waiting(session)
         return Tallies(
             jobs=tallies.jobs_by_status(session),
+            queued=_by_priority(tallies.queued_by_priority(session)),
             waiting=_by_queue(waiting, training=workers.queue_of(live)),
             oldest_waiting_seconds=tallies.oldest_waiting_seconds(session) or 0.0,
             held=tallies.held(session),
@@ -52,6 +55,10 @@ def waiting(services: Services) -> dict[str, int]:
     live = workers.live(services)
     with services.db.read() as session:
         return _by_queue(tallies.waiting(session), training=workers.queue_of(live))
+
+
+def _by_priority(queued: dict[int, int]) -> dict[Priority, int]:
+    return {priority: queued.get(rank_of(priority), 0) for priority in SERVED}
 
 
 def _by_queue(waiting: dict[str, int], *, training: str) -> dict[str, int]:

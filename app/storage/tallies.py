@@ -72,6 +72,12 @@ def jobs_by_status(session: Session) -> dict[JobStatus, int]:
     return {row.status: row.jobs for row in session.execute(statement)}
 
 
+def queued_by_priority(session: Session) -> dict[int, int]:
+    """The queued jobs of all projects, by the rank of their priority."""
+    statement = select(JobRow.priority, func.count().label("jobs")).where(JobRow.status == "queued")
+    return {row.priority: row.jobs for row in session.execute(statement.group_by(JobRow.priority))}
+
+
 def waiting(session: Session) -> dict[str, int]:
     """What workers of all projects could claim now, by kind: `job`, `model`, `dataset`."""
     statement = _of_each_kind(lambda row: select(func.count().label("waiting")).where(*leases.unclaimed(row)))

@@ -1,12 +1,15 @@
 """`/v1/fine_tuning/jobs`: submit, plan, watch from afar, cancel, pause, resume, retry, fork."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated
 
 import structlog
 from fastapi import Body, Query
+from pydantic import BaseModel
 from starlette.responses import Response
 
+from app.api.creation import Creation
 from app.api.deps import CreationDep, JobId, MetadataFilter, PageDep, ProjectDep, ServicesDep, thaw_router
 from app.api.examples import FORK_EXAMPLES, JOB_EXAMPLES, METADATA_PARAMETER, RETRY_EXAMPLES
 from app.api.schemas.jobs import PATH, JobList, JobObject, PlanObject
@@ -30,12 +33,21 @@ _AS_IT_WAS, _FROM_THE_LAST_PHASE = RetryRequest(), ForkRequest()
 def create_job(body: JobBody, creation: CreationDep) -> Response:
     """Submit a job. What it leaves out is filled in with the textbook recipe and stored in full."""
     made = partial(jobs.submit, creation.services, creation.project, body, api_key_id=creation.key_id)
-    return creation.once(body, lambda: _answer(made()))
+    return _created(creation, body, made)
 
 
-def _answer(job: Job) -> tuple[str, JobObject]:
-    log.info("Created a job.", job_id=job.id, status=job.status)
-    return f"{PATH}/{job.id}", JobObject.of(job)
+def _created(creation: Creation, body: BaseModel | Mapping[str, object], make: Callable[[], Job]) -> Response:
+    """Make a job, at most once for each Idempotency-Key; what is logged of it is committed."""
+    made: list[Job] = []
+
+    def answer() -> tuple[str, JobObject]:
+        made.append(make())
+        return f"{PATH}/{made[-1].id}", JobObject.of(made[-1])
+
+    response = creation.once(body, answer)
+    for job in made[-1:]:
+        log.info("Created a job.", job_id=job.id, status=job.status)
+    return response
 
 
 @router.post("/plan")
@@ -103,7 +115,7 @@ def retry_job(job_id: JobId, creation: CreationDep, body: RetryBody = _AS_IT_WAS
     The first one stays as it ended; the new one names it in `retry_of`.
     """
     made = partial(again.retry, creation.services, creation.project, job_id, body, api_key_id=creation.key_id)
-    return creation.once(body, lambda: _answer(made()))
+    return _created(creation, body, made)
 
 
 @router.post("/{job_id}/fork", status_code=201, response_model=JobObject)
@@ -114,4 +126,4 @@ def fork_job(job_id: JobId, creation: CreationDep, body: ForkBody = _FROM_THE_LA
     """
     made = partial(again.fork, creation.services, creation.project, job_id, body, api_key_id=creation.key_id)
     # `class_weights: null` is a change, leaving it out is none: to the key these are two bodies.
-    return creation.once(body.model_dump(mode="json", exclude_unset=True), lambda: _answer(made()))
+    return _created(creation, body.model_dump(mode="json", exclude_unset=True), made)

@@ -46,7 +46,7 @@ def test_jobs_queues_workers_and_leases_are_counted(client: TestClient, thaw: "T
     reason = Failure(error_class="user", code="bad_data", message="It is bad.")
     reports.fail_job(thaw.services, failed, reason)
     thaw.run_epochs(running, 1)
-    thaw.job()
+    thaw.job(priority="high")
     workers.announce(
         thaw.services, worker="w1", capabilities=WorkerCapabilities(queues=["gpu", "prepare"], devices=["H200"])
     )
@@ -57,6 +57,7 @@ def test_jobs_queues_workers_and_leases_are_counted(client: TestClient, thaw: "T
     assert found["thaw_recent_attempts status=failed"] == 1
     assert (found["thaw_queue_depth queue=gpu"], found["thaw_queue_depth queue=cpu"]) == (1, 0)
     assert (found["thaw_workers queue=gpu"], found["thaw_workers queue=cpu"]) == (1, 0)
+    assert [found[f"thaw_queued_jobs priority={name}"] for name in ("high", "normal", "low")] == [1, 0, 0]
     assert found["thaw_leases kind=job"] == 1
     assert found["thaw_leases_overdue kind=job"] == 0
     assert found["thaw_oldest_queued_job_seconds"] > 0

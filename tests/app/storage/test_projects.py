@@ -39,8 +39,8 @@ WITHOUT_PROJECT = {
     ("idempotency", "remove_old"),
     # For those who run the service: they count all projects, or copy everything.
     ("blobs", "referred"),
-    *(("tallies", name) for name in ("jobs_by_status", "waiting", "held", "oldest_waiting_seconds")),
-    *(("tallies", name) for name in ("recent_endings", "recent_stages", "recent_caching")),
+    *(("tallies", name) for name in ("jobs_by_status", "queued_by_priority", "waiting", "held")),
+    *(("tallies", name) for name in ("recent_endings", "recent_stages", "recent_caching", "oldest_waiting_seconds")),
     # They work on a row that the transaction holds already, which has its project.
     ("events", "append"),
     ("jobs", "ask_to_cancel"),

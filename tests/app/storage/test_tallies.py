@@ -135,7 +135,8 @@ def plans(services: Services) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "count", [tallies.jobs_by_status, tallies.waiting, tallies.held, tallies.oldest_waiting_seconds]
+    "count",
+    [tallies.jobs_by_status, tallies.queued_by_priority, tallies.waiting, tallies.held, tallies.oldest_waiting_seconds],
 )
 @pytest.mark.parametrize("db", ["sqlite"], indirect=True)
 def test_counting_reads_indexes_and_no_rows(count: Any, services: Services, plans: list[str]) -> None:
