@@ -7,6 +7,7 @@ out of memory                    capacity   out_of_memory
 crashed by a signal              platform   training_process_crashed; checking a file: user, it is the file's doing
 killed, but not by us            platform   training_process_killed
 ended without a word             platform   training_process_ended
+did nothing for too long         platform   training_process_stalled
 """
 
 import errno
@@ -114,6 +115,15 @@ def failure_of_exit(exit_: Exit) -> Failure:
     return PlatformError(
         f"The process ended with exit code {exit_.code} and without a result.{_quoted(last_words(exit_.log))}",
         code="training_process_ended",
+    ).failure()
+
+
+def failure_of_stall(exit_: Exit, *, seconds: float) -> Failure:
+    """Of a process that we ended because it was silent for so long; its last words say where it was."""
+    return PlatformError(
+        f"The training process did nothing for {seconds:.0f} s and was ended. Look at its device and its disk; if "
+        f"single steps take so long here, allow more (THAW_STALL_SECONDS).{_quoted(last_words(exit_.log))}",
+        code="training_process_stalled",
     ).failure()
 
 

@@ -7,9 +7,13 @@
     queued           -> running      claim, attempt + 1     a worker
     running          -> queued       lease expired          the sweeper, while attempts are left
     running          -> queued       the worker stops       the worker that holds the lease, after its checkpoint
+    running          -> queued       its process crashed,   the worker that holds the lease, while attempts are left
+                                     was killed or hung
+    running          -> queued       memory ran out         the worker that holds the lease, once, with smaller batches
     running          -> paused       it was asked to        the worker that holds the lease, after its checkpoint,
                                                             or the sweeper
-    running          -> failed       attempts used up       the sweeper
+    running          -> paused       the disk is full       the worker that holds the lease
+    running          -> failed       attempts used up       the sweeper, or the worker that holds the lease
     running          -> succeeded    result published       the worker that holds the lease
     running          -> failed       with its reason        the worker that holds the lease
     running          -> cancelled    it was asked to        the worker that holds the lease, or the sweeper
@@ -18,8 +22,8 @@
     paused           -> queued                              the API, at once
 
 A terminal status is never left. A wish to cancel or to pause is a column (`cancel_requested_at`,
-`pause_requested_at`), not a status. An attempt is lost when its worker is; `MAX_ATTEMPTS` of them without a new
-checkpoint in between fail the job.
+`pause_requested_at`), not a status. An attempt is lost when its worker or its training process is; `MAX_ATTEMPTS` of
+them without a new checkpoint in between fail the job.
 
     Model, dataset
     ---------------------------------------------------------------------------------------------

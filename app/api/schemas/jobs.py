@@ -17,7 +17,7 @@ from app.domain.plan import Plan
 from app.domain.presets import PresetName
 from app.domain.progress import PhaseProgress, ResumeFidelity, Stage
 from app.domain.report import Report
-from app.domain.spec import Cut, Preprocessing, total_epochs
+from app.domain.spec import Adjustment, Cut, Preprocessing, total_epochs
 from app.domain.states import JobStatus, allowed_actions
 
 PATH = "/v1/fine_tuning/jobs"
@@ -125,6 +125,9 @@ class JobObject(Wire):
     """Formats of the result beside `model.keras`; what became of each stands in the report."""
     seed: int
     """The same job with the same seed gives the same weights on the same kind of machine."""
+    adjustments: list[Adjustment]
+    """What Thaw itself changed in the job since it was sent, so that it could go on, such as smaller batches after
+    memory had run out; the fields above say how it is trained now. Empty: nothing."""
     suffix: str | None
     """Part of the result's name."""
     metadata: dict[str, str]
@@ -196,7 +199,7 @@ _SAME = (
 )  # fmt: skip
 _SAME_IN_SPEC = (
     "cut", "head", "schedule", "preset", "cache", "batch_size", "class_weights", "label_smoothing", "mixed_precision",
-    "preprocessing", "augmentation", "backbone_weights", "exports", "seed",
+    "preprocessing", "augmentation", "backbone_weights", "exports", "seed", "adjustments",
 )  # fmt: skip
 
 
