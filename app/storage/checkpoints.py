@@ -1,5 +1,7 @@
 """Checkpoints: the weights at the end of each phase, and what an interrupted job goes on from.
 
+Of a phase that diverges, the weights of its best epoch take the place of those at its end.
+
 Those at the end of phases stay. Of the others the last two are kept, and the one after the epoch with the lowest
 validation loss; once the job has ended, nobody needs them.
 """
@@ -13,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.domain.artifacts import Artifact
 from app.domain.job import Checkpoint
 from app.domain.progress import PhaseProgress
+from app.domain.spec import MAX_PHASES
 from app.domain.states import TERMINAL
 from app.storage.paging import Page, PageQuery, page_of
 from app.storage.rows import bundle_of, dumped, dumped_all
@@ -48,13 +51,18 @@ def add(session: Session, project: str, checkpoint: Checkpoint) -> None:
     session.flush()
 
 
-def phase_ended(session: Session, project: str, job_id: str, *, phase_index: int) -> bool:
-    """Whether there are weights from the end of this phase."""
+def number_of_best(phase_index: int) -> int:
+    """The number of weights from within a phase that failed; those from the end of a phase have its index."""
+    return MAX_PHASES + phase_index
+
+
+def has_weights(session: Session, project: str, job_id: str, *, number: int) -> bool:
+    """Whether there are weights with this number, of whichever attempt."""
     statement = select(CheckpointRow.id).where(
         CheckpointRow.project == project,
         CheckpointRow.job_id == job_id,
         CheckpointRow.kind == "phase",
-        CheckpointRow.phase_index == phase_index,
+        CheckpointRow.number == number,
     )
     return session.scalars(statement.limit(1)).one_or_none() is not None
 

@@ -201,13 +201,11 @@ def wishes(session: Session, project: str, identifier: str) -> tuple[bool, bool]
     return (False, False) if found is None else (found[0] is not None, found[1] is not None)
 
 
-def unfinished_with(
-    session: Session, project: str, *, model: str | None = None, dataset: str | None = None
-) -> str | None:
-    """The id of a job that still needs this model or dataset."""
-    column, value = (JobRow.model_id, model) if model is not None else (JobRow.dataset_id, dataset)
-    statement = select(JobRow.id).where(JobRow.project == project, column == value, JobRow.status.in_(UNFINISHED))
-    return session.scalars(statement.order_by(JobRow.id).limit(1)).one_or_none()
+def unfinished_with(session: Session, project: str, asset_ids: Sequence[str], *, limit: int) -> list[str]:
+    """The ids of jobs that still need one of these models or datasets, the oldest first."""
+    needed = JobRow.model_id.in_(asset_ids) | JobRow.dataset_id.in_(asset_ids)
+    statement = select(JobRow.id).where(JobRow.project == project, needed, JobRow.status.in_(UNFINISHED))
+    return list(session.scalars(statement.order_by(JobRow.id).limit(limit)))
 
 
 def hold_waiting_for(session: Session, project: str, asset_id: str) -> list[str]:
