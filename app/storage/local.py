@@ -1,6 +1,7 @@
 """The artifact store in a folder of this machine, or on a file system that all machines share."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -14,7 +15,7 @@ from typing import Self
 
 from app.domain.artifacts import Blob
 from app.domain.errors import PlatformError, StorageFullError, TooLargeError
-from app.storage.artifacts import CHUNK_BYTES
+from app.storage.artifacts import CHUNK_BYTES, StoredBlob
 from app.storage.durable import make_folders, sync_folder
 
 READ_ONLY = 0o440
@@ -74,6 +75,25 @@ class LocalArtifacts:
         """Whether it is there."""
         return self.path_of(sha256).is_file()
 
+    def list_blobs(self) -> Iterator[StoredBlob]:
+        """Whatever has the name of a blob where blobs are."""
+        for path in (self._folder / "sha256").glob("??/??/*"):
+            try:
+                modified_at = path.stat().st_mtime
+            except FileNotFoundError:
+                continue  # deleted a moment ago
+            if path == self.path_of(path.name):
+                yield StoredBlob(path.name, modified_at)
+
+    def remove_older(self, sha256: str, *, than: float) -> bool:
+        """Delete the blob if it is as old as that, while nobody adopts one."""
+        path = self.path_of(sha256)
+        with self._locked(fcntl.LOCK_EX):
+            if not path.is_file() or path.stat().st_mtime >= than:
+                return False
+            path.unlink()
+        return True
+
     def free_bytes(self) -> int:
         """Room for the user that runs this."""
         return shutil.disk_usage(self._folder).free
@@ -95,11 +115,24 @@ class LocalArtifacts:
     def adopt(self, temporary: Path, sha256: str) -> None:
         """Give a synced temporary file its final name, unless the blob is there already."""
         final = self.path_of(sha256)
-        if not (final.is_file() and final.stat().st_size == temporary.stat().st_size):
-            make_folders(final.parent, root=self._folder)
-            temporary.replace(final)
+        with self._locked(fcntl.LOCK_SH):
+            if final.is_file() and final.stat().st_size == temporary.stat().st_size:
+                os.utime(final)  # as young as if it had been written now: nobody may take it for left over
+            else:
+                make_folders(final.parent, root=self._folder)
+                temporary.replace(final)
         # Also where it was there already: whoever has just written it may not have come so far.
         sync_folder(final.parent)
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        """Many may adopt blobs at once, or one may delete an old one; the kernel lets go of it if its holder dies."""
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _there(self, sha256: str) -> Path:
         path = self.path_of(sha256)

@@ -16,18 +16,22 @@ pytestmark = pytest.mark.tensorflow
 ADAM = {"type": "adam", "learning_rate": 0.01}
 
 
+@pytest.fixture
+def source(store_source: Callable[..., Path], build_mlp: Callable[..., Any]) -> Path:
+    return store_source(build_mlp(), rescale="none")
+
+
+@pytest.fixture
+def data(store_dataset: Callable[..., Path], blobs: Callable[..., Any]) -> Path:
+    x, y = blobs(classes=3, examples=100)
+    return store_dataset(x=x, y=y)
+
+
 def test_what_was_kept_with_larger_batches_is_gone_on_from_with_smaller_ones(
-    store_source: Callable[..., Path],
-    build_mlp: Callable[..., Any],
-    store_dataset: Callable[..., Path],
-    blobs: Callable[..., Any],
-    recorder: Any,
-    tmp_path: Path,
+    source: Path, data: Path, recorder: Any, tmp_path: Path
 ) -> None:
     from worker.engine.train import train
 
-    x, y = blobs(classes=3, examples=100)
-    source, data = store_source(build_mlp(), rescale="none"), store_dataset(x=x, y=y)
     phases = [{"epochs": 2, "optimizer": ADAM}, {"epochs": 2, "unfreeze": {"last": 1}, "optimizer": ADAM}]
     sent = resolve(Spec.model_validate({"schedule": phases, "batch_size": 14}), seed=2)
     smaller = smaller_batches(sent)
