@@ -11,7 +11,7 @@ What happened stands in an event in any case. A wish to cancel or to pause outwe
 from sqlalchemy.orm import Session
 
 from app.domain.adjusting import smaller_batches
-from app.domain.errors import Failure
+from app.domain.errors import CapacityError, Failure, StorageFullError
 from app.domain.spec import ResolvedSpec
 from app.services import attempts
 from app.services.attempts import Ended
@@ -27,9 +27,6 @@ LOST = frozenset(
     {"training_process_crashed", "training_process_killed", "training_process_ended", "training_process_stalled"}
 )
 """Codes of failures that say nothing about the job: the next attempt may well get through."""
-STORAGE_FULL = "storage_full"
-OUT_OF_MEMORY = "out_of_memory"
-
 ATTEMPT_LOST = "attempt_lost"
 ADJUSTED = "adjusted"
 
@@ -52,11 +49,11 @@ def _end(session: Session, row: JobRow, failure: Failure) -> Ended | None:
     if failure.code in LOST:
         _tell(session, row, ATTEMPT_LOST, f"Attempt {row.attempt} was lost: {failure.message}", failure)
         return attempts.end_job(session, row.project, row.id, where=where, lost=True, because=failure)
-    if failure.code == STORAGE_FULL:
+    if failure.code == StorageFullError.code:
         message = f"{failure.message} The job is set aside; resume it when there is room: it goes on where it was."
-        _tell(session, row, STORAGE_FULL, message, failure)
+        _tell(session, row, jobs.STORAGE_FULL, message, failure)
         return attempts.end_job(session, row.project, row.id, where=where, lost=False, set_aside=True)
-    if failure.code == OUT_OF_MEMORY:
+    if failure.code == CapacityError.code:
         if _make_smaller(session, row, failure):
             return attempts.end_job(session, row.project, row.id, where=where, lost=False)
         failure = _too_small(row, failure)
@@ -75,7 +72,7 @@ def _end(session: Session, row: JobRow, failure: Failure) -> Ended | None:
 
 def _tell(session: Session, row: JobRow, kind: str, message: str, failure: Failure) -> None:
     data = {"attempt": row.attempt, "error": dumped(failure)}
-    events.append(session, row, [News(kind, message, "error" if kind == STORAGE_FULL else "warn", data)])
+    events.append(session, row, [News(kind, message, "error" if kind == jobs.STORAGE_FULL else "warn", data)])
 
 
 # === Smaller batches ===

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
+from app.domain.errors import Failure
 from app.domain.job import Attempt, Job, StageRecord
 from app.domain.progress import Level, PhaseProgress
 from app.domain.report import Report
@@ -21,6 +22,8 @@ from app.storage.tables import DatasetRow, JobMetadataRow, JobRow, ModelRow
 
 COUNTED = 10_000
 """Places in the queue are counted so far; behind that, looking at a job would become slow."""
+STORAGE_FULL = "storage_full"
+"""The type of the event that tells why a job was set aside."""
 UNFINISHED = tuple(status for status in TRANSITIONS if status not in TERMINAL)
 
 
@@ -134,7 +137,8 @@ def find(session: Session, project: str, identifier: str) -> Job | None:
     row = session.scalars(select(JobRow).where(JobRow.id == identifier, JobRow.project == project)).one_or_none()
     if row is None:
         return None
-    return job_of(row, queue_position=_queue_position(session, project, row))
+    job = job_of(row, queue_position=_queue_position(session, project, row))
+    return job.model_copy(update={"set_aside": _why_set_aside(session, row)})
 
 
 def attempt_of(session: Session, project: str, identifier: str) -> int | None:
@@ -238,6 +242,13 @@ def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
         .order_by(JobRow.created_at, JobRow.id)
     )
     return [leases.Overdue(*found) for found in session.execute(statement.limit(limit)).all()]
+
+
+def _why_set_aside(session: Session, row: JobRow) -> Failure | None:
+    if row.status != "paused" or row.pause_requested_at is not None:
+        return None
+    told = events.newest_of_type(session, row.project, row.id, STORAGE_FULL, limit=1)
+    return Failure.model_validate(told[0].data["error"]) if told else None
 
 
 def _queue_position(session: Session, project: str, row: JobRow) -> int | None:

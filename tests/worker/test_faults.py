@@ -1,6 +1,8 @@
 """Faults of training: what a job goes on from by itself, what waits for a person, and what ends it."""
 
+import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -10,6 +12,7 @@ from app.domain.job import Event
 from app.domain.states import MAX_ATTEMPTS
 from app.services import history, jobs
 from app.services.context import DEFAULT_PROJECT
+from worker.watch import Limits, Watch
 
 pytestmark = pytest.mark.service
 
@@ -120,6 +123,46 @@ def test_a_clock_that_jumps_ends_nothing(open_shop: Callable[..., Shop], monkeyp
     jumps = iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: real() + 86_400 * (next(jumps) % 2))
     assert open_shop(stall_seconds=2.0).train("count").status == "succeeded"
+
+
+class Mute:
+    """A child that says nothing, and ends by itself after so many looks."""
+
+    pid = 0
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        self.asked_where = 0
+
+    def exit_code(self) -> int | None:
+        self.looks -= 1
+        return None if self.looks > 0 else 0
+
+    def receive(self, *, timeout: float, read: bool = True) -> list[Any]:  # noqa: ARG002 (the signature is the child's)
+        threading.Event().wait(0.01 if timeout else 0)
+        return []
+
+    def ask_where(self) -> None:
+        self.asked_where += 1
+
+    def kill(self) -> None:
+        self.looks = 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_process_that_nobody_listens_to_is_not_silent(full: bool) -> None:
+    child: Any = Mute(looks=40)
+    lease: Any = SimpleNamespace(lost=False, cancel_requested=False, pause_requested=False)
+    relay: Any = SimpleNamespace(full=full, error=None)
+    ending = Watch(
+        child,
+        lease=lease,
+        relay=relay,
+        limits=Limits(stall_seconds=0.1),
+        stopping=threading.Event(),
+        note=lambda _: None,
+    ).run()
+    assert (ending.reason, child.asked_where) == ((None, 0) if full else ("stall", 1))
 
 
 # === Memory ===

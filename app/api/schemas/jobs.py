@@ -153,6 +153,9 @@ class JobObject(Wire):
     """What may be asked of it now."""
     error: Failure | None
     """Why it failed, and whose fault that was."""
+    set_aside: Failure | None
+    """Why Thaw itself has paused the job, such as a full disk (`storage_full`), until somebody resumes it; `null`
+    otherwise, and in lists."""
     artifacts: list[ArtifactObject]
     """What it has made."""
     report: Report | None
@@ -195,7 +198,7 @@ class JobObject(Wire):
 _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",
     "phase", "attempt", "cancel_requested_at", "pause_requested_at", "resume_fidelity", "error",
-    "report",
+    "set_aside", "report",
 )  # fmt: skip
 _SAME_IN_SPEC = (
     "cut", "head", "schedule", "preset", "cache", "batch_size", "class_weights", "label_smoothing", "mixed_precision",

@@ -70,8 +70,11 @@ def test_no_room_sets_a_job_aside_and_costs_no_attempt(world: Any, services: Ser
     for _ in range(MAX_ATTEMPTS + 1):
         assert attempt_failed(services, world.claim(job), FULL) == "paused"
         assert _types(services, job)[-2:] == ["storage_full", "status"]
+        assert world.get(job).set_aside == FULL
         jobs.resume(services, "default", job.id)
-    assert world.get(job).status == "queued"
+    assert (world.get(job).status, world.get(job).set_aside) == ("queued", None)
+    jobs.request_pause(services, "default", job.id)
+    assert world.get(job).set_aside is None, "somebody asked for it this time"
 
 
 @pytest.mark.parametrize("failure", [CRASH, FULL, MEMORY], ids=lambda failure: failure.code)
