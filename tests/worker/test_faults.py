@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +57,24 @@ def test_a_process_that_dies_alone_costs_an_attempt_and_the_next_goes_on(shop: S
     assert (shop.get(job.id).status, shop.get(job.id).attempt.number) == ("succeeded", 2)
     assert _lost(shop, job.id) == [code]
     assert _went_on_from(shop, job.id) == [20]
+
+
+def test_a_checkpoint_that_is_on_its_way_when_the_process_dies_is_waited_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_file = shop.services.store.put_file
+
+    def slowly(path: Path) -> Any:
+        threading.Event().wait(0.2)
+        return put_file(path)
+
+    job_id = shop.submit("count-crash")
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.services.store, "put_file", slowly)
+        shop.supervisor.train(job_id)
+    shop.supervisor.train(job_id)
+    assert shop.get(job_id).status == "succeeded"
+    assert _went_on_from(shop, job_id) == [20]
 
 
 def test_a_job_that_always_crashes_fails_with_that_very_reason(shop: Shop) -> None:

@@ -156,10 +156,11 @@ def test_what_a_checkpoint_needs_to_become_a_model_is_needed_until_it_is_one(wor
     job = world.succeed(claim)
     (kept,) = history.checkpoints(services, "default", job.id, PageQuery(limit=10)).items
     restored = models.register_named(services, "default", reference=kept.id, name=None, options=ModelOptions())
+    waiting = world.job(model=restored.id)
     for module, identifier in ((models, job.model_id), (datasets, job.dataset_id)):
         with pytest.raises(InUseError) as caught:
             module.delete(services, "default", identifier)
-        assert caught.value.needed_by == [restored.id]
+        assert caught.value.needed_by == [waiting.id, restored.id]
     world.finish_model(restored.id)
     models.delete(services, "default", job.model_id)
 
