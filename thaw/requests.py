@@ -27,6 +27,9 @@ Preset = Literal["two_phase", "head_only", "gradual", "fine_tune", "full", "from
 """Schedules that have a name; the job shows the phases that one stands for."""
 
 
+Priority = Literal["low", "normal", "high"]
+
+
 class DatasetOptions(TypedDict, total=False):
     """What may be said about a dataset; everything is found out where it is left out."""
 
@@ -87,3 +90,42 @@ class JobRequest(TypedDict, total=False):
     seed: int | None
     suffix: str | None
     metadata: Mapping[str, str]
+    priority: Priority
+    """Queued jobs with a higher one go first."""
+    max_seconds: float | None
+    """How long it may run, in all attempts together."""
+    deadline_at: float | None
+    """When it must have ended, in Unix seconds."""
+
+
+class RetryRequest(TypedDict, total=False):
+    """What is to be different when a job is done again."""
+
+    priority: Priority
+    max_seconds: float
+    deadline_at: float
+
+
+class ForkRequest(TypedDict, total=False):
+    """From where a fork starts, and what is to be different in it; what is left out is as in the job."""
+
+    checkpoint: str
+    """The end of a phase, by the id of its checkpoint."""
+    after_phase: str
+    """The end of a phase, by its name. Left out as well: the last phase that has ended."""
+    schedule: Sequence[Mapping[str, object]] | Mapping[str, object] | Preset
+    """What to train from there; left out, the phases that came after it."""
+    training_file: str
+    cache: Literal["auto", "off", "require"]
+    batch_size: int
+    class_weights: Literal["balanced"] | Mapping[str, float] | None
+    label_smoothing: float
+    mixed_precision: Literal["off", "bfloat16", "float16"]
+    augmentation: Sequence[Mapping[str, object]]
+    exports: Sequence[ExportFormat]
+    seed: int
+    suffix: str | None
+    metadata: Mapping[str, str]
+    priority: Priority
+    max_seconds: float | None
+    deadline_at: float

@@ -1,6 +1,6 @@
 """Duties: the three things that a worker does, each with its claim, its order for the child, and its last write.
 
-training        job       -> results, a new model     limits: the device, training_memory_bytes
+training        job       -> results, a new model     limits: the device, training_memory_bytes, the job's time
 registration    model     -> its canonical form       limits: preparation_timeout_seconds, memory
                 (checked from its file, built by its name, or restored from a checkpoint)
 validation      dataset   -> its canonical form       the same
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from app.domain import names
+from app.domain import names, overtime
 from app.domain.artifacts import Artifact, Bundle
 from app.domain.errors import Failure, PlatformError
 from app.domain.file import File
 from app.domain.progress import Progress
 from app.queue import TaskName
 from app.services import failing, models, reports
-from app.services.claims import Claim, DatasetClaim, JobClaim, ModelClaim
+from app.services.claims import Allowance, Claim, DatasetClaim, JobClaim, ModelClaim
 from app.services.context import Services
 from worker import bundles, memory, resumption
 from worker.bundles import BundleCache
@@ -83,9 +83,15 @@ class Training:
 
     @property
     def limits(self) -> Limits:
-        """As long as it takes, if it goes on."""
+        """As long as the job's budget and deadline allow, if it goes on."""
         settings = self.services.settings
-        return Limits(memory_bytes=settings.training_memory_bytes, stall_seconds=settings.stall_seconds)
+        seconds, out_of_time = _time_left(self.claim.allowance)
+        return Limits(
+            seconds=seconds,
+            memory_bytes=settings.training_memory_bytes,
+            stall_seconds=settings.stall_seconds,
+            out_of_time=out_of_time,
+        )
 
     def order(self, folder: Path, stack: ExitStack) -> Order:
         """Source and data come from the cache, and stay there while it trains; a checkpoint into its own folder."""
@@ -247,6 +253,13 @@ class Validation:
 
     def cancel(self) -> None:
         """Nobody can ask for that."""
+
+
+def _time_left(allowance: Allowance) -> tuple[float | None, Failure | None]:
+    """Seconds until the first limit is reached, and what it is called."""
+    limits = [(allowance.run_seconds, overtime.OF_ATTEMPTS), (allowance.until_deadline_seconds, overtime.OF_DEADLINE)]
+    known = [(seconds, failure) for seconds, failure in limits if seconds is not None]
+    return min(known, key=lambda limit: limit[0]) if known else (None, None)
 
 
 def _present(bundle: Bundle | None) -> Bundle:

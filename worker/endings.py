@@ -5,7 +5,7 @@ an error nobody expected         platform   internal_error
 no room on the disk              platform   storage_full
 out of memory                    capacity   out_of_memory
 crashed by a signal              platform   training_process_crashed; checking a file: user, it is the file's doing
-killed, but not by us            platform   training_process_killed
+killed, but not by us            platform   training_process_killed; checking a file: no failure, it is checked again
 ended without a word             platform   training_process_ended
 did nothing for too long         platform   training_process_stalled
 """
@@ -38,6 +38,8 @@ _TAIL_LINES = 6
 _FATAL = "Fatal Python error"
 """With it `faulthandler` begins; what was printed before is why, the frames after it are where."""
 _MEMORY_SIGNS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "OOM when allocating")
+_FORKSERVER_GONE = 255
+"""What `multiprocessing` says of a child whose forkserver died, which takes its children along."""
 _CRASHES = {
     "train": "The training process crashed",
     "register": "Opening the model file crashed the process that checks it",
@@ -100,16 +102,26 @@ class Exit:
 
     task: "TaskName"
     code: int
-    """Of `multiprocessing`: negative for a signal; 255 also when the forkserver itself is gone."""
+    """Of `multiprocessing`: negative for a signal."""
     log: Path
     oom_kills: int
     """Processes that the kernel killed for memory while it ran."""
 
 
+def was_killed(exit_: Exit) -> bool:
+    """Whether somebody killed the child, or the forkserver with it, and it was no lack of memory.
+
+    That is no more the job's fault than the death of its worker.
+    """
+    return exit_.code in {-signal.SIGKILL, _FORKSERVER_GONE} and not exit_.oom_kills
+
+
 def failure_of_exit(exit_: Exit) -> Failure:
     """Why a child ended without a word."""
+    if was_killed(exit_):
+        return _killed()
     if exit_.code == -signal.SIGKILL:
-        return _killed(exit_)
+        return _killed_for_memory()
     if exit_.code < 0:
         return _crashed(exit_)
     return PlatformError(
@@ -127,16 +139,17 @@ def failure_of_stall(exit_: Exit, *, seconds: float) -> Failure:
     ).failure()
 
 
-def _killed(exit_: Exit) -> Failure:
-    if exit_.oom_kills:
-        return CapacityError(
-            "The machine ran out of memory, and the kernel killed the process. Use a smaller batch size, "
-            "smaller inputs or a larger machine."
-        ).failure()
+def _killed() -> Failure:
     return PlatformError(
-        "Somebody on the machine killed the process (SIGKILL), and it was neither Thaw nor a lack of memory. "
-        "Submit the job again.",
+        "Somebody on the machine killed the process (SIGKILL), and it was neither Thaw nor a lack of memory.",
         code="training_process_killed",
+    ).failure()
+
+
+def _killed_for_memory() -> Failure:
+    return CapacityError(
+        "The machine ran out of memory, and the kernel killed the process. Use a smaller batch size, "
+        "smaller inputs or a larger machine."
     ).failure()
 
 

@@ -53,6 +53,10 @@ class Interrupted(Exception):  # noqa: N818 (named for what happens)
     """This worker is asked to stop, or the job to pause: it is given back, to go on from its newest checkpoint."""
 
 
+class ProcessKilled(Exception):  # noqa: N818 (named for what happened)
+    """Somebody killed the process that checks a file: the attempt is lost, as if its worker had died."""
+
+
 @dataclass(frozen=True)
 class Supervisor:
     """Carries out hints. Everything in it is shared by all threads of the worker."""
@@ -67,7 +71,7 @@ class Supervisor:
     fitness: Fitness = field(default_factory=Fitness)
 
     def train(self, job_id: str) -> None:
-        """Train a job, if nobody else does, a device is free, and this worker is fit to."""
+        """Train the job that is next, be it another one, if a device is free and this worker is fit to."""
         refusal = self.fitness.refusal()
         if refusal is not None:
             _log.error("training refused, the job will be rung for again", id=job_id, because=refusal)
@@ -77,7 +81,7 @@ class Supervisor:
                 _log.info("no device is free, the job will be rung for again", id=job_id)
                 return
             self._carry_out(
-                lambda: claims.claim_job(self.services, job_id, worker=self.worker),
+                lambda: claims.claim_next(self.services, job_id, worker=self.worker),
                 lambda claim: Training(self.services, claim, self.cache, device, self.fitness),
                 identifier=job_id,
             )
@@ -149,9 +153,10 @@ class Attempt:
             self._lease.persist(self._duty.cancel)
             return "cancelled"
         except Interrupted:
-            give_back = self._lease.persist
-            outcome = give_back(lambda: claims.release(self._services, self._duty.claim, charge_attempt=False))
-            return "released" if outcome == "waits" else outcome
+            return self._give_back("released", charge_attempt=False)
+        except ProcessKilled:
+            self._log.warning("process killed by somebody else")
+            return self._give_back("process killed", charge_attempt=True)
         except Exception as error:  # noqa: BLE001 (the edge: a supervisor's own error is the platform's, and logged)
             self._log.exception("supervisor failed")
             return self._fail(endings.failure_of(error))
@@ -214,12 +219,19 @@ class Attempt:
             ending.reason in {"stop", "pause"} or self._supervisor.stopping.wait(_SIGNALS_ARRIVE_SECONDS)
         ):
             raise Interrupted
+        if failure is None and endings.was_killed(exit_) and self._duty.task != "train":
+            raise ProcessKilled
         return (failure or endings.failure_of_exit(exit_)).model_copy(update={"phase": ending.phase})
 
     def _check(self) -> None:
         self._lease.check()
         if self._supervisor.stopping.is_set():
             raise Interrupted
+
+    def _give_back(self, word: str, *, charge_attempt: bool) -> str:
+        release = self._lease.persist
+        outcome = release(lambda: claims.release(self._services, self._duty.claim, charge_attempt=charge_attempt))
+        return word if outcome == "waits" else outcome
 
     def _fail(self, failure: Failure) -> str:
         self._log.info("attempt failed", error_class=failure.error_class, code=failure.code)
@@ -247,7 +259,7 @@ def _limit_failure(ending: Ending, limits: Limits, exit_: Exit) -> Failure | Non
             f"smaller batch size or smaller inputs, or allow more (THAW_TRAINING_MEMORY_BYTES)."
         ).failure()
     if ending.reason == "timeout":
-        return Failure(
+        return limits.out_of_time or Failure(
             error_class="budget",
             code="preparation_timeout",
             message=(

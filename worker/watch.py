@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from app.domain.errors import Failure
 from app.domain.progress import EpochFinished, PhaseFinished, PhaseStarted, StepFinished
 from worker import memory
 from worker.lease import Lease
@@ -44,6 +45,8 @@ class Limits:
     memory_bytes: int = 0
     stall_seconds: float = 0.0
     """How long it may be silent."""
+    out_of_time: Failure | None = None
+    """What becomes of it when `seconds` are over; `None`: it was the check of a file."""
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,9 @@ class Creation:
     """One request that creates something."""
 
     def __init__(self, request: Request, idempotency_key: str | None) -> None:
-        self.services: Services = request.app.state.services
+        self.services: Services = idempotency.joined(request.app.state.services)
         self.project: str = request.state.principal.project
+        self.key_id: str = request.state.principal.key_id
         self._where = f"{request.method} {request.url.path}"
         self._key = idempotency_key
 
@@ -67,12 +68,10 @@ class Creation:
 
     def _remember(self, key: str, make: Callable[[], tuple[str, BaseModel]]) -> StoredAnswer:
         try:
-            answer = _created(*make())
+            return idempotency.once(self.services, self.project, key=key, make=lambda: _created(*make()))
         except BaseException:
             idempotency.forget(self.services, self.project, key=key)
             raise
-        idempotency.complete(self.services, self.project, key=key, answer=answer)
-        return answer
 
 
 def _created(location: str, thing: BaseModel) -> StoredAnswer:

@@ -102,6 +102,36 @@ JOB_EXAMPLES: dict[str, Example] = {
     },
 }
 
+RETRY_EXAMPLES: dict[str, Example] = {
+    "same": {"summary": "The same again", "value": {}},
+    "more_time": {
+        "summary": "With more time, before others",
+        "value": {"max_seconds": 7200, "priority": "high"},
+    },
+}
+
+FORK_EXAMPLES: dict[str, Example] = {
+    "longer": {
+        "summary": "After the head's phase, another second phase",
+        "value": {
+            "after_phase": "head",
+            "schedule": [
+                {
+                    "name": "all",
+                    "unfreeze": "all",
+                    "epochs": 8,
+                    "optimizer": {"type": "adam", "learning_rate": 0.00003},
+                }
+            ],
+            "metadata": {"team": "shoes", "try": "2"},
+        },
+    },
+    "seed": {
+        "summary": "The phases that are left, with another seed",
+        "value": {"checkpoint": "ckpt-01jd8k2v7e0000000000000000", "seed": 7},
+    },
+}
+
 METADATA_PARAMETER: dict[str, Any] = {
     "name": "metadata",
     "in": "query",

@@ -10,10 +10,19 @@ from app.domain.errors import Failure
 from app.domain.progress import Level, PhaseProgress, ResumeFidelity, Stage
 from app.domain.report import Report
 from app.domain.spec import ResolvedSpec, Spec
-from app.domain.states import JobStatus
+from app.domain.states import JobStatus, Priority
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+MaxSeconds = Annotated[float, Field(gt=0, le=1e9)]
+UnixSeconds = Annotated[float, Field(ge=0, le=1e11)]
+Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._\-]{1,64}$")]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+SEEDS = 2**31
+"""So many there are, from 0."""
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
 class JobRequest(Spec):
@@ -33,12 +42,28 @@ class JobRequest(Spec):
         description="A dataset's id, or the id of an uploaded data file.",
         examples=["ds-01jd…"],
     )
-    seed: int | None = Field(default=None, ge=0, le=2**31 - 1, description="Made and stored if left out.")
-    suffix: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9._\-]{1,64}$", description="Part of the result's name."
+    seed: Seed | None = Field(default=None, description="Made and stored if left out.")
+    suffix: Suffix | None = Field(default=None, description="Part of the result's name.")
+    metadata: Metadata = Field(
+        default_factory=dict, description="Yours, to find jobs by.", examples=[{"team": "shoes"}]
     )
-    metadata: dict[MetadataKey, MetadataValue] = Field(
-        default_factory=dict, max_length=16, description="Yours, to find jobs by.", examples=[{"team": "shoes"}]
+    priority: Priority = "normal"
+    """Queued jobs with a higher one go first; among equals, those of the API key that has the fewest running."""
+    max_seconds: MaxSeconds | None = Field(
+        default=None,
+        description=(
+            "How long the job may run, in all attempts together, in seconds; waiting and pauses do not count. One that "
+            "takes longer fails with class `budget`; what it had at the ends of phases stays, to be forked from. "
+            "`null`: as long as it takes."
+        ),
+        examples=[3600],
+    )
+    deadline_at: UnixSeconds | None = Field(
+        default=None,
+        description=(
+            "When it must have ended, in Unix seconds. If it has not, it fails with class `budget`, whether it runs, "
+            "waits or is paused. `null`: whenever."
+        ),
     )
 
 
@@ -66,6 +91,15 @@ class Attempt(Value):
     """Until when it may consider the job its own; `None` while nobody has it."""
 
 
+class ForkedFrom(Value):
+    """Where a job that is a fork took its weights from."""
+
+    job: str = Field(examples=["ftjob-01jd8k2v7e0000000000000000"])
+    """The job that made them."""
+    checkpoint: str = Field(examples=["ckpt-01jd8k2v7e0000000000000000"])
+    """The end of one of its phases."""
+
+
 class Job(Value):
     """Everything known about a job except its events, metrics and checkpoints."""
 
@@ -77,6 +111,13 @@ class Job(Value):
     status: JobStatus
     cancel_requested_at: float | None
     pause_requested_at: float | None
+    priority: Priority
+    max_seconds: float | None
+    """How long it may run, over all attempts."""
+    deadline_at: float | None
+    retry_of: str | None
+    """The job that this one does again."""
+    forked_from: ForkedFrom | None
     model: str
     """As requested: an id, or a name of the catalogue."""
     training_file: str
@@ -92,6 +133,7 @@ class Job(Value):
     progress: float
     """Fraction of the work done, from 0 to 1."""
     eta_seconds: float | None
+    """Until it has ended; of a queued job set only where one job is asked for."""
     attempt: Attempt
     resume_fidelity: ResumeFidelity | None
     """Whether interruptions change the result; `None` until a worker has said so."""
@@ -104,7 +146,7 @@ class Job(Value):
     set_aside: Failure | None = None
     """Why Thaw itself has paused it; set only where one job is asked for."""
     queue_position: int | None = None
-    """From 1, among the project's queued jobs, up to 10,000; set only where one job is asked for."""
+    """From 1, in the order in which workers take jobs, up to 10,000; set only where one job is asked for."""
 
 
 class Event(Value):

@@ -26,6 +26,8 @@ Task = Literal["binary", "single_label", "multi_label", "regression"]
 """What the output means: one sigmoid, one softmax, a sigmoid for each label, or linear numbers."""
 
 ClassWeight = Annotated[float, Field(ge=0, le=1e6)]
+ClassWeights = Annotated[Literal["balanced"] | dict[str, ClassWeight] | None, Field(max_length=10_000)]
+MixedPrecision = Literal["off", "bfloat16", "float16"]
 
 # === Cut ===
 
@@ -162,9 +164,8 @@ class Spec(Value):
     )
     batch_size: int = Field(default=32, ge=1, le=65_536)
     """Examples in each step."""
-    class_weights: Literal["balanced"] | dict[str, ClassWeight] | None = Field(
+    class_weights: ClassWeights = Field(
         default=None,
-        max_length=10_000,
         description=(
             "How much an example counts in training, by the name of its class; classes that are not named count 1. "
             "`balanced`: classes count the same in sum, however many examples they have. `null`: all examples count 1."
@@ -173,7 +174,7 @@ class Spec(Value):
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, examples=[0.1])
     """In training, so much of each label is spread evenly over all classes (Szegedy et al., 2015)."""
-    mixed_precision: Literal["off", "bfloat16", "float16"] = Field(
+    mixed_precision: MixedPrecision = Field(
         default="off",
         description=(
             "Compute layers in this type, while weights stay float32; worth it on GPUs. `float16` scales its losses so "
@@ -208,9 +209,7 @@ class Spec(Value):
     @field_validator("schedule")
     @classmethod
     def _phases_follow(cls, value: Schedule) -> Schedule:
-        phases = value if isinstance(value, list) else []
-        for index, (before, phase) in enumerate(zip([None, *phases], phases, strict=False)):
-            _check_succession(index, before, phase)
+        check_schedule(value)
         return value
 
     @field_validator("augmentation")
@@ -226,10 +225,7 @@ class Spec(Value):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Spec":
-        names = [phase.name for phase in phases_of(self) if phase.name]
-        if len(set(names)) < len(names):
-            message = f"Phase names must differ from each other; received {names}"
-            raise ValueError(message)
+        check_names(phases_of(self))
         return self
 
     @model_validator(mode="after")
@@ -260,6 +256,21 @@ def preset_of(spec: Spec) -> PresetName | None:
     if isinstance(spec.schedule, list):
         return spec.preset if isinstance(spec, ResolvedSpec) else None
     return spec.schedule if isinstance(spec.schedule, str) else spec.schedule.preset
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Raise what Pydantic makes an error of, if phases that are given one by one do not go together."""
+    phases = schedule if isinstance(schedule, list) else []
+    for index, (before, phase) in enumerate(zip([None, *phases], phases, strict=False)):
+        _check_succession(index, before, phase)
+
+
+def check_names(phases: Sequence[Phase]) -> None:
+    """Raise what Pydantic makes an error of, if two phases have one name."""
+    names = [phase.name for phase in phases if phase.name]
+    if len(set(names)) < len(names):
+        message = f"Phase names must differ from each other; received {names}"
+        raise ValueError(message)
 
 
 def _check_succession(index: int, before: Phase | None, phase: Phase) -> None:

@@ -1,6 +1,7 @@
 """How an attempt ends that did not finish: its worker gave it back, or was not heard of until the lease ran out.
 
 cancel was requested                  -> cancelled
+its time is used up                   -> failed, class budget, code time_budget_exceeded
 too many were lost                    -> failed, class platform: worker_lost, or why the last one was lost
 pause was requested, or nothing can
 go on until somebody makes room       -> paused
@@ -14,6 +15,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, true
 from sqlalchemy.orm import Session
 
+from app.domain import overtime
 from app.domain.errors import Failure
 from app.domain.states import MAX_ATTEMPTS
 from app.services import waiting
@@ -63,30 +65,32 @@ def end_job(
     not. The moves below have conditions that exclude each other: at most one finds the row as it must be.
     """
     asked, enough = JobRow.cancel_requested_at.is_not(None), _enough(JobRow, lost=lost)
+    used_up = jobs.used_up()
     pause = true() if set_aside else JobRow.pause_requested_at.is_not(None)
-    failure = _used_up(identifier, because)
+    last = _no_more_attempts(identifier, because)
     cancelled = jobs.move(
         session, project, identifier, old="running", new="cancelled", news="The job was cancelled.",
         where=[*where, asked],
     )  # fmt: skip
     if cancelled is not None:
         return Ended("cancelled")
-    failed = jobs.move(
-        session, project, identifier, old="running", new="failed", news=failure.message,
-        where=[*where, ~asked, enough], values={"error": dumped(failure)},
-    )  # fmt: skip
-    if failed is not None:
-        return Ended("failed")
+    for condition, failure in ((used_up, overtime.OF_ATTEMPTS), (enough & ~used_up, last)):
+        failed = jobs.move(
+            session, project, identifier, old="running", new="failed", news=failure.message,
+            where=[*where, ~asked, condition], values={"error": dumped(failure)},
+        )  # fmt: skip
+        if failed is not None:
+            return Ended("failed")
     paused = jobs.move(
         session, project, identifier, old="running", new="paused", news="The job is paused.",
-        where=[*where, ~asked, ~enough, pause], values=leases.given_back(JobRow, lost=lost),
+        where=[*where, ~asked, ~used_up, ~enough, pause], values=leases.given_back(JobRow, lost=lost),
     )  # fmt: skip
     if paused is not None:
         return Ended("paused")
     again = jobs.move(
         session, project, identifier, old="running", new="queued",
         news=_news_of_waiting(because, lost=lost),
-        where=[*where, ~asked, ~enough, ~pause], values=leases.given_back(JobRow, lost=lost),
+        where=[*where, ~asked, ~used_up, ~enough, ~pause], values=leases.given_back(JobRow, lost=lost),
     )  # fmt: skip
     return None if again is None else Ended("waits", [Hint(JobRow, project, identifier)])
 
@@ -114,7 +118,7 @@ def _news_of_waiting(because: Failure | None, *, lost: bool) -> str:
     return f"The {who} was lost; the job waits for another one."
 
 
-def _used_up(identifier: str, because: Failure | None) -> Failure:
+def _no_more_attempts(identifier: str, because: Failure | None) -> Failure:
     """The failure of a job whose attempts are used up: the very reason of the last one, where it is known."""
     if because is None:
         return _worker_lost(identifier)

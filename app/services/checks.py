@@ -25,15 +25,19 @@ def problems(spec: Spec, model: Model | None, dataset: Dataset | None) -> list[F
 
 def refuse(found: Sequence[FieldProblem]) -> None:
     """Raise one `InvalidRequestError` for all wrong fields of a request, if there are any."""
-    if not found:
-        return
+    if found:
+        raise refusal(found)
+
+
+def refusal(found: Sequence[FieldProblem]) -> InvalidRequestError:
+    """The error for all wrong fields of a request, at least one."""
     first = found[0]
     if len(found) == 1:
         message = first.message
     else:
         listed = " ".join(f"{problem.pointer}: {problem.message}" for problem in found)
         message = f"{len(found)} fields are wrong. {listed}"
-    raise InvalidRequestError(message, param=first.pointer.removeprefix("/").replace("/", "."), problems=found)
+    return InvalidRequestError(message, param=first.pointer.removeprefix("/").replace("/", "."), problems=found)
 
 
 def _of_layers(spec: Spec, source: SourceInfo, name: str) -> list[FieldProblem]:

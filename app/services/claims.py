@@ -16,13 +16,26 @@ from app.domain.errors import LeaseLostError, PlatformError
 from app.domain.file import File
 from app.domain.job import Checkpoint, Job
 from app.domain.model import Model
-from app.services import attempts, chronicle
+from app.services import attempts, chronicle, workers
 from app.services.context import Services
 from app.services.ringing import ring
-from app.storage import assets, checkpoints, datasets, files, jobs, leases, models
+from app.storage import assets, checkpoints, datasets, files, jobs, leases, line, models
 from app.storage.assets import AssetRow
+from app.storage.database import time_of
 from app.storage.leases import taken
 from app.storage.tables import DatasetRow, JobRow, ModelRow
+
+TRIES = 100
+"""Jobs that other workers may take from under our eyes before we leave the line to them."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How long a job may go on running; `None`: as long as it takes."""
+
+    run_seconds: float | None = None
+    """Of `max_seconds`, what earlier attempts have left."""
+    until_deadline_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,8 @@ class JobClaim:
     dataset: Dataset
     checkpoints: Sequence[Checkpoint] = ()
     """What an earlier attempt left to go on from, the newest first."""
+    allowance: Allowance = Allowance()
+    """How long it may run."""
     row: ClassVar[type[JobRow]] = JobRow
 
     @property
@@ -82,8 +97,32 @@ Claim = JobClaim | ModelClaim | DatasetClaim
 # === Claim ===
 
 
+def claim_next(services: Services, rung_for: str, *, worker: str) -> JobClaim | None:
+    """Take the job that is next in the line, be it another one than the hint was for; `None`: none waits.
+
+    The hint for the one that was taken finds somebody else by then. A worker on another queue than the one that is rung
+    now (an old hint reached a CPU while there are GPUs) takes what it was rung for, and nothing else.
+    """
+    for _ in range(TRIES if _serves_the_line(services, worker) else 0):
+        with services.db.read() as session:
+            job_id = line.first(session)
+        if job_id is None:
+            break
+        claim = claim_job(services, job_id, worker=worker)
+        if claim is not None:
+            return claim
+    return claim_job(services, rung_for, worker=worker)
+
+
+def _serves_the_line(services: Services, worker: str) -> bool:
+    """Whether hints are sent to this worker's queues now; one that has not announced itself was rung by somebody."""
+    live = workers.live(services)
+    own = next((found.queues for found in live if found.id == worker), None)
+    return own is None or workers.queue_of(live) in own
+
+
 def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | None:
-    """Take a queued job. One that was to be cancelled is cancelled instead."""
+    """Take this job, if it is queued. One that was to be cancelled is cancelled instead."""
     with services.db.begin() as session:
         project = leases.project_of(session, JobRow, job_id)
         if project is None:
@@ -107,7 +146,15 @@ def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | Non
             model=models.model_of(model),
             dataset=datasets.dataset_of(dataset),
             checkpoints=kept,
+            allowance=_allowance(row, at=time_of(session)),
         )
+
+
+def _allowance(row: JobRow, *, at: float) -> Allowance:
+    return Allowance(
+        run_seconds=None if row.max_seconds is None else max(0.0, row.max_seconds - row.run_seconds),
+        until_deadline_seconds=None if row.deadline_at is None else max(0.0, row.deadline_at - at),
+    )
 
 
 def _start(session: Session, project: str, job_id: str, *, worker: str, seconds: float) -> JobRow | None:
@@ -118,7 +165,7 @@ def _start(session: Session, project: str, job_id: str, *, worker: str, seconds:
         old="queued",
         new="running",
         news=f"An attempt started on {worker}.",
-        where=[JobRow.cancel_requested_at.is_(None)],
+        where=[JobRow.cancel_requested_at.is_(None), ~jobs.overdue()],
         values=taken(JobRow, worker=worker, seconds=seconds),
     )
 

@@ -1,17 +1,22 @@
 """Idempotency-Keys: the same request, sent again, gets the first answer again.
 
     begin     takes the key in a transaction of its own, so that a second request sees it at once
-    (the request does its work in its own transaction)
-    complete  keeps the answer        forget  gives the key back: the request failed and made nothing
+    once      does the work and keeps its answer, in one transaction
+    forget    gives the key back: the request failed and made nothing
 
-A process that dies between leaves the key taken; after a minute it may be taken over.
+A process that dies between leaves the key taken, and nothing made; after a minute it may be taken over.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sqlalchemy.orm import Session
 
 from app.domain.errors import IdempotencyInFlightError, IdempotencyMismatchError
 from app.services.context import Services
+from app.services.ringing import LateBell, ring_late
 from app.storage import idempotency
+from app.storage.database import OneTransaction
 from app.storage.idempotency import Record
 
 ABANDONED_SECONDS = 60.0
@@ -49,10 +54,32 @@ def begin(services: Services, project: str, *, key: str, fingerprint: str) -> St
         return answer
 
 
-def complete(services: Services, project: str, *, key: str, answer: StoredAnswer) -> None:
-    """Keep the answer for whoever sends the same request again, for a day."""
-    with services.db.begin() as session:
-        idempotency.answer(session, project, key=key, status=answer.status, headers=answer.headers, body=answer.body)
+def joined(services: Services) -> Services:
+    """The same services, for one request: `once` makes one transaction of all that are begun on them."""
+    return replace(services, db=OneTransaction(services.db), doorbell=LateBell(services.doorbell))
+
+
+def once(services: Services, project: str, *, key: str, make: Callable[[], StoredAnswer]) -> StoredAnswer:
+    """Make something on `joined` services, and keep the answer for whoever sends the same request again, for a day.
+
+    Both or neither is committed, whenever the process dies; workers hear of it afterwards. Raises
+    `IdempotencyInFlightError`, with nothing made, if it took so long that somebody else has answered meanwhile.
+    """
+    db, doorbell = services.db, services.doorbell
+    assert isinstance(db, OneTransaction)
+    assert isinstance(doorbell, LateBell)
+    with doorbell.held() as held, db.held():
+        answer = make()
+        with db.begin() as session:
+            if not _keep(session, project, key, answer):
+                message = "Another request with this Idempotency-Key was faster. Try again to get its answer."
+                raise IdempotencyInFlightError(message)
+    ring_late(services, project, held)
+    return answer
+
+
+def _keep(session: Session, project: str, key: str, answer: StoredAnswer) -> bool:
+    return idempotency.answer(session, project, key=key, status=answer.status, headers=answer.headers, body=answer.body)
 
 
 def forget(services: Services, project: str, *, key: str) -> None:

@@ -1,109 +1,41 @@
-"""Jobs: submit, plan, look up, cancel, pause, resume."""
-
-import secrets
-from collections.abc import Sequence
+"""Jobs: submit, plan, look up, cancel, pause, resume. `app.services.again` makes new ones of earlier ones."""
 
 from sqlalchemy.orm import Session
 
-from app.domain.dataset import Dataset, DatasetOptions
+from app.domain.dataset import Dataset
 from app.domain.errors import FieldProblem, InvalidStateTransitionError, NotFoundError
 from app.domain.file import File
-from app.domain.ids import new_id
-from app.domain.job import Attempt, Job, JobRequest
-from app.domain.model import Model, ModelOptions
+from app.domain.job import Job, JobRequest
+from app.domain.model import Model
 from app.domain.plan import Plan
 from app.domain.spec import resolve
 from app.domain.states import JobStatus, allowed_actions
-from app.services import checks, datasets, measured, models, planning, references
+from app.services import drafts, measured, planning, references, standing
 from app.services.context import Services
+from app.services.drafts import NOBODY
 from app.services.references import References
 from app.services.ringing import Hint, ring
 from app.storage import jobs, leases
 from app.storage.database import time_of
-from app.storage.events import News
 from app.storage.paging import Page, PageQuery
-from app.storage.tables import DatasetRow, JobRow, ModelRow
-
-SEEDS = 2**31
+from app.storage.tables import JobRow
 
 # === Submit ===
 
 
-def submit(services: Services, project: str, request: JobRequest) -> Job:
+def submit(services: Services, project: str, request: JobRequest, *, api_key_id: str = NOBODY) -> Job:
     """Create a job. Files become a model and a dataset first, while it waits in `validating_files`.
 
-    Raises `InvalidRequestError` with every wrong field: references to nothing or to what failed, and, as far as
-    model and dataset are known already, illegal cuts and selections, and examples that the source cannot take.
+    `api_key_id` is whose share of the workers it will take. Raises `InvalidRequestError` with every wrong field:
+    references to nothing or to what failed, and, as far as model and dataset are known already, illegal cuts and
+    selections, and examples that the source cannot take.
     """
     with services.db.begin() as session:
         found = references.find(session, project, request)
-        _refuse(request, found)
-        model, dataset, hints = _enter_assets(session, project, found)
-        job = _new_job(request, model, dataset, created_at=time_of(session))
-        jobs.add(session, project, job, news=_created(job))
-    ring(services, hints + ([Hint(JobRow, project, job.id)] if job.status == "queued" else []))
+        drafts.refuse(request, found, drafts.late(session, request.deadline_at))
+        job, hints = drafts.enter(session, project, drafts.of(request), found, api_key_id=api_key_id)
+    ring(services, hints)
     return job
-
-
-def _refuse(request: JobRequest, found: References, more: Sequence[FieldProblem] = ()) -> None:
-    model = found.model if isinstance(found.model, Model) else None
-    dataset = found.dataset if isinstance(found.dataset, Dataset) else None
-    checks.refuse([*found.problems, *checks.problems(request, model, dataset), *more])
-
-
-def _enter_assets(session: Session, project: str, found: References) -> tuple[Model, Dataset, list[Hint]]:
-    """Make what is still to be made of files and names."""
-    model, dataset, hints = found.model, found.dataset, []
-    if isinstance(model, File | str):
-        model = models.enter(session, project, model, name=None, options=ModelOptions())
-        hints.append(Hint(ModelRow, project, model.id))
-    if isinstance(dataset, File):
-        dataset = datasets.enter(session, project, dataset, name=None, options=DatasetOptions())
-        hints.append(Hint(DatasetRow, project, dataset.id))
-    assert model is not None
-    assert dataset is not None  # a reference to nothing was refused before
-    return model, dataset, hints
-
-
-def _new_job(request: JobRequest, model: Model, dataset: Dataset, *, created_at: float) -> Job:
-    ready = model.status == "ready" and dataset.status == "ready"
-    return Job(
-        id=new_id("ftjob"),
-        created_at=created_at,
-        started_at=None,
-        finished_at=None,
-        status="queued" if ready else "validating_files",
-        cancel_requested_at=None,
-        pause_requested_at=None,
-        model=request.model,
-        training_file=request.training_file,
-        model_id=model.id,
-        dataset_id=dataset.id,
-        spec=resolve(request, seed=_seed(request)),
-        suffix=request.suffix,
-        metadata=dict(request.metadata),
-        stage=None,
-        stage_history=[],
-        phase=None,
-        progress=0.0,
-        eta_seconds=None,
-        attempt=Attempt(number=0, worker=None, lease_expires_at=None),
-        resume_fidelity=None,
-        error=None,
-        result_model_id=None,
-        artifacts=[],
-        report=None,
-        updated_at=created_at,
-    )
-
-
-def _seed(request: JobRequest) -> int:
-    return secrets.randbelow(SEEDS) if request.seed is None else request.seed
-
-
-def _created(job: Job) -> News:
-    waits_for = "a worker" if job.status == "queued" else "its files to be checked"
-    return News("status", f"The job was created and waits for {waits_for}.", data={"status": job.status, "attempt": 0})
 
 
 # === Plan ===
@@ -117,10 +49,10 @@ def plan(services: Services, project: str, request: JobRequest) -> Plan:
     """
     with services.db.read() as session:
         found = references.find(session, project, request)
-        _refuse(request, found, _not_ready(request, found))
+        drafts.refuse(request, found, _not_ready(request, found))
         assert isinstance(found.model, Model)
         assert isinstance(found.dataset, Dataset)
-        layout = planning.lay_out(resolve(request, seed=_seed(request)), found.model, found.dataset)
+        layout = planning.lay_out(resolve(request, seed=drafts.seed(request)), found.model, found.dataset)
         known = measured.find(session, project, layout, model=found.model, dataset_id=found.dataset.id)
     return planning.plan(layout, measured=known, features_bytes=services.settings.features_bytes)
 
@@ -144,12 +76,11 @@ def _not_ready(request: JobRequest, found: References) -> list[FieldProblem]:
 
 
 def get(services: Services, project: str, identifier: str) -> Job:
-    """One job, with its place in the queue. Raises `NotFoundError`."""
+    """One job; a queued one with its place in the line and when it may have ended. Raises `NotFoundError`."""
     with services.db.read() as session:
-        job = jobs.find(session, project, identifier)
-    if job is None:
-        raise unknown_job(identifier)
-    return job
+        job = _found(session, project, identifier)
+        place = standing.find(session, project, job, settings=services.settings)
+    return job.model_copy(update=place)
 
 
 def list_page(
@@ -229,7 +160,7 @@ def request_pause(services: Services, project: str, identifier: str) -> Job:
                 session, project, identifier, old="queued", new="paused", news="The job is paused.", values=values
             )
         elif row.status != "paused":
-            raise _impossible(row, "paused")
+            raise impossible(row, "paused")
         return _found(session, project, identifier)
 
 
@@ -252,16 +183,16 @@ def resume(services: Services, project: str, identifier: str) -> Job:
         elif row.status in {"queued", "running"}:
             jobs.withdraw_pause(session, row)
         else:
-            raise _impossible(row, "resumed")
+            raise impossible(row, "resumed")
         found = _found(session, project, identifier)
     ring(services, hints)
     return found
 
 
-def _impossible(row: JobRow, what: str) -> InvalidStateTransitionError:
+def impossible(row: JobRow | Job, what: str) -> InvalidStateTransitionError:
+    """The error for what cannot be done with a job in its status; `what`: `paused`."""
     allowed = allowed_actions(row.status)
-    possible = f"possible now: {', '.join(allowed)}" if allowed else "it has ended"
-    message = f"Job '{row.id}' cannot be {what}: its status is '{row.status}'; {possible}."
+    message = f"Job '{row.id}' cannot be {what}: its status is '{row.status}'; possible now: {', '.join(allowed)}."
     return InvalidStateTransitionError(message, status=row.status, allowed_actions=allowed)
 
 

@@ -1,6 +1,7 @@
 """Sweeping: what nobody else would notice. Every few seconds, in any process, any number of them at once.
 
     a lease ran out          its worker is dead or cut off: the row waits again, or has failed
+    a job is behind time     that nobody has: it fails (one that runs is ended by its worker)
     a job waits for files    that are decided already: it moves on (they move it themselves; this is the second net)
     a hint was lost          the row is rung again
     a job has ended          what it could have gone on from is deleted
@@ -12,11 +13,13 @@ Each row is changed by compare-and-set in a transaction of its own, so that of t
 
 from dataclasses import dataclass
 
+from app.domain.overtime import OF_DEADLINE
 from app.services import attempts, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
 from app.storage import checkpoints, idempotency, jobs, leases, workers
 from app.storage.leases import AnyLeased
+from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
 
 LEASED: tuple[AnyLeased, ...] = (ModelRow, DatasetRow, JobRow)
@@ -31,6 +34,8 @@ class SweepResult:
 
     taken_back: int
     """Attempts whose lease had run out."""
+    overdue: int
+    """Jobs that waited beyond their deadline."""
     decided: int
     """Jobs that waited for files which were decided."""
     rung: int
@@ -40,11 +45,12 @@ class SweepResult:
 def sweep(services: Services) -> SweepResult:
     """Do all of it once."""
     taken_back = _take_back(services)
+    overdue = _fail_overdue(services)
     decided = _decide(services)
     rung = _ring_again(services)
     _delete_left_over(services)
     _forget_old(services)
-    return SweepResult(taken_back=taken_back, decided=decided, rung=rung)
+    return SweepResult(taken_back=taken_back, overdue=overdue, decided=decided, rung=rung)
 
 
 def _take_back(services: Services) -> int:
@@ -59,6 +65,20 @@ def _take_back(services: Services) -> int:
             if ended is not None:
                 count += 1
                 ring(services, ended.hints)
+    return count
+
+
+def _fail_overdue(services: Services) -> int:
+    with services.db.read() as session:
+        behind = jobs.behind_time(session, limit=BATCH)
+    count = 0
+    for each, status in behind:
+        with services.db.begin() as session:
+            failed = jobs.move(
+                session, each.project, each.id, old=status, new="failed", news=OF_DEADLINE.message,
+                where=[jobs.overdue()], values={"error": dumped(OF_DEADLINE)},
+            )  # fmt: skip
+        count += failed is not None
     return count
 
 

@@ -1,8 +1,16 @@
 """Workers: who is there to do the work."""
 
+from collections.abc import Sequence
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
 from app.domain.worker import WorkerCapabilities, WorkerInfo
 from app.services.context import Services
+from app.settings import Settings
 from app.storage import workers
+
+QueueName = Literal["cpu", "gpu"]
 
 
 def announce(services: Services, *, worker: str, capabilities: WorkerCapabilities) -> None:
@@ -14,10 +22,26 @@ def announce(services: Services, *, worker: str, capabilities: WorkerCapabilitie
 def live(services: Services) -> list[WorkerInfo]:
     """The workers that were heard of within `lease_seconds`."""
     with services.db.read() as session:
-        found = workers.seen_within(session, services.settings.lease_seconds)
+        return alive(session, services.settings)
+
+
+def alive(session: Session, settings: Settings) -> list[WorkerInfo]:
+    """The same, inside a transaction."""
+    found = workers.seen_within(session, settings.lease_seconds)
     return [WorkerInfo(id=identifier, live=True, **capabilities) for identifier, capabilities in found]
 
 
-def training_queue(services: Services) -> str:
+def training_queue(services: Services) -> QueueName:
     """Where hints for trainings go: to GPUs if a live worker listens there, else to CPUs."""
-    return "gpu" if any("gpu" in worker.queues for worker in live(services)) else "cpu"
+    return queue_of(live(services))
+
+
+def queue_of(found: Sequence[WorkerInfo]) -> QueueName:
+    """Where hints for trainings go while these workers live."""
+    return "gpu" if any("gpu" in worker.queues for worker in found) else "cpu"
+
+
+def devices(found: Sequence[WorkerInfo]) -> int:
+    """How many jobs these workers train at once."""
+    queue = queue_of(found)
+    return sum(len(worker.devices) for worker in found if queue in worker.queues and not worker.refuses_training)

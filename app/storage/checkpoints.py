@@ -67,6 +67,19 @@ def has_weights(session: Session, project: str, job_id: str, *, number: int) -> 
     return session.scalars(statement.limit(1)).one_or_none() is not None
 
 
+def of_phases(session: Session, project: str, job_id: str) -> Sequence[Checkpoint]:
+    """The weights at the ends of a job's phases, in their order; not those from within one that failed."""
+    statement = select(CheckpointRow).where(
+        CheckpointRow.project == project,
+        CheckpointRow.job_id == job_id,
+        CheckpointRow.kind == "phase",
+        CheckpointRow.number == CheckpointRow.phase_index,
+    )
+    return [
+        _checkpoint(row) for row in session.scalars(statement.order_by(CheckpointRow.phase_index).limit(MAX_PHASES))
+    ]
+
+
 def find(session: Session, project: str, identifier: str) -> Checkpoint | None:
     """The weights at the end of a phase, or `None`."""
     statement = select(CheckpointRow).where(

@@ -10,7 +10,7 @@ for another writer, it gets "database is locked" at once (https://sqlite.org/lan
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,54 @@ class Database:
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
+
+
+class OneTransaction(Database):
+    """A database whose transactions can be made one: for what several of them do and must do together or not at all.
+
+    Inside `held`, the first `begin` opens a transaction, the later ones join it, and it is committed at the end. For
+    one thread.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._held: ExitStack | None = None
+        self._session: Session | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The database's own."""
+        return self._database.engine
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One transaction, from the first `begin` in it to its end: committed then, rolled back on any error."""
+        with ExitStack() as held:
+            self._held = held
+            try:
+                yield
+            finally:
+                self._held = self._session = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """As ever outside `held`; inside it, the one transaction."""
+        if self._held is None:
+            with self._database.begin() as session:
+                yield session
+            return
+        if self._session is None:
+            self._session = self._held.enter_context(self._database.begin())
+        yield self._session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """What the one transaction has written is seen by it."""
+        if self._session is not None:
+            yield self._session
+            return
+        with self._database.read() as session:
+            yield session
 
 
 def time_of(session: Session) -> float:

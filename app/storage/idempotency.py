@@ -51,10 +51,15 @@ def take_over(session: Session, project: str, *, key: str, older_than_seconds: f
     return session.execute(statement.execution_options(synchronize_session=False)).one_or_none() is not None
 
 
-def answer(session: Session, project: str, *, key: str, status: int, headers: dict[str, str], body: str) -> None:
-    """Keep the answer that a key got."""
-    statement = update(IdempotencyRow).where(*_one(project, key)).values(status=status, headers=headers, body=body)
-    session.execute(statement.execution_options(synchronize_session=False))
+def answer(session: Session, project: str, *, key: str, status: int, headers: dict[str, str], body: str) -> bool:
+    """Keep the answer that a key got; `False`: it has one already, or is taken no more."""
+    statement = (
+        update(IdempotencyRow)
+        .where(*_one(project, key), IdempotencyRow.status.is_(None))
+        .values(status=status, headers=headers, body=body)
+        .returning(IdempotencyRow.key)
+    )
+    return session.execute(statement.execution_options(synchronize_session=False)).one_or_none() is not None
 
 
 def remove(session: Session, project: str, key: str) -> None:

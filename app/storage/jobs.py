@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.errors import Failure
-from app.domain.job import Attempt, Job, StageRecord
+from app.domain.job import Attempt, ForkedFrom, Job, StageRecord
 from app.domain.progress import Level, PhaseProgress
 from app.domain.report import Report
 from app.domain.spec import ResolvedSpec
-from app.domain.states import TERMINAL, TRANSITIONS, JobStatus
+from app.domain.states import SERVED, TERMINAL, TRANSITIONS, UNFINISHED, JobStatus, rank_of
 from app.storage import events, leases
 from app.storage.database import now, time_of
 from app.storage.events import News
@@ -20,19 +20,21 @@ from app.storage.paging import Page, PageQuery, page_of
 from app.storage.rows import bundle_of, dumped, failure_of
 from app.storage.tables import DatasetRow, JobMetadataRow, JobRow, ModelRow
 
-COUNTED = 10_000
-"""Places in the queue are counted so far; behind that, looking at a job would become slow."""
 STORAGE_FULL = "storage_full"
 """The type of the event that tells why a job was set aside."""
-UNFINISHED = tuple(status for status in TRANSITIONS if status not in TERMINAL)
+_SAME = {
+    "id", "created_at", "updated_at", "status", "model", "training_file", "model_id", "dataset_id", "suffix",
+    "max_seconds", "deadline_at", "retry_of", "forked_from",
+}  # fmt: skip
 
 
-def add(session: Session, project: str, job: Job, *, news: News) -> None:
+def add(session: Session, project: str, job: Job, *, api_key_id: str, news: News) -> None:
     """Enter a job with its first event."""
-    same = {"id", "created_at", "updated_at", "status", "model", "training_file", "model_id", "dataset_id", "suffix"}
     row = JobRow(
         project=project,
-        **job.model_dump(include=same),
+        **job.model_dump(include=_SAME),
+        api_key_id=api_key_id,
+        priority=rank_of(job.priority),
         rung_at=job.created_at,
         spec=dumped(job.spec),
         labels=job.metadata,
@@ -84,13 +86,29 @@ def _implied(old: JobStatus, new: JobStatus) -> dict[str, Any]:
     """The columns that follow from the move itself."""
     implied: dict[str, Any] = {}
     if old == "running":
-        implied |= {**leases.NO_LEASE, "stage": None, "eta_seconds": None}
+        implied |= {**leases.NO_LEASE, "stage": None, "eta_seconds": None, "run_seconds": run_seconds()}
     if new == "running":
-        implied |= {"started_at": func.coalesce(JobRow.started_at, now())}
+        implied |= {"started_at": func.coalesce(JobRow.started_at, now()), "attempt_started_at": now()}
         implied |= {"phase": None, "progress": 0.0, "epoch_seconds": None}
     if new in TERMINAL:
         implied |= {"finished_at": now()}
     return implied
+
+
+def run_seconds() -> ColumnElement[float]:
+    """How long a running job has run, over all attempts; the last one at most until its lease ran out."""
+    until = case((JobRow.lease_expires_at < now(), JobRow.lease_expires_at), else_=now())
+    return JobRow.run_seconds + until - func.coalesce(JobRow.attempt_started_at, until)
+
+
+def used_up() -> ColumnElement[bool]:
+    """Whether a running job has run for longer than it may."""
+    return func.coalesce(run_seconds() >= JobRow.max_seconds, False)
+
+
+def overdue() -> ColumnElement[bool]:
+    """Whether a job should have ended by now."""
+    return func.coalesce(JobRow.deadline_at <= now(), False)
 
 
 def _telling(row: JobRow, news: str) -> News:
@@ -133,12 +151,11 @@ def close_stage(row: JobRow) -> None:
 
 
 def find(session: Session, project: str, identifier: str) -> Job | None:
-    """The job with its place in the queue, or `None`."""
+    """The job, or `None`."""
     row = session.scalars(select(JobRow).where(JobRow.id == identifier, JobRow.project == project)).one_or_none()
     if row is None:
         return None
-    job = job_of(row, queue_position=_queue_position(session, project, row))
-    return job.model_copy(update={"set_aside": _why_set_aside(session, row)})
+    return job_of(row).model_copy(update={"set_aside": _why_set_aside(session, row)})
 
 
 def attempt_of(session: Session, project: str, identifier: str) -> int | None:
@@ -227,6 +244,19 @@ def hold_waiting_for(session: Session, project: str, asset_id: str) -> list[str]
     return list(session.scalars(held.with_for_update()))
 
 
+def behind_time(session: Session, *, limit: int) -> list[tuple[leases.Overdue, JobStatus]]:
+    """Jobs of all projects that nobody has and that should have ended by now, for the sweeper."""
+    at = time_of(session)  # as a value: PostgreSQL finds nothing in an index by a clock that moves
+    statement = (
+        select(JobRow.project, JobRow.id, JobRow.attempt, JobRow.status)
+        .where(JobRow.status.in_([status for status in UNFINISHED if status != JobRow.held]))
+        .where(JobRow.deadline_at <= at)
+        .order_by(JobRow.deadline_at, JobRow.id)
+    )
+    found = session.execute(statement.limit(limit)).all()
+    return [(leases.Overdue(each.project, each.id, each.attempt), each.status) for each in found]
+
+
 def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
     """Jobs of all projects that still wait for files which nobody checks any more, for the sweeper."""
     statement = (
@@ -239,7 +269,7 @@ def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
             | (ModelRow.status == "failed")
             | (DatasetRow.status == "failed")
         )
-        .order_by(JobRow.created_at, JobRow.id)
+        .order_by(JobRow.rung_at)
     )
     return [leases.Overdue(*found) for found in session.execute(statement.limit(limit)).all()]
 
@@ -251,19 +281,7 @@ def _why_set_aside(session: Session, row: JobRow) -> Failure | None:
     return Failure.model_validate(told[0].data["error"]) if told else None
 
 
-def _queue_position(session: Session, project: str, row: JobRow) -> int | None:
-    if row.status != "queued":
-        return None
-    ahead = select(JobRow.id).where(
-        JobRow.project == project,
-        JobRow.status == "queued",
-        tuple_(JobRow.created_at, JobRow.id) <= tuple_(row.created_at, row.id),
-    )
-    count = session.scalars(select(func.count()).select_from(ahead.limit(COUNTED + 1).subquery())).one()
-    return count if count <= COUNTED else None
-
-
-def job_of(row: JobRow, *, queue_position: int | None = None) -> Job:
+def job_of(row: JobRow) -> Job:
     """The value that a row stands for."""
     return Job(
         id=row.id,
@@ -273,6 +291,11 @@ def job_of(row: JobRow, *, queue_position: int | None = None) -> Job:
         status=row.status,
         cancel_requested_at=row.cancel_requested_at,
         pause_requested_at=row.pause_requested_at,
+        priority=SERVED[row.priority],
+        max_seconds=row.max_seconds,
+        deadline_at=row.deadline_at,
+        retry_of=row.retry_of,
+        forked_from=None if row.forked_from is None else ForkedFrom.model_validate(row.forked_from),
         model=row.model,
         training_file=row.training_file,
         model_id=row.model_id,
@@ -292,5 +315,4 @@ def job_of(row: JobRow, *, queue_position: int | None = None) -> Job:
         artifacts=bundle_of(row.artifacts),
         report=None if row.report is None else Report.model_validate(row.report),
         updated_at=row.updated_at,
-        queue_position=queue_position,
     )

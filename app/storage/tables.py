@@ -186,6 +186,17 @@ class JobRow(Leased):
     finished_at: Mapped[float | None]
     cancel_requested_at: Mapped[float | None]
     pause_requested_at: Mapped[float | None]
+    api_key_id: Mapped[str] = mapped_column(default="")
+    """The key that it was submitted with; empty: nobody knows."""
+    priority: Mapped[int] = mapped_column(default=1)
+    """Its place in `states.SERVED`: 0 is served first."""
+    max_seconds: Mapped[float | None]
+    deadline_at: Mapped[float | None]
+    attempt_started_at: Mapped[float | None]
+    run_seconds: Mapped[float] = mapped_column(default=0.0)
+    """How long the attempts that have ended have run."""
+    retry_of: Mapped[str | None]
+    forked_from: Mapped[JsonObject | None]
     model: Mapped[str]
     training_file: Mapped[str]
     model_id: Mapped[str]
@@ -223,6 +234,8 @@ class JobRow(Leased):
         newest_first("jobs", "model_id"),
         newest_first("jobs", "dataset_id"),
         *_for_the_sweeper("jobs"),
+        Index("ix_jobs_line", "status", "priority", "api_key_id", "created_at", "id"),
+        Index("ix_jobs_deadlines", "status", "deadline_at"),
     )
 
 

@@ -104,6 +104,7 @@ class FakeService:
             r"POST /v1/fine_tuning/jobs/([^/]+)/cancel": self._cancel,
             r"POST /v1/fine_tuning/jobs/([^/]+)/pause": self._pause,
             r"POST /v1/fine_tuning/jobs/([^/]+)/resume": self._resume,
+            r"POST /v1/fine_tuning/jobs/([^/]+)/(retry|fork)": self._again,
             r"GET /v1/fine_tuning/jobs/([^/]+)/events": self._events,
             r"GET /v1/fine_tuning/jobs/([^/]+)/metrics": lambda request, _name: page(request, METRICS, "number"),
             r"GET /v1/fine_tuning/jobs/([^/]+)/artifacts": self._artifacts,
@@ -202,6 +203,14 @@ class FakeService:
         job = self.jobs[name]
         job |= {"status": "queued", "pause_requested_at": None}
         return httpx2.Response(200, json=job)
+
+    def _again(self, request: httpx2.Request, name: str, how: str) -> httpx2.Response:
+        job = self.jobs[name]
+        if job["status"] == "running" and how == "retry":
+            return problem(409, "invalid_state_transition", "It is running.", allowed_actions=["cancel"])
+        asked = json.loads(request.content)
+        origin = {"retry_of": name} if how == "retry" else {"forked_from": {"job": name, "checkpoint": "ckpt-1"}}
+        return httpx2.Response(201, json=self.jobs[self.add_job(**{"seed": job.get("seed"), **asked, **origin})])
 
     def _events(self, request: httpx2.Request, job: str) -> httpx2.Response:
         if job not in self.jobs:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import CutError, ProofError, StorageFullError
-from worker.endings import Exit, failure_of, failure_of_exit, last_words
+from worker.endings import Exit, failure_of, failure_of_exit, last_words, was_killed
 
 
 class ResourceExhaustedError(Exception):
@@ -68,7 +68,10 @@ def test_a_file_that_crashes_its_check_is_the_fault_of_who_sent_it(tmp_path: Pat
 
 
 def test_a_kill_is_told_from_a_lack_of_memory_by_the_kernels_counter(tmp_path: Path) -> None:
-    assert _of_exit(tmp_path, -signal.SIGKILL)[:2] == ("platform", "training_process_killed")
+    kill = {"task": "train", "log": tmp_path / "log"}
+    assert was_killed(Exit(code=-signal.SIGKILL, oom_kills=0, **kill))
+    assert not was_killed(Exit(code=-signal.SIGKILL, oom_kills=1, **kill))
+    assert not was_killed(Exit(code=-signal.SIGSEGV, oom_kills=0, **kill))
     assert _of_exit(tmp_path, -signal.SIGKILL, oom_kills=1)[:2] == ("capacity", "out_of_memory")
 
 

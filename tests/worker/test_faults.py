@@ -1,5 +1,6 @@
 """Faults of training: what a job goes on from by itself, what waits for a person, and what ends it."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -93,18 +94,18 @@ def test_a_job_that_always_crashes_fails_with_that_very_reason(shop: Shop) -> No
 
 def test_an_attempt_that_was_lost_is_told_with_its_phase(shop: Shop) -> None:
     job_id, thread = shop.start("forever")
-    (leader,) = [child for child in psutil.Process().children(recursive=True) if _leads(child)]
-    leader.kill()
+    _training_process().kill()
     thread.join(10)
     (event,) = _events(shop, job_id, "attempt_lost")
     assert event.data["error"]["phase"] == "forever"  # type: ignore[index, call-overload]
     assert event.level == "warn"
 
 
-def _leads(process: psutil.Process) -> bool:
-    import os
-
-    return process.status() != "zombie" and os.getsid(process.pid) == process.pid
+def _training_process() -> psutil.Process:
+    alive = [child for child in psutil.Process().children() if child.status() != "zombie"]
+    forkservers = [child for child in alive if "multiprocessing.forkserver" in str(child.cmdline())]
+    (found,) = [child for server in forkservers for child in server.children() if os.getsid(child.pid) == child.pid]
+    return found
 
 
 # === Silence ===

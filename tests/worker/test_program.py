@@ -265,6 +265,33 @@ def test_a_worker_that_is_killed_while_it_starts_leaves_nothing_behind(
     eventually(lambda: gone(family))
 
 
+def test_a_worker_that_was_stopped_past_its_lease_writes_nothing_when_it_goes_on(
+    yard: Yard, eventually: Eventually
+) -> None:
+    yard.environment["THAW_FENCE_SECONDS"] = "3600"  # so that it does not give up by itself before it writes
+    zombie = yard.start()
+    job_id = yard.shop.submit("count")
+    eventually(lambda: yard.get(job_id).phase)
+    stopped = [psutil.Process(zombie.process.pid), *zombie.family()]
+    for process in stopped:
+        process.suspend()
+    second = yard.start()
+    yard.wait_for("running", job_id)
+    eventually(lambda: yard.get(job_id).attempt.number == 2, seconds=60)
+    for process in stopped:
+        process.resume()
+    yard.wait_for("succeeded", job_id)
+    refused = f"Attempt 1 no longer holds '{job_id}'"
+    eventually(lambda: "lease lost" in zombie.log.read_text() and refused in zombie.log.read_text())
+    eventually(lambda: '"ending": "lease lost"' in zombie.log.read_text())
+    job = yard.get(job_id)
+    assert (job.attempt.number, job.attempt.worker in second.log.read_text()) == (2, True)
+    (result,) = models.list_page(yard.shop.services, DEFAULT_PROJECT, PageQuery(limit=100, order="desc")).items[:1]
+    assert (result.id, result.job_id) == (job.result_model_id, job_id)
+    content = b"".join(yard.shop.services.store.read(result.download[0].sha256))
+    assert content == f"model of attempt in {job_id}-2".encode()
+
+
 # === Stopping ===
 
 

@@ -271,7 +271,7 @@ def test_a_table_goes_from_its_file_to_a_model_that_takes_rows(site: Site, tmp_p
     job = site.run(request)
     assert job.status == "succeeded", (job.error, site.log.read_text())
     assert job.report is not None
-    assert {each.name for each in job.report.inputs} >= {"fixed acidity", "pH", "colour"}
+    assert {each.name for each in job.report.inputs} >= {"fixed_acidity", "pH", "colour"}
     result = models.get(site.services, DEFAULT_PROJECT, str(job.result_model_id))
     assert result.info is not None
     assert (result.info.input_shape, (result.info.features or [])[-1]) == ([None, 13], "colour=white")

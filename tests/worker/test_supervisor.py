@@ -121,6 +121,17 @@ def test_every_end_has_its_class_and_code(shop: Shop, behaviour: str, error_clas
     assert _error(shop.train(behaviour))[:2] == (error_class, code)
 
 
+def test_a_file_whose_check_somebody_killed_is_checked_again(shop: Shop) -> None:
+    model = shop.model("killed")
+    assert model.status == "validating"
+    for _ in range(2):
+        shop.supervisor.register(model.id)
+    model = models.get(shop.services, DEFAULT_PROJECT, model.id)
+    assert model.status == "failed"
+    assert model.error is not None
+    assert model.error.code == "worker_lost"
+
+
 @pytest.mark.parametrize(
     ("behaviour", "error_class", "code"),
     [

@@ -45,6 +45,14 @@ def read(
     return request
 
 
+def read_changes(file: Path | None, changes: Sequence[str]) -> dict[str, object]:
+    """The fields of a file and of options together, as they stand. Raises `BadInputError`."""
+    request = _load(file) if file is not None else {}
+    for change in changes:
+        _apply(request, change)
+    return request
+
+
 def push_local(session: Session, request: dict[str, object]) -> JobRequest:
     """Push the local files of a request that `read` made, and put their ids into it."""
     model, data = (_path(request.get(field)) for field in LOCAL_FIELDS)
@@ -94,7 +102,7 @@ def _load(file: Path) -> dict[str, object]:
     except UnicodeDecodeError as error:
         message = f"{file} is not a text file."
         raise BadInputError(message) from error
-    return _json_mapping(content, f"{file} should have fields such as `model:` and `training_file:`")
+    return _json_mapping(content, f"{file} should have fields such as `model:` and `schedule:`")
 
 
 def _text(file: Path) -> str:

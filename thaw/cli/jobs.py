@@ -1,4 +1,4 @@
-"""`thaw jobs`: create, list, show, watch, cancel, events, download; and `thaw plan`."""
+"""`thaw jobs`: create, list, show, watch, cancel, pause, resume, events, download; and `thaw plan`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from thaw.cli import jobfile, jobviews, listing, planview, watch
+from thaw.cli import again, jobfile, jobviews, listing, planview, watch
+from thaw.cli.again import PriorityOption
 from thaw.cli.output import Output
 from thaw.cli.session import (
     INTERRUPTED,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tuning runs, from the request to the downloaded model.")
+app.command()(again.retry)
+app.command()(again.fork)
 
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 JobFile = Annotated[
@@ -54,6 +57,7 @@ def create(
     model: ModelOption = None,
     data: DataOption = None,
     changes: Changes = None,
+    priority: PriorityOption = None,
     follow: Annotated[bool, typer.Option("--watch", help="Watch it until it has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -65,10 +69,12 @@ def create(
 
     Example: thaw jobs create -f job.yaml --watch
 
-    Example: thaw jobs create --model digits.keras --data shoes.zip --set seed=7
+    Example: thaw jobs create --model digits.keras --data shoes.zip --set seed=7 --priority high
     """
     with session(context, as_json=as_json) as opened:
         request = jobfile.push_local(opened, _request(file, model, data, changes))
+        if priority is not None:
+            request["priority"] = priority
         job = opened.client.jobs.create(**request)
         if follow:
             _announce(opened.out, job)
@@ -133,7 +139,7 @@ def list_jobs(
             found,
             limit=None if everything else limit,
             columns=("ID", "STATUS", "AT", "CREATED", "NAME"),
-            row=jobviews.row,
+            row=jobviews.placed_row(client),
         )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from thaw.cli import text
 from thaw.cli.output import Output
 
 if TYPE_CHECKING:
+    from thaw.client import Client
     from thaw.records import Event, Export, Interval, Job, Report
+
+PLACED = 20
 
 
 def row(job: Job) -> tuple[object, ...]:
@@ -18,10 +22,22 @@ def row(job: Job) -> tuple[object, ...]:
     return job.id, job.status, where(job), text.ago(job.created_at), job.suffix or "-"
 
 
+def placed_row(client: Client) -> Callable[[Job], tuple[object, ...]]:
+    """The same; the first few that are queued are asked for their place in the queue, which lists leave out."""
+    queued = itertools.count(1)
+
+    def placed(job: Job) -> tuple[object, ...]:
+        return row(client.jobs.get(job.id) if job.status == "queued" and next(queued) <= PLACED else job)
+
+    return placed
+
+
 def where(job: Job) -> str:
     """Where in its schedule a job is: `head 2/4, 31 %`."""
     if job.status == "queued" and job.progress and job.progress.queue_position:
-        return f"number {job.progress.queue_position} in the queue"
+        eta = job.progress.eta_seconds
+        done = f", done in about {text.duration(eta)}" if eta else ""
+        return f"number {job.progress.queue_position} in the queue{done}"
     if job.status != "running":
         return "-"
     at = f"{job.phase.name} {job.phase.epoch}/{job.phase.epochs}" if job.phase else job.stage or "starting"
@@ -37,7 +53,12 @@ def show_job(out: Output, job: Job) -> None:
             "id": job.id,
             "status": job.status,
             "at": where(job) if job.status in {"running", "queued"} else None,
-            "time left": f"about {text.duration(eta)}" if eta else None,
+            "time left": f"about {text.duration(eta)}" if eta and job.status == "running" else None,
+            "priority": job.priority if job.priority != "normal" else None,
+            "may run": text.duration(job.max_seconds) if job.max_seconds else None,
+            "deadline": text.clock(job.deadline_at) if job.deadline_at else None,
+            "retry of": job.retry_of,
+            "forked from": f"{job.forked_from.job} at {job.forked_from.checkpoint}" if job.forked_from else None,
             "error": f"{job.error.message} ({job.error.code})" if job.error else None,
             "set aside": f"{job.set_aside.message} ({job.set_aside.code})" if job.set_aside else None,
             "adjusted": _adjusted(job),

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -29,6 +29,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id: ftjob-…
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to list, the newest first.")]
 Target = Annotated[Path, typer.Option("--output", "-o", help="A file, or a folder to put it in.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
+Priority = Literal["low", "normal", "high"]
 All = Annotated[bool, typer.Option("--all", help="List all, however many there are.")]
 
 

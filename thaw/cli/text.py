@@ -41,6 +41,11 @@ def ago(then: float) -> str:
     return f"{seconds:.0f} s ago"
 
 
+def clock(when: float) -> str:
+    """A Unix time in local time: `2026-11-25 16:30`."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
+
+
 def shape(dimensions: Sequence[object] | None) -> str:
     """`(None, 8, 8, 1)` as people write it: `? x 8 x 8 x 1`; several shapes with commas."""
     if dimensions is None:

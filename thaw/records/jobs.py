@@ -164,6 +164,14 @@ class Report(Record):
     parameters: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForkedFrom(Record):
+    """Where a job that is a fork took its weights from."""
+
+    job: str
+    checkpoint: str
+
+
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -198,6 +206,13 @@ class Job(Record):
     seed: int | None = None
     adjustments: Sequence[Mapping[str, object]] = ()
     """What the service changed in the job so that it could go on, such as smaller batches."""
+    priority: str | None = None
+    """`low`, `normal` or `high`."""
+    max_seconds: float | None = None
+    deadline_at: float | None = None
+    retry_of: str | None = None
+    """The job that this one does again."""
+    forked_from: ForkedFrom | None = None
     suffix: str | None = None
     metadata: Mapping[str, str] | None = None
     stage: str | None = None

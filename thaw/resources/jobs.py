@@ -10,7 +10,7 @@ from thaw.connection import Connection
 from thaw.downloading import download
 from thaw.errors import NotFoundError, WorkFailedError
 from thaw.records import Artifact, Checkpoint, EpochMetrics, Event, Job, Plan, Report, read
-from thaw.requests import JobRequest
+from thaw.requests import ForkRequest, JobRequest, RetryRequest
 from thaw.resources.paging import Order, entries, every
 from thaw.resources.waiting import refusal, wait_until
 from thaw.streaming import follow
@@ -98,6 +98,35 @@ class Jobs:
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on where it was. Asking again is fine; `ConflictError` if it has ended."""
         return read(Job, self._connection.post(f"{_PATH}/{job_id}/resume", body={}))
+
+    def retry(self, job_id: str, *, idempotency_key: str | None = None, **changes: Unpack[RetryRequest]) -> Job:
+        """Do a job again that failed or was cancelled; the new job, with the same spec and seed.
+
+        Args:
+            job_id: Which.
+            idempotency_key: As in `create`.
+            **changes: What is to be different, see `RetryRequest`.
+
+        Raises:
+            ConflictError: It has not failed and was not cancelled.
+        """
+        return self._again(f"{_PATH}/{job_id}/retry", {**changes}, idempotency_key)
+
+    def fork(self, job_id: str, *, idempotency_key: str | None = None, **changes: Unpack[ForkRequest]) -> Job:
+        """Start a new job from the weights that a job had at the end of a phase; the new job.
+
+        Args:
+            job_id: Which.
+            idempotency_key: As in `create`.
+            **changes: From where, and what is to be different, see `ForkRequest`.
+
+        Raises:
+            ConflictError: No phase of it has ended yet.
+        """
+        return self._again(f"{_PATH}/{job_id}/fork", {**changes}, idempotency_key)
+
+    def _again(self, path: str, body: dict[str, object], key: str | None) -> Job:
+        return read(Job, self._connection.post(path, body=body, idempotency_key=key or uuid.uuid4().hex))
 
     def events(
         self, job_id: str, *, after: int = 0, follow_on: bool = True, patience_seconds: float = _PATIENCE_SECONDS

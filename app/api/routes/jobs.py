@@ -1,31 +1,37 @@
-"""`/v1/fine_tuning/jobs`: submit, plan, watch from afar, cancel, pause, resume."""
+"""`/v1/fine_tuning/jobs`: submit, plan, watch from afar, cancel, pause, resume, retry, fork."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Body, Query
 from starlette.responses import Response
 
 from app.api.deps import CreationDep, JobId, MetadataFilter, PageDep, ProjectDep, ServicesDep, thaw_router
-from app.api.examples import JOB_EXAMPLES, METADATA_PARAMETER
+from app.api.examples import FORK_EXAMPLES, JOB_EXAMPLES, METADATA_PARAMETER, RETRY_EXAMPLES
 from app.api.schemas.jobs import PATH, JobList, JobObject, PlanObject
-from app.domain.job import JobRequest
+from app.domain.again import ForkRequest, RetryRequest
+from app.domain.job import Job, JobRequest
 from app.domain.states import JobStatus
-from app.services import jobs
+from app.services import again, jobs
 
 router = thaw_router(PATH, tag="jobs")
 
 JobBody = Annotated[JobRequest, Body(openapi_examples=JOB_EXAMPLES)]
+RetryBody = Annotated[RetryRequest, Body(openapi_examples=RETRY_EXAMPLES)]
+ForkBody = Annotated[ForkRequest, Body(openapi_examples=FORK_EXAMPLES)]
+_AS_IT_WAS, _FROM_THE_LAST_PHASE = RetryRequest(), ForkRequest()
+"""What a request without a body means."""
 
 
 @router.post("", status_code=201, response_model=JobObject)
 def create_job(body: JobBody, creation: CreationDep) -> Response:
     """Submit a job. What it leaves out is filled in with the textbook recipe and stored in full."""
+    made = partial(jobs.submit, creation.services, creation.project, body, api_key_id=creation.key_id)
+    return creation.once(body, lambda: _answer(made()))
 
-    def make() -> tuple[str, JobObject]:
-        job = jobs.submit(creation.services, creation.project, body)
-        return f"{PATH}/{job.id}", JobObject.of(job)
 
-    return creation.once(body, make)
+def _answer(job: Job) -> tuple[str, JobObject]:
+    return f"{PATH}/{job.id}", JobObject.of(job)
 
 
 @router.post("/plan")
@@ -84,3 +90,23 @@ def pause_job(job_id: JobId, services: ServicesDep, project: ProjectDep) -> JobO
 def resume_job(job_id: JobId, services: ServicesDep, project: ProjectDep) -> JobObject:
     """Resume a paused job. It goes on where it was, to the weights that it would have had; asking again is fine."""
     return JobObject.of(jobs.resume(services, project, job_id))
+
+
+@router.post("/{job_id}/retry", status_code=201, response_model=JobObject)
+def retry_job(job_id: JobId, creation: CreationDep, body: RetryBody = _AS_IT_WAS) -> Response:
+    """Try a job again that failed or was cancelled: a new job with the same spec and seed, from the beginning.
+
+    The first one stays as it ended; the new one names it in `retry_of`.
+    """
+    made = partial(again.retry, creation.services, creation.project, job_id, body, api_key_id=creation.key_id)
+    return creation.once(body, lambda: _answer(made()))
+
+
+@router.post("/{job_id}/fork", status_code=201, response_model=JobObject)
+def fork_job(job_id: JobId, creation: CreationDep, body: ForkBody = _FROM_THE_LAST_PHASE) -> Response:
+    """Fork a job: a new job that starts from its weights at the end of a phase, and goes on as wanted.
+
+    The job itself goes on, or stays as it ended; the new one names it in `forked_from`.
+    """
+    made = partial(again.fork, creation.services, creation.project, job_id, body, api_key_id=creation.key_id)
+    return creation.once(body, lambda: _answer(made()))

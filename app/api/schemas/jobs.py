@@ -11,14 +11,14 @@ from app.domain.caching import CacheWish
 from app.domain.errors import Failure
 from app.domain.exports import ExportFormat
 from app.domain.head import HeadChoice
-from app.domain.job import Attempt, Job, StageRecord
+from app.domain.job import Attempt, ForkedFrom, Job, StageRecord
 from app.domain.phases import Phase
 from app.domain.plan import Plan
 from app.domain.presets import PresetName
 from app.domain.progress import PhaseProgress, ResumeFidelity, Stage
 from app.domain.report import Report
 from app.domain.spec import Adjustment, Cut, Preprocessing, total_epochs
-from app.domain.states import JobStatus, allowed_actions
+from app.domain.states import JobStatus, Priority, allowed_actions
 
 PATH = "/v1/fine_tuning/jobs"
 
@@ -38,9 +38,11 @@ class Standing(Wire):
     percent: float
     """From 0 to 100."""
     eta_seconds: float | None
-    """How long it will still take, where that can be told."""
+    """How long it will still take until it has ended, where that can be told; for a queued job from its place in the
+    queue, the workers that train, and what the project's last jobs took."""
     queue_position: int | None
-    """How many jobs stand before this one, plus one; `null` where that is not known or not meant."""
+    """Of a queued job: 1 is taken next, if no other comes before it. `null` beyond 10,000, and in lists, where it would
+    cost too much."""
 
 
 class ArtifactObject(Wire):
@@ -132,6 +134,16 @@ class JobObject(Wire):
     """Part of the result's name."""
     metadata: dict[str, str]
     """As sent."""
+    priority: Priority
+    """Queued jobs with a higher one go first."""
+    max_seconds: float | None
+    """How long it may run, in all attempts together."""
+    deadline_at: float | None
+    """When it must have ended."""
+    retry_of: str | None
+    """The job that this one does again."""
+    forked_from: ForkedFrom | None
+    """The job and the checkpoint that this one starts from."""
     stage: Stage | None
     """What it does at the moment. An open set: there may be more stages some day."""
     stage_history: list[StageRecord]
@@ -198,7 +210,7 @@ class JobObject(Wire):
 _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",
     "phase", "attempt", "cancel_requested_at", "pause_requested_at", "resume_fidelity", "error",
-    "set_aside", "report",
+    "report", "priority", "max_seconds", "deadline_at", "retry_of", "forked_from", "set_aside",
 )  # fmt: skip
 _SAME_IN_SPEC = (
     "cut", "head", "schedule", "preset", "cache", "batch_size", "class_weights", "label_smoothing", "mixed_precision",
@@ -217,7 +229,7 @@ def _times(job: Job) -> dict[str, int | None]:
 
 
 def _standing(job: Job) -> Standing:
-    eta = job.eta_seconds if job.status == "running" else None
+    eta = job.eta_seconds if job.status in {"running", "queued"} else None
     return Standing(percent=round(job.progress * 100, 1), eta_seconds=eta, queue_position=job.queue_position)
 
 

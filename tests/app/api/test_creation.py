@@ -1,12 +1,18 @@
 """`Idempotency-Key`."""
 
+import itertools
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import event, update
 
 from app.services import idempotency, models
+from app.storage.database import now
+from app.storage.tables import IdempotencyRow
 
 if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
@@ -101,6 +107,48 @@ def test_the_same_request_while_the_first_is_being_answered_is_409(
     assert second.json()["code"] == "idempotency_in_flight"
     assert second.headers["Retry-After"] == "1"
     assert answers[0].status_code == 201
+
+
+class Killed(Exception):  # noqa: N818 (named for what happens)
+    """The process is dead: from now on it reaches the database no more."""
+
+
+def test_a_key_makes_one_thing_whatever_statement_its_process_is_killed_before(
+    client: TestClient, thaw: "Thaw"
+) -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+    engine, left = thaw.services.db.engine, [0]
+
+    def kill(*_: object, **__: object) -> None:
+        left[0] -= 1
+        if left[0] <= 0:
+            raise Killed
+
+    for k in itertools.count(1):
+        key = {"Idempotency-Key": f"killed-{k}"}
+        left[0] = k
+        with _listening(engine, kill):
+            first = client.post(JOBS, json=body, headers=key)
+        with thaw.services.db.begin() as session:  # a minute passes
+            session.execute(update(IdempotencyRow).values(created_at=now() - 61))
+        again = client.post(JOBS, json=body, headers=key)
+        assert again.status_code == 201
+        assert len(client.get(JOBS, params={"limit": 100}).json()["data"]) == k, "one for each key"
+        if first.status_code == 201:
+            assert again.content == first.content
+            assert k > 10
+            return
+
+
+@contextmanager
+def _listening(engine: Any, hook: Callable[..., None]) -> Iterator[None]:
+    for name in ("before_cursor_execute", "commit"):
+        event.listen(engine, name, hook)
+    try:
+        yield
+    finally:
+        for name in ("before_cursor_execute", "commit"):
+            event.remove(engine, name, hook)
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "with space", "ümlaut"])

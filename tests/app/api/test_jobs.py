@@ -34,7 +34,9 @@ def test_a_job_that_names_only_model_and_data_is_stored_with_the_whole_recipe(cl
     ]
     assert job["hyperparameters"] == {"batch_size": 32, "n_epochs": 20}
     assert job["seed"] >= 0
-    assert job["allowed_actions"] == ["cancel", "pause"]
+    assert job["allowed_actions"] == ["cancel", "pause", "fork"]
+    assert (job["priority"], job["max_seconds"], job["deadline_at"]) == ("normal", None, None)
+    assert (job["retry_of"], job["forked_from"]) == (None, None)
     assert (job["error"], job["report"], job["fine_tuned_model"], job["artifacts"]) == (None, None, None, [])
     assert (job["organization_id"], job["result_files"], job["trained_tokens"]) == ("org-thaw", [], None)
     assert thaw.doorbell.rung[-1] == ("train", job["id"], "cpu")
@@ -233,7 +235,7 @@ def test_a_succeeded_job_has_result_artifacts_and_report(client: TestClient, tha
     identifier = thaw.job()
     thaw.succeed(thaw.claim(identifier))
     job = client.get(f"{JOBS}/{identifier}").json()
-    assert (job["status"], job["progress"]["percent"], job["allowed_actions"]) == ("succeeded", 100.0, [])
+    assert (job["status"], job["progress"]["percent"], job["allowed_actions"]) == ("succeeded", 100.0, ["fork"])
     assert [artifact["name"] for artifact in job["artifacts"]] == ["model.keras", "labels.json"]
     assert job["artifacts"][0]["url"] == f"{JOBS}/{identifier}/artifacts/model.keras"
     assert job["report"]["test"]["accuracy"]["value"] == 0.95
@@ -275,7 +277,7 @@ def test_cancelling_a_finished_job_is_409_with_its_status_and_what_is_allowed(cl
     assert response.status_code == 409
     problem = response.json()
     assert (problem["code"], problem["current_status"], problem["allowed_actions"]) == (
-        "invalid_state_transition", "succeeded", [],
+        "invalid_state_transition", "succeeded", ["fork"],
     )  # fmt: skip
     assert response.headers["X-Should-Retry"] == "false"
 
@@ -295,12 +297,13 @@ def test_pausing_a_queued_job_is_at_once_and_resuming_makes_it_wait_again(client
     for _ in range(2):
         paused = client.post(f"{JOBS}/{identifier}/pause")
         assert (paused.status_code, paused.json()["status"]) == (200, "paused")
-        assert paused.json()["allowed_actions"] == ["cancel", "resume"]
+        assert paused.json()["allowed_actions"] == ["cancel", "resume", "fork"]
         assert paused.json()["pause_requested_at"] is not None
     for _ in range(2):
         resumed = client.post(f"{JOBS}/{identifier}/resume")
         assert (resumed.status_code, resumed.json()["status"]) == (200, "queued")
-        assert (resumed.json()["allowed_actions"], resumed.json()["pause_requested_at"]) == (["cancel", "pause"], None)
+        assert resumed.json()["allowed_actions"] == ["cancel", "pause", "fork"]
+        assert resumed.json()["pause_requested_at"] is None
 
 
 def test_pausing_a_running_job_is_a_wish_that_resuming_withdraws(client: TestClient, thaw: "Thaw") -> None:
@@ -322,7 +325,7 @@ def test_an_illegal_move_is_409_with_its_status_and_what_is_allowed(
     assert response.status_code == 409
     problem = response.json()
     assert (problem["code"], problem["current_status"], problem["allowed_actions"]) == (
-        "invalid_state_transition", "succeeded", [],
+        "invalid_state_transition", "succeeded", ["fork"],
     )  # fmt: skip
     assert client.post(f"{JOBS}/ftjob-0/{action}").status_code == 404
 

@@ -73,7 +73,7 @@ def test_a_finished_job_cannot_be_cancelled(world: Any, services: Services) -> N
     job = world.succeed(world.claim())
     with pytest.raises(InvalidStateTransitionError, match="nothing left to cancel") as caught:
         jobs.request_cancel(services, "default", job.id)
-    assert (caught.value.status, caught.value.allowed_actions) == ("succeeded", [])
+    assert (caught.value.status, caught.value.allowed_actions) == ("succeeded", ["fork"])
 
 
 def test_a_job_that_was_about_to_succeed_may_do_so_though_it_is_to_be_cancelled(world: Any, services: Services) -> None:

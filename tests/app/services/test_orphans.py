@@ -32,6 +32,7 @@ WITHOUT_BLOBS = (
     *(ModelRow.error, ModelRow.options, ModelRow.info),
     *(DatasetRow.error, DatasetRow.options, DatasetRow.info, DatasetRow.preview),
     *(JobRow.error, JobRow.spec, JobRow.labels, JobRow.stage_history, JobRow.phase, JobRow.report),
+    JobRow.forked_from,
     *(CheckpointRow.phase, CheckpointRow.metrics),
 )
 

@@ -11,6 +11,7 @@ from app.domain.progress import PhaseStarted, StageStarted, StepFinished, Weight
 from app.services import claims, history, jobs, models, reports
 from app.services.context import Services
 from app.services.sweep import sweep
+from app.storage import checkpoints as stored_checkpoints
 from app.storage.paging import PageQuery
 
 EVERYTHING = PageQuery(limit=100, order="asc")
@@ -282,3 +283,6 @@ def test_a_phase_that_ends_after_all_has_its_own_weights(world: Any, services: S
     reports.progress(services, claim, [kept, ended], checkpoints=files)
     found = history.checkpoints(services, "default", claim.identifier, PageQuery(limit=10)).items
     assert {each.artifact.name for each in found} == {"best.safetensors", "1.safetensors"}
+    with services.db.read() as session:
+        ends = stored_checkpoints.of_phases(session, "default", claim.identifier)
+    assert [each.artifact.name for each in ends] == ["1.safetensors"], "a fork starts from no other"

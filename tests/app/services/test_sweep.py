@@ -203,7 +203,7 @@ def test_a_job_that_was_left_behind_by_its_files_moves_on(world: Any, services: 
 def test_old_records_are_forgotten(services: Services) -> None:
     for key in ("old", "new"):
         idempotency.begin(services, "default", key=key, fingerprint="f")
-        idempotency.complete(services, "default", key=key, answer=StoredAnswer(201, {}, "{}"))
+        idempotency.once(idempotency.joined(services), "default", key=key, make=lambda: StoredAnswer(201, {}, "{}"))
     workers.announce(services, worker="w1", capabilities=WorkerCapabilities(queues=["cpu"], devices=["cpu"]))
     _age(services, IdempotencyRow, created_at=now() - 86_401, where=IdempotencyRow.key == "old")
     _age(services, WorkerRow, seen_at=now() - 86_401)

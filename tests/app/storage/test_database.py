@@ -13,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
+from app.storage import line
 from app.storage.database import Database, _is_repaired, insert_or_ignore, now, pending, time_of, upgrade
 from app.storage.tables import METADATA, ProjectRow, WorkerRow
 
@@ -45,7 +46,7 @@ def test_an_upgraded_schema_has_nothing_pending_and_may_be_upgraded_again(db: Da
 def test_an_empty_database_says_what_it_lacks(tmp_path: Path) -> None:
     db = Database(f"sqlite:///{tmp_path / 'new.db'}")
     with db.read() as session:
-        assert "needs 0003" in (pending(session) or "")
+        assert "needs 0004" in (pending(session) or "")
     db.close()
 
 
@@ -101,6 +102,8 @@ def test_what_the_first_version_wrote_is_still_there_after_the_upgrade(tmp_path:
         found = session.execute(text("SELECT id, kind, number, files FROM checkpoints ORDER BY id")).all()
         assert found == [("c21", "phase", 1, "[]"), ("c22", "phase", 2, "[]")]
         assert session.execute(text("SELECT phases_started, pause_requested_at FROM jobs")).all() == [(0, None)]
+        assert session.execute(text(_LINE)).all() == [("", 1, 0.0, None, None, None, None, None)]
+        assert line.first(session) == "j"
     with db.begin() as session:
         command.downgrade(configuration(session.connection()), "0001")
         assert session.execute(text("SELECT count(*) FROM checkpoints")).scalar_one() == 2
@@ -111,6 +114,9 @@ _OLD_JOB = """
 INSERT INTO jobs (id, project, created_at, updated_at, status, attempt, lost_attempts, rung_at, model, training_file,
     model_id, dataset_id, spec, metadata, stage_history, progress, epochs_run, event_count, artifacts)
 VALUES ('j', 'default', 1, 1, 'queued', 2, 1, 1, 'm', 'd', 'm', 'd', '{}', '{}', '[]', 0, 2, 0, '[]')
+"""
+_LINE = """
+SELECT api_key_id, priority, run_seconds, attempt_started_at, max_seconds, deadline_at, retry_of, forked_from FROM jobs
 """
 _OLD_METRIC = """
 INSERT INTO metrics (job_id, project, created_at, attempt, number, phase_index, epoch, step, phase, metrics)

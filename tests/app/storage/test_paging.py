@@ -14,6 +14,7 @@ from app.domain.job import Job
 from app.services import datasets, files, history, jobs, models
 from app.services.context import Services
 from app.services.sweep import sweep
+from app.storage import line
 from app.storage.paging import Page, PageQuery
 from app.storage.tables import METADATA
 
@@ -98,6 +99,30 @@ def test_a_sweep_reads_only_what_is_overdue(services: Services, many_jobs: Job) 
     plans = _plans(services, partial(sweep, services), analyze=False)
     assert len([plan for plan in plans if "jobs" in plan]) >= 3
     assert [plan for plan in plans if re.search(r"SCAN jobs|Seq Scan on jobs", plan)] == []
+
+
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_claiming_and_finding_a_place_seek_in_the_index_of_the_line(services: Services, many_jobs: Job) -> None:
+    """Of as many queued jobs as there may be; what is counted is counted in the index alone."""
+    assert many_jobs.status == "queued"
+    last = f"ftjob-{MANY - 1:08d}"
+    asks = {
+        "claim": line.first,
+        "place": partial(line.position, identifier=last),
+        "pace": partial(line.pace, project="default"),
+    }
+    for name, ask in asks.items():
+        plans = _plans(services, partial(_in_session, services, ask))
+        assert [plan for plan in plans if re.search(r"SCAN jobs|TEMP B-TREE FOR ORDER", plan)] == []
+        seeks = [plan for plan in plans if "ix_jobs_line" in plan]
+        assert seeks
+        assert name == "claim" or all("COVERING INDEX ix_jobs_line" in plan for plan in seeks)
+    assert jobs.get(services, "default", last).queue_position == MANY - MANY // 300
+
+
+def _in_session(services: Services, ask: Callable[..., Any]) -> None:
+    with services.db.read() as session:
+        ask(session)
 
 
 def _rows_read(services: Services, call: Callable[[], Page[Any]]) -> float:

@@ -20,7 +20,7 @@ from app.storage.tables import METADATA
 
 REPOSITORIES = {
     *("assets", "checkpoints", "datasets", "events", "files", "idempotency"),
-    *("jobs", "keys", "leases", "metrics", "models"),
+    *("jobs", "keys", "leases", "line", "metrics", "models"),
 }
 
 WITHOUT_PROJECT = {
@@ -31,6 +31,10 @@ WITHOUT_PROJECT = {
     ("leases", "expired"),
     ("leases", "unrung"),
     ("jobs", "decided"),
+    ("jobs", "behind_time"),
+    # The line's: workers serve all projects.
+    ("line", "first"),
+    ("line", "position"),
     ("checkpoints", "left_over"),
     ("idempotency", "remove_old"),
     # They work on a row that the transaction holds already, which has its project.
@@ -126,7 +130,7 @@ def _live(world: Any, services: Services) -> None:
     idempotency.begin(services, "default", key="k", fingerprint="f")
     idempotency.forget(services, "default", key="k")
     idempotency.begin(services, "default", key="k", fingerprint="f")
-    idempotency.complete(services, "default", key="k", answer=StoredAnswer(201, {}, ""))
+    idempotency.once(idempotency.joined(services), "default", key="k", make=lambda: StoredAnswer(201, {}, ""))
     idempotency.begin(services, "default", key="k", fingerprint="f")
     models.list_page(services, "default", PageQuery(), status="ready")
     datasets.list_page(services, "default", PageQuery(), status="ready")

@@ -110,3 +110,16 @@ def test_an_unknown_job_is_not_found(client: Client) -> None:
     for ask in (client.jobs.get, client.jobs.report, client.jobs.artifacts, client.jobs.wait):
         with pytest.raises(NotFoundError):
             ask("ftjob-absent")
+
+
+def test_retry_and_fork_make_new_jobs_once_for_each_key(service: FakeService, client: Client) -> None:
+    job = service.add_job(status="failed", seed=7)
+    made = client.jobs.retry(job, priority="high", idempotency_key="once")
+    assert client.jobs.retry(job, priority="high", idempotency_key="once").id == made.id
+    assert (made.retry_of, made.priority, made.seed) == (job, "high", 7)
+    forked = client.jobs.fork(job, after_phase="head", schedule=[{"epochs": 1}])
+    assert forked.forked_from is not None
+    assert forked.forked_from.job == job
+    assert json.loads(service.requests[-1].content) == {"after_phase": "head", "schedule": [{"epochs": 1}]}
+    with pytest.raises(ConflictError):
+        client.jobs.retry(service.add_job(status="running"))

@@ -1,0 +1,159 @@
+"""Requests that make a new job of an earlier one: retry does the same again, fork goes on another way.
+
+job ── retry ──▶ job with the same spec and seed, from its beginning        `retry_of`
+job ── fork ───▶ job that starts from the weights at the end of a phase     `forked_from`
+"""
+
+from pydantic import Field, field_validator, model_validator
+
+from app.domain.augmentation import MAX_AUGMENTATIONS, Augmentation, check_order
+from app.domain.base import Value
+from app.domain.caching import CacheWish
+from app.domain.errors import UserError
+from app.domain.exports import ExportFormat
+from app.domain.head import KEEP, Head, HeadBatchNormalization, HeadDense, HeadLayerNormalization
+from app.domain.job import Checkpoint, Job, JobRequest, MaxSeconds, Metadata, Seed, Suffix, UnixSeconds
+from app.domain.phases import Phase, UnfreezeLast
+from app.domain.spec import ClassWeights, DropLast, MixedPrecision, ResolvedSpec, Schedule, check_names, check_schedule
+from app.domain.states import Priority
+
+
+class RetryRequest(Value):
+    """What is to be different when a job is done again; everything left out is as it was. The deadline is not kept."""
+
+    priority: Priority | None = None
+    """Whether it goes before others."""
+    max_seconds: MaxSeconds | None = None
+    """How long it may run, in seconds."""
+    deadline_at: UnixSeconds | None = None
+    """When it must have ended, in Unix seconds."""
+
+
+class ForkRequest(Value):
+    """From where a fork starts, and what is to be different in it.
+
+    What is left out is as in the job, but for the deadline. Cut, head and preprocessing are in the checkpoint already.
+    """
+
+    checkpoint: str | None = Field(default=None, max_length=100, examples=["ckpt-01jd8k2v7e0000000000000000"])
+    """The end of a phase, by the id of its checkpoint."""
+    after_phase: str | None = Field(default=None, max_length=64, examples=["head"])
+    """The end of a phase, by the phase's name. Left out as well: the last phase that has ended."""
+    schedule: Schedule | None = Field(
+        default=None,
+        description=(
+            "What to train from there; left out, the phases that came after it. Layers are counted and named as in the "
+            "model of the checkpoint, in which the head's layers but the last one belong to the backbone."
+        ),
+        examples=[[{"name": "all", "unfreeze": "all", "epochs": 8}]],
+    )
+    training_file: str | None = Field(default=None, min_length=1, max_length=100)
+    """A dataset's id, or the id of an uploaded data file."""
+    cache: CacheWish | None = None
+    """Whether frozen layers run once instead of in every epoch."""
+    batch_size: int | None = Field(default=None, ge=1, le=65_536)
+    """Examples in each step."""
+    class_weights: ClassWeights = None
+    """How much examples of each class count; `null`, if it is said, means all the same."""
+    label_smoothing: float | None = Field(default=None, ge=0, lt=1)
+    """How much of each label is spread over all classes in training."""
+    mixed_precision: MixedPrecision | None = None
+    """What layers compute in during training."""
+    augmentation: list[Augmentation] | None = Field(default=None, max_length=MAX_AUGMENTATIONS)
+    """What happens at random to training pictures."""
+    exports: list[ExportFormat] | None = Field(default=None, max_length=4)
+    """Formats of the result beside `model.keras`."""
+    seed: Seed | None = None
+    """Of everything that is drawn."""
+    suffix: Suffix | None = None
+    """Part of the result's name."""
+    metadata: Metadata | None = None
+    """Yours, to find jobs by."""
+    priority: Priority | None = None
+    """Whether it goes before others."""
+    max_seconds: MaxSeconds | None = None
+    """How long it may run, in seconds; `null`, if it is said, means as long as it takes."""
+    deadline_at: UnixSeconds | None = None
+    """When it must have ended, in Unix seconds."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _phases_follow(cls, value: Schedule | None) -> Schedule | None:
+        if value is not None:
+            check_schedule(value)
+            check_names(value if isinstance(value, list) else [])
+        return value
+
+    @field_validator("augmentation")
+    @classmethod
+    def _mixup_comes_last(cls, value: list[Augmentation] | None) -> list[Augmentation] | None:
+        check_order(value or [])
+        return value
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "ForkRequest":
+        if self.checkpoint is not None and self.after_phase is not None:
+            message = "Give checkpoint or after_phase, not both: each names the end of a phase"
+            raise ValueError(message)
+        return self
+
+
+_NULL_MEANS_SOMETHING = frozenset({"class_weights", "max_seconds", "suffix"})
+_OF_SPEC = (
+    "cache", "batch_size", "class_weights", "label_smoothing", "mixed_precision", "augmentation", "exports", "seed",
+)  # fmt: skip
+_OF_JOB = ("suffix", "metadata", "priority", "max_seconds")
+
+
+def forked(job: Job, checkpoint: Checkpoint, changes: ForkRequest) -> JobRequest:
+    """The request of a fork. Raises `UserError` if the phases that are left cannot do without the one before.
+
+    The model of a checkpoint takes raw examples and ends in its output layer, which is kept; nothing is cut.
+    """
+    as_it_was = {name: getattr(job.spec, name) for name in _OF_SPEC} | {name: getattr(job, name) for name in _OF_JOB}
+    given = {
+        name: getattr(changes, name)
+        for name in changes.model_fields_set & as_it_was.keys()
+        if getattr(changes, name) is not None or name in _NULL_MEANS_SOMETHING
+    }
+    return JobRequest(
+        model=checkpoint.id,
+        training_file=changes.training_file or job.dataset_id,
+        cut=DropLast(drop_last=0),
+        head=KEEP,
+        schedule=_left(job.spec, checkpoint) if changes.schedule is None else changes.schedule,
+        deadline_at=changes.deadline_at,
+        **{**as_it_was, **given},
+    )
+
+
+def _left(spec: ResolvedSpec, checkpoint: Checkpoint) -> list[Phase]:
+    """The phases behind a checkpoint, on its own model."""
+    left = spec.schedule[checkpoint.phase.index :]
+    if not left:
+        message = f"'{checkpoint.phase.name}' was the last phase of this job. Say in `schedule` what to train after it."
+        raise UserError(message, code="nothing_left", param="schedule")
+    needs = [
+        name for name, value in (("optimizer_state", "carry"), ("start_from", "best")) if _says(left[0], name, value)
+    ]
+    if needs:
+        message = (
+            f"Phase '{left[0].name}' takes over more than weights ({', '.join(needs)}), and a checkpoint at the "
+            "end of a phase holds nothing else. Give the phases in `schedule`."
+        )
+        raise UserError(message, code="no_phase_before", param="schedule")
+    return [_on_checkpoint(phase, spec.head) for phase in left]
+
+
+def _says(phase: Phase, name: str, value: str) -> bool:
+    return bool(getattr(phase, name) == value)
+
+
+def _on_checkpoint(phase: Phase, head: Head | str) -> Phase:
+    """The phase with as many layers training as before: what was the head, but for the output layer, is counted now."""
+    weighted = HeadDense | HeadBatchNormalization | HeadLayerNormalization
+    more = sum(isinstance(layer, weighted) for layer in head.layers) if isinstance(head, Head) else 0
+    if not more or not (phase.unfreeze == "none" or isinstance(phase.unfreeze, UnfreezeLast)):
+        return phase
+    last = more + (phase.unfreeze.last if isinstance(phase.unfreeze, UnfreezeLast) else 0)
+    return phase.model_copy(update={"unfreeze": UnfreezeLast(last=last)})

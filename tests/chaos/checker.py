@@ -1,0 +1,267 @@
+"""What must be true after a run, read from database and store alone.
+
+every 201            has a row, and one status that is never left (or `paused`, where that was asked for)
+every key            has made one job
+every history        is numbered without gaps, makes legal moves only, counts attempts by one, ends once
+every write          of an attempt stands between the attempt's beginning and its end
+every success        has one result, all of its files with the right bytes, and the weights of an undisturbed run
+everything else      has no result
+"""
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.states import MAX_ATTEMPTS, TERMINAL, TRANSITIONS
+from tests.chaos.clients import KEY, Accepted
+from tests.chaos.evidence import Evidence, Row, parsed
+
+WEIGHTS = "weights.safetensors"
+MANIFEST = "manifest.json"
+RESULT = "model.keras"
+LOST = frozenset({"worker_lost", "training_process_killed", "training_process_ended", "training_process_stalled"})
+"""Why a job fails whose attempts were all lost."""
+CLOCK_SECONDS = 1e-3
+"""Times are the database's own; this is for rounding."""
+
+
+@dataclass
+class Verdict:
+    """What was found."""
+
+    violations: list[str] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    """Of the jobs that were answered with 201."""
+    attempts: int = 0
+    """Of all of them together."""
+    given_up: int = 0
+    """Jobs that failed because three attempts in a row were lost with nothing kept: nobody's fault, but shown."""
+    compared: int = 0
+    """Results whose weights were compared."""
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "statuses": dict(self.statuses)}
+
+
+@dataclass(frozen=True)
+class Books:
+    """All rows that the checks look at, by job."""
+
+    jobs: Mapping[str, Row]
+    events: Mapping[str, list[Row]]
+    metrics: Mapping[str, list[Row]]
+    checkpoints: Mapping[str, list[Row]]
+    results: Mapping[str, list[Row]]
+
+
+def check(evidence: Evidence, accepted: Sequence[Accepted], references: Mapping[str, str]) -> Verdict:
+    """Look at everything. `references`: for each kind of job the id of one that ran undisturbed."""
+    books = _read(evidence)
+    verdict = Verdict()
+    wanted = {kind: _weights(evidence, books, job_id) for kind, job_id in references.items()}
+    for kind, weights in wanted.items():
+        if weights is None:
+            verdict.violations.append(f"the undisturbed job of kind '{kind}' has no weights")
+    verdict.violations += _keys(books)
+    for job in accepted:
+        verdict.violations += [f"{job.id} ({job.errand.kind}): {each}" for each in _accepted(books, job)]
+    for job_id, row in books.jobs.items():
+        found = [*_history(books, row), *_writes(books, row), *_result(evidence, books, row)]
+        verdict.violations += [f"{job_id}: {each}" for each in found]
+    _compare(evidence, books, accepted, wanted, verdict)
+    return verdict
+
+
+# === Read ===
+
+
+def _read(evidence: Evidence) -> Books:
+    return Books(
+        jobs={row["id"]: row for row in evidence.rows("SELECT * FROM jobs ORDER BY created_at, id")},
+        events=_by_job(evidence.rows("SELECT * FROM events ORDER BY job_id, number")),
+        metrics=_by_job(evidence.rows("SELECT * FROM metrics ORDER BY job_id, number")),
+        checkpoints=_by_job(evidence.rows("SELECT * FROM checkpoints ORDER BY job_id, attempt, number")),
+        # Models that were made of checkpoints name their job as well, but have a reference.
+        results=_by_job(evidence.rows("SELECT * FROM models WHERE job_id IS NOT NULL AND reference IS NULL")),
+    )
+
+
+def _by_job(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["job_id"]].append(row)
+    return found
+
+
+# === Promises to clients ===
+
+
+def _keys(books: Books) -> Iterator[str]:
+    keys = Counter(parsed(row["metadata"]).get(KEY) for row in books.jobs.values())
+    for key, count in keys.items():
+        if key is not None and count > 1:
+            yield f"the key {key} made {count} jobs"
+
+
+def _accepted(books: Books, job: Accepted) -> Iterator[str]:
+    row = books.jobs.get(job.id)
+    if row is None:
+        yield "was answered with 201 and is not there"
+        return
+    status = row["status"]
+    if status not in TERMINAL and not (status == "paused" and job.errand.wish == "leave paused"):
+        yield f"has not ended: {status}"
+    if job.ended is not None and job.ended != status:
+        yield f"its client saw it {job.ended}, and now it is {status}"
+    if parsed(row["metadata"]).get(KEY) != job.key:
+        yield "the 201 named the job of another key"
+    if status == "cancelled" and job.errand.wish != "cancel":
+        yield "was cancelled, which nobody asked for"
+
+
+# === Histories ===
+
+
+def _history(books: Books, row: Row) -> Iterator[str]:
+    events = books.events[row["id"]]
+    numbers = [event["number"] for event in events]
+    if numbers != list(range(1, len(events) + 1)) or row["event_count"] != len(events):
+        yield f"its events have gaps: {numbers}, {row['event_count']} counted"
+    ends = [event["number"] for event in events if event["type"] == "completed"]
+    if ends != ([len(events)] if row["status"] in TERMINAL else []):
+        yield f"it is {row['status']}, and its history of {len(events)} events ends at {ends}"
+    times = [event["created_at"] for event in events]
+    if any(later < earlier - CLOCK_SECONDS for earlier, later in itertools.pairwise(times)):
+        yield "its events are not in the order of their times"
+    yield from _moves(_statuses(events), row)
+
+
+def _statuses(events: Sequence[Row]) -> list[dict[str, Any]]:
+    return [parsed(event["data"]) for event in events if event["type"] in {"status", "completed"}]
+
+
+def _moves(told: Sequence[Mapping[str, Any]], row: Row) -> Iterator[str]:
+    if not told or told[0]["status"] not in {"queued", "validating_files"} or told[0]["attempt"] != 0:
+        yield f"it begins with {told[:1]}"
+        return
+    for old, new in itertools.pairwise(told):
+        if new["status"] not in TRANSITIONS[old["status"]]:
+            yield f"it moved from {old['status']} to {new['status']}"
+        expected = old["attempt"] + (1 if new["status"] == "running" else 0)
+        if new["attempt"] != expected:
+            yield f"a move to {new['status']} has attempt {new['attempt']} instead of {expected}"
+    if (told[-1]["status"], told[-1]["attempt"]) != (row["status"], row["attempt"]):
+        yield f"its history ends with {told[-1]}, its row says {row['status']}, attempt {row['attempt']}"
+    if row["lost_attempts"] >= MAX_ATTEMPTS:
+        yield f"it goes on after {row['lost_attempts']} lost attempts"
+
+
+def _writes(books: Books, row: Row) -> Iterator[str]:
+    """Nothing of an attempt was written before it began or after it ended."""
+    spans = _spans(books.events[row["id"]])
+    for name, rows in (("metrics", books.metrics), ("checkpoint", books.checkpoints)):
+        for each in rows[row["id"]]:
+            began, ended = spans.get(each["attempt"], (float("inf"), 0.0))
+            if not began - CLOCK_SECONDS <= each["created_at"] <= ended + CLOCK_SECONDS:
+                yield f"attempt {each['attempt']} wrote {name} {each['number']} at a time when it was not the holder"
+    for event in books.events[row["id"]]:
+        attempt = parsed(event["data"]).get("attempt")
+        if attempt and event["type"] not in {"status", "completed"}:
+            began, ended = spans.get(attempt, (float("inf"), 0.0))
+            if not began - CLOCK_SECONDS <= event["created_at"] <= ended + CLOCK_SECONDS:
+                yield f"attempt {attempt} told event {event['number']} when it was not the holder"
+    numbers = [each["number"] for each in books.metrics[row["id"]]]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield f"its epochs are numbered {numbers}"
+
+
+def _spans(events: Sequence[Row]) -> dict[int, tuple[float, float]]:
+    """When each attempt held the job."""
+    spans: dict[int, tuple[float, float]] = {}
+    for event in events:
+        data = parsed(event["data"])
+        if event["type"] not in {"status", "completed"}:
+            continue
+        if data["status"] == "running":
+            spans[data["attempt"]] = (event["created_at"], float("inf"))
+        elif data["attempt"] in spans and spans[data["attempt"]][1] == float("inf"):
+            spans[data["attempt"]] = (spans[data["attempt"]][0], event["created_at"])
+    return spans
+
+
+# === Results ===
+
+
+def _result(evidence: Evidence, books: Books, row: Row) -> Iterator[str]:
+    results = [model["id"] for model in books.results[row["id"]]]
+    if row["status"] != "succeeded":
+        if results or row["result_model_id"] or parsed(row["artifacts"]):
+            yield f"it is {row['status']} and has results: {results}"
+        return
+    if results != [row["result_model_id"]]:
+        yield f"its result is {row['result_model_id']}, and it has made {results}"
+        return
+    model = books.results[row["id"]][0]
+    artifacts = parsed(row["artifacts"])
+    for each in [*artifacts, *parsed(model["canonical"]), *parsed(model["download"])]:
+        if evidence.sha256_of(each["sha256"]) != each["sha256"]:
+            yield f"the file {each['name']} is missing or damaged"
+        elif evidence.path_of(each["sha256"]).stat().st_size != each["bytes"]:
+            yield f"the file {each['name']} has another size"
+    yield from _manifest(evidence, artifacts)
+
+
+def _manifest(evidence: Evidence, artifacts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    by_name = {each["name"]: each for each in artifacts}
+    if not {MANIFEST, RESULT} <= by_name.keys():
+        yield f"it has no {MANIFEST} or no {RESULT}: {sorted(by_name)}"
+        return
+    if evidence.sha256_of(by_name[MANIFEST]["sha256"]) is None:
+        return  # told already
+    manifest = json.loads(evidence.path_of(by_name[MANIFEST]["sha256"]).read_bytes())
+    listed = {each["name"]: (each["sha256"], each["bytes"]) for each in manifest["files"]}
+    stored = {name: (each["sha256"], each["bytes"]) for name, each in by_name.items() if name != MANIFEST}
+    if listed != stored:
+        yield f"its manifest does not describe its files: {sorted(set(listed.items()) ^ set(stored.items()))}"
+
+
+def _weights(evidence: Evidence, books: Books, job_id: str) -> str | None:
+    """sha256 of the file of weights, as the file itself says."""
+    for model in books.results.get(job_id, []):
+        for each in parsed(model["canonical"]):
+            if each["name"] == WEIGHTS:
+                return evidence.sha256_of(each["sha256"])
+    return None
+
+
+def _compare(
+    evidence: Evidence,
+    books: Books,
+    accepted: Sequence[Accepted],
+    wanted: Mapping[str, str | None],
+    verdict: Verdict,
+) -> None:
+    for job in accepted:
+        row = books.jobs.get(job.id)
+        if row is None:
+            continue
+        verdict.statuses[row["status"]] += 1
+        verdict.attempts += row["attempt"]
+        if row["status"] == "succeeded":
+            verdict.compared += 1
+            if _weights(evidence, books, job.id) != wanted[job.errand.kind]:
+                verdict.violations.append(
+                    f"{job.id} ({job.errand.kind}): its weights are not those of an undisturbed run"
+                )
+        if row["status"] == "failed":
+            error = parsed(row["error"])
+            if error["code"] in LOST and row["lost_attempts"] == MAX_ATTEMPTS - 1:
+                verdict.given_up += 1
+            else:
+                verdict.violations.append(
+                    f"{job.id} ({job.errand.kind}): it failed: {error['code']}, {error['message']}"
+                )

@@ -1,0 +1,136 @@
+"""A short chaos run of fixed acts, and what the checker says of books that were tampered with afterwards."""
+
+import dataclasses
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import checker, disorder
+from tests.chaos.clients import Accepted
+from tests.chaos.disorder import Act
+from tests.chaos.evidence import Evidence
+from tests.chaos.run import Options, Outcome, chaos
+from tests.chaos.stacks import LEASE_SECONDS
+
+pytestmark = [pytest.mark.service, pytest.mark.tensorflow, pytest.mark.timeout(900)]
+
+ACTS = [
+    Act(1, "kill", "child", pick=0, after_seconds=0.5, patient=True),
+    Act(2, "flush", "broker", pick=0, after_seconds=0.5, patient=False),
+    Act(3, "kill", "api", pick=0, after_seconds=0.5, patient=False),
+    Act(4, "kill", "broker", pick=0, after_seconds=0.5, patient=False),
+    Act(5, "stop", "worker", pick=0, after_seconds=0.5, patient=True, seconds=LEASE_SECONDS + 1),
+    Act(6, "kill", "tree", pick=0, after_seconds=0.5, patient=True),
+]
+"""One of each kind, the dearest last."""
+SEED = 36
+"""With it one of the jobs is cancelled, one is paused and resumed, and one is left paused."""
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder = tmp_path_factory.mktemp("chaos")
+    log = folder / "acts.jsonl"
+    log.write_text("".join(json.dumps(dataclasses.asdict(act)) + "\n" for act in ACTS))
+    return chaos(Options(folder=folder, jobs=6, kills=4, seed=SEED, kinds=2, replay=log))
+
+
+def test_every_job_that_was_accepted_ends_once_with_the_weights_of_an_undisturbed_run(outcome: Outcome) -> None:
+    summary = outcome.summary
+    assert summary["violations"] == []
+    assert summary["killed"] == {"child": 1, "api": 1, "broker": 1, "tree": 1}
+    assert (summary["stopped"], summary["flushed"], summary["accepted"]) == ({"worker": 1}, 1, 6)
+    assert summary["compared"] >= 4
+    assert summary["statuses"]["paused"] == 1
+    assert summary["attempts"] > 6
+
+
+def test_what_was_done_can_be_done_again_from_its_log(outcome: Outcome) -> None:
+    log = Path(outcome.evidence.store).parents[2] / "disorder.jsonl"
+    assert disorder.read_log(log) == ACTS
+
+
+# === The checker sees ===
+
+
+@pytest.fixture
+def books(outcome: Outcome, tmp_path: Path) -> Evidence:
+    """A copy of the database that may be written to; the store is the run's own."""
+    path = tmp_path / "thaw.db"
+    with closing(sqlite3.connect(outcome.evidence.database)) as source, closing(sqlite3.connect(path)) as copy:
+        source.backup(copy)
+    return Evidence(path, outcome.evidence.store)
+
+
+TAMPERED: dict[str, tuple[str, str]] = {
+    "a job that is gone": ("DELETE FROM jobs WHERE id = :job", "is not there"),
+    "an event that is gone": ("DELETE FROM events WHERE job_id = :job AND number = 3", "have gaps"),
+    "an attempt that is skipped": (
+        "UPDATE events SET data = json_set(data, '$.attempt', 9) WHERE job_id = :job AND type = 'completed'",
+        "has attempt 9",
+    ),
+    "a move that there is not": (
+        "UPDATE events SET data = json_set(data, '$.status', 'paused') WHERE job_id = :job AND number = 1",
+        "begins with",
+    ),
+    "a second result": (
+        (
+            "CREATE TEMP TABLE copy AS SELECT * FROM models WHERE job_id = :job; UPDATE copy SET id = 'model-2'; "
+            "INSERT INTO models SELECT * FROM copy"
+        ),
+        "has made",
+    ),
+    "a write after the end": (
+        "UPDATE metrics SET created_at = created_at + 9999 WHERE job_id = :job AND number = 1",
+        "was not the holder",
+    ),
+    "a key used twice": (
+        "UPDATE jobs SET metadata = json_set(metadata, '$.chaos_key', 'chaos-0')",
+        "the key chaos-0 made",
+    ),
+    "a file that the manifest does not have": (
+        "UPDATE jobs SET artifacts = json_remove(artifacts, '$[1]') WHERE id = :job",
+        "does not describe its files",
+    ),
+    "another end than its client saw": (
+        "UPDATE jobs SET status = 'cancelled', result_model_id = NULL WHERE id = :job",
+        "its client saw it succeeded",
+    ),
+}
+
+
+def _succeeded(outcome: Outcome) -> Accepted:
+    return next(job for job in outcome.accepted if job.ended == "succeeded")
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_the_checker_sees(name: str, outcome: Outcome, books: Evidence) -> None:
+    statement, expected = TAMPERED[name]
+    with closing(sqlite3.connect(books.database)) as connection, connection:
+        for each in statement.split("; "):
+            connection.execute(each, {"job": _succeeded(outcome).id})
+    violations = checker.check(books, outcome.accepted, outcome.references).violations
+    assert any(expected in violation for violation in violations), violations
+
+
+def test_the_checker_sees_a_damaged_file(outcome: Outcome, books: Evidence, tmp_path: Path) -> None:
+    shutil.copytree(books.store, tmp_path / "store")
+    damaged = Evidence(books.database, tmp_path / "store")
+    (row,) = books.rows("SELECT artifacts FROM jobs WHERE id = ?", _succeeded(outcome).id)
+    path = damaged.path_of(json.loads(row["artifacts"])[0]["sha256"])
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    violations = checker.check(damaged, outcome.accepted, outcome.references).violations
+    assert any("missing or damaged" in violation for violation in violations)
+
+
+def test_the_checker_sees_other_weights(outcome: Outcome) -> None:
+    (one, other) = outcome.references.items()
+    swapped = {one[0]: other[1], other[0]: one[1]}
+    violations = checker.check(outcome.evidence, outcome.accepted, swapped).violations
+    assert any("not those of an undisturbed run" in violation for violation in violations)
