@@ -31,7 +31,7 @@ from app.logs import configure_logging
 from app.services import context, keys
 from app.services.context import Services
 from app.settings import Settings
-from app.storage.database import upgrade
+from app.storage.database import ensure_schema
 
 SHUTDOWN_SECONDS = 3
 """How long requests may take to end; open streams are told to, and would otherwise hold the process for ever."""
@@ -96,7 +96,7 @@ def _include_routes(app: FastAPI, settings: Settings) -> None:
 
 def _start(settings: Settings) -> Services:
     services = context.build(settings)
-    upgrade(services.db)
+    ensure_schema(services.db)
     keys.ensure_admin_key(services)
     return services
 

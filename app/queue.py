@@ -7,6 +7,7 @@ again by the sweeper, and Redis may lose everything. So none of Celery's own sta
 schedules or remote control is used, and `app` never imports `worker`: it sends tasks by name.
 """
 
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -73,6 +74,7 @@ def _celery(settings: Settings, **transport_options: float) -> Celery:
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_use_ssl=_tls(settings),
         broker_transport_options={"global_keyprefix": "thaw:", "socket_keepalive": True, **transport_options},
         worker_enable_remote_control=False,
         worker_send_task_events=False,
@@ -80,6 +82,16 @@ def _celery(settings: Settings, **transport_options: float) -> Celery:
         worker_redirect_stdouts=False,
     )
     return celery
+
+
+def _tls(settings: Settings) -> dict[str, Any] | bool:
+    """`rediss://`: encrypted, and to the host that the certificate names. Kombu alone would believe anybody.
+
+    Options in the URL take the place of these: `?ssl_ca_certs=/path/ca.pem` for a certificate authority of one's own.
+    """
+    if not broker_url(settings).startswith("rediss://"):
+        return False
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
 
 
 class CeleryDoorbell:

@@ -32,7 +32,7 @@ class FileSecrets(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """All settings of the service, with units in their names."""
 
-    model_config = SettingsConfigDict(env_prefix="THAW_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="THAW_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("thaw"), description="Where everything is kept.")
     database_url: SecretStr | None = Field(
@@ -42,6 +42,21 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="Redis or Valkey; empty: the embedded server's socket."
     )
+    artifacts_url: str = Field(
+        default="",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?)?$",
+        description="Where artifacts are: s3://bucket/prefix; empty: a folder in the data folder.",
+    )
+    s3_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="An S3-compatible store, such as https://s3.example.com; empty: Amazon's.",
+    )
+    s3_region: str = Field(default="us-east-1", description="The bucket's region; many stores take any.")
+    s3_access_key: SecretStr | None = Field(
+        default=None, description="Id of the access key; empty: what AWS_… variables or the machine's role give."
+    )
+    s3_secret_key: SecretStr | None = Field(default=None, description="The secret that belongs to it.")
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8420, ge=0, le=65_535, description="Port that the API listens on; 0 picks a free one.")
     api_key: SecretStr | None = Field(
@@ -106,6 +121,10 @@ class Settings(BaseSettings):
     def artifacts_dir(self) -> Path:
         """Where the local artifact store keeps its blobs."""
         return self.data_dir / "artifacts"
+
+    def spool_dir(self) -> Path:
+        """Where uploads are written before they go to a store on the network; safe to delete when nothing runs."""
+        return self.data_dir / "spool"
 
     def work_dir(self) -> Path:
         """Where attempts work; safe to delete when nothing runs."""

@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -74,6 +75,65 @@ def _valkey() -> Iterator[Valkey]:
     yield server
     server.kill()
     shutil.rmtree(folder)
+
+
+class Bucket:
+    """A bucket of a real S3 server (moto's), looked at and damaged by another client than Thaw's."""
+
+    def __init__(self, endpoint: str) -> None:
+        import boto3
+
+        self.endpoint = endpoint
+        self.name = f"thaw-{secrets.token_hex(6)}"
+        self.settings = {
+            "artifacts_url": f"s3://{self.name}/some/prefix",
+            "s3_endpoint": endpoint,
+            "s3_access_key": "key-of-thaw",
+            "s3_secret_key": "hunter2-of-the-store",
+        }
+        self._client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="another",
+            aws_secret_access_key="another",
+        )
+        self._client.create_bucket(Bucket=self.name)
+
+    def keys(self) -> list[str]:
+        """All objects, without the prefix."""
+        found = self._client.list_objects_v2(Bucket=self.name).get("Contents", [])
+        return [each["Key"].removeprefix("some/prefix/") for each in found]
+
+    def uploads(self) -> list[str]:
+        """Uploads that were begun and neither completed nor aborted."""
+        return [each["Key"] for each in self._client.list_multipart_uploads(Bucket=self.name).get("Uploads", [])]
+
+    def put(self, key: str, content: bytes) -> None:
+        self._client.put_object(Bucket=self.name, Key=f"some/prefix/{key}", Body=content)
+
+    def delete(self) -> None:
+        """The bucket, with all that is in it."""
+        for key in self.keys():
+            self._client.delete_object(Bucket=self.name, Key=f"some/prefix/{key}")
+        self._client.delete_bucket(Bucket=self.name)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Where a real S3 server answers; it keeps everything in this process's memory."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> Bucket:
+    return Bucket(s3_endpoint)
 
 
 valkey = pytest.fixture(_valkey, name="valkey")

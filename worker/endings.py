@@ -4,6 +4,7 @@ it said so                       the engine's own error
 an error nobody expected         platform   internal_error
 no room on the disk              platform   storage_full
 out of memory                    capacity   out_of_memory
+a store or database that refuses platform   misconfigured
 crashed by a signal              platform   training_process_crashed; checking a file: user, it is the file's doing
 killed, but not by us            platform   training_process_killed; checking a file: no failure, it is checked again
 ended without a word             platform   training_process_ended
@@ -21,6 +22,7 @@ from app.domain.errors import (
     CapacityError,
     DataError,
     Failure,
+    MisconfiguredError,
     PlatformError,
     SourceError,
     StorageFullError,
@@ -64,6 +66,8 @@ def failure_of(error: BaseException) -> Failure:
         return CapacityError(
             f"Memory ran out ({_short(error)}). Use a smaller batch size, smaller inputs or a larger machine."
         ).failure()
+    if isinstance(error, MisconfiguredError):
+        return PlatformError(error.message, code=error.code).failure()
     code = error.code if isinstance(error, ThawError) else "internal_error"
     return PlatformError(f"Something unexpected happened: {_short(error)}", code=code).failure()
 

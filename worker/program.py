@@ -1,7 +1,7 @@
 """One worker process, from its settings to its exit.
 
-read settings -> empty the environment -> forkserver -> sweeper, self-test -> Celery … signal … -> children end,
-claims go back to the queue -> exit, within 8 s
+read settings -> connect -> empty the environment -> forkserver -> sweeper, self-test -> Celery … signal … ->
+children end, claims go back to the queue -> exit, within 8 s
 """
 
 import os
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import PlatformError
 from app.domain.ids import new_id
@@ -20,6 +21,7 @@ from app.queue import QueueName, TaskName
 from app.services import context
 from app.services.context import Services
 from app.settings import Settings
+from app.storage.database import ensure_schema
 from worker import celery_app, devices, environment, folders, gpus, tasks
 from worker.bundles import BundleCache
 from worker.devices import Device, DevicePool
@@ -35,6 +37,8 @@ STOP_SECONDS = 7.0
 """After this the process exits whatever hangs; its children die with it and its leases run out."""
 _SELF_TEST_ENDS_SECONDS = 2.0
 """So that its folder is gone, too."""
+PATIENCE_SECONDS = 180.0
+"""How long a store that does not answer is tried again, before the job is given back."""
 PREPARATIONS = 1
 """Files checked at once."""
 
@@ -42,16 +46,22 @@ _log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings, queues: Sequence[QueueName], *, launcher: Launcher | None = None) -> int:
-    """Work until a signal says stop; returns the exit code. `launcher` is another one in tests."""
+    """Work until a signal says stop; returns the exit code. `launcher` is another one in tests.
+
+    Raises `MisconfiguredError` where database or store cannot be used, `ServiceUnavailableError` for a store that does
+    not answer: a worker that can neither fetch nor upload must take no job away from others.
+    """
+    # Before the environment is emptied: a store may have its credentials there.
+    services = context.build(settings, patience_seconds=PATIENCE_SECONDS)
     removed = environment.scrub()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)  # until Celery takes over
     found = gpus.find() if "gpu" in queues else []
     queues = _served(queues, found)
     lent = devices.choose(found, slots=settings.worker_slots)
+    _check(services)
     launcher = launcher or Launcher()
     launcher.warm()
-    services = context.build(settings)
     stale = folders.remove_stale(settings.work_dir())
     name = new_id("worker")
     _log.info(
@@ -68,6 +78,15 @@ def run(settings: Settings, queues: Sequence[QueueName], *, launcher: Launcher |
     finally:
         launcher.close()
         services.db.close()
+
+
+def _check(services: Services) -> None:
+    services.store.probe()
+    try:
+        ensure_schema(services.db)
+    except OperationalError as error:
+        # Jobs come from it, so it is waited for; what it says then is checked by every statement.
+        _log.warning("database not reached, its schema is not checked", error=type(error).__name__)
 
 
 def _serve(

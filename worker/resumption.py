@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from app.domain.artifacts import Artifact
-from app.domain.errors import PlatformError
+from app.domain.errors import PlatformError, ServiceUnavailableError
 from app.domain.job import Checkpoint
 from app.domain.progress import CheckpointWritten
 from app.storage.artifacts import ArtifactStore
@@ -155,8 +155,12 @@ class CheckpointUploads:
 
     def _take_back(self, files: Mapping[str, Artifact]) -> None:
         """Delete what nobody will ever refer to. No two checkpoints have a file in common."""
-        for artifact in files.values():
-            self._store.remove(artifact.sha256)
+        try:
+            for artifact in files.values():
+                self._store.remove(artifact.sha256)
+        except ServiceUnavailableError as error:
+            # No reason for the attempt to end otherwise than it did.
+            _log.warning("files of a superseded checkpoint not deleted", reason=error.message)
 
     def _upload(self, told: CheckpointWritten, held: Path) -> Mapping[str, Artifact]:
         found = {}

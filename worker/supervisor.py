@@ -4,8 +4,9 @@
              '------------------ the lease is renewed all the while ------------------'
 
 However it ends, exactly one of these is written: succeeded, failed with its reason, cancelled, paused, or back to the
-queue, because this worker stops or the next attempt may get through (`app.services.failing`); and nothing at all once
-the lease is lost. An error of the supervisor itself fails the job with class `platform`; the worker goes on.
+queue, because this worker stops, the artifact store is away, or the next attempt may get through
+(`app.services.failing`); and nothing at all once the lease is lost. An error of the supervisor itself fails the job
+with class `platform`; the worker goes on.
 """
 
 import threading
@@ -18,7 +19,7 @@ from typing import TypeVar
 
 import structlog
 
-from app.domain.errors import CapacityError, Failure, LeaseLostError
+from app.domain.errors import CapacityError, Failure, LeaseLostError, MisconfiguredError, ServiceUnavailableError
 from app.services import claims
 from app.services.context import Services
 from worker import endings, folders, memory
@@ -157,9 +158,18 @@ class Attempt:
         except ProcessKilled:
             self._log.warning("process killed by somebody else")
             return self._give_back("process killed", charge_attempt=True)
+        except ServiceUnavailableError as error:
+            return self._without_store(error)
         except Exception as error:  # noqa: BLE001 (the edge: a supervisor's own error is the platform's, and logged)
             self._log.exception("supervisor failed")
             return self._fail(endings.failure_of(error))
+
+    def _without_store(self, error: ServiceUnavailableError) -> str:
+        if isinstance(error, MisconfiguredError):
+            return self._fail(endings.failure_of(error))
+        # Nothing is wrong with the job, and the store was asked for minutes.
+        self._log.warning("artifact store not reached, given back", reason=error.message)
+        return self._give_back("released", charge_attempt=False)
 
     def _work(self) -> str:
         """What the attempt is for; returns how it ended."""

@@ -56,6 +56,9 @@ TABLE: dict[type[ThawError], Answer] = {
     errors.ServiceUnavailableError: Answer(
         503, "A part of Thaw does not answer", "server_error", {"Retry-After": RETRY_SECONDS}
     ),
+    errors.MisconfiguredError: Answer(
+        503, "A part of Thaw is not set up", "server_error", {"Retry-After": RETRY_SECONDS}
+    ),
     errors.UserError: Answer(422, "The request is wrong"),
 }
 

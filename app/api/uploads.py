@@ -33,11 +33,12 @@ async def receive_upload(
 ) -> Upload[Fields]:
     """Stream the form's file into the store. Nothing stays there if the form or its file is refused.
 
-    Raises InvalidRequestError, RequestValidationError (wrong fields), TooLargeError, StorageFullError;
-    ClientDisconnect if the client left.
+    Raises InvalidRequestError, RequestValidationError (wrong fields), TooLargeError, StorageFullError,
+    ServiceUnavailableError (a store that does not answer, asked before anything is read); ClientDisconnect if the
+    client left.
     """
     form = FormReader(request.headers.get("content-type", ""))
-    with store.writer(max_bytes=max_bytes) as writer:
+    with await run_in_threadpool(store.writer, max_bytes=max_bytes) as writer:
         await _copy(request, form, writer)
         filename = form.finish()
         checked = _checked(fields, form.fields)

@@ -12,6 +12,7 @@
     ├── TooLargeError              more bytes than the limit
     ├── StorageFullError           the disk (or quota) has no room
     ├── ServiceUnavailableError    a part that Thaw needs does not answer
+    │   └── MisconfiguredError     it answers, and refuses us
     ├── LeaseLostError             an attempt that is no longer the owner tried to write
     └── WorkError                  the reason why a job, model or dataset failed
         ├── UserError              the file, the data or the specification is at fault
@@ -150,6 +151,12 @@ class ServiceUnavailableError(ThawError):
     """A part that Thaw needs does not answer; trying again later may help."""
 
     code = "service_unavailable"
+
+
+class MisconfiguredError(ServiceUnavailableError):
+    """A part that Thaw needs answers, and refuses: a wrong key, a missing bucket. Only who runs Thaw can help."""
+
+    code = "misconfigured"
 
 
 class LeaseLostError(ThawError):

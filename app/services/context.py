@@ -36,8 +36,15 @@ class Services:
     doorbell: Doorbell
 
 
-def build(settings: Settings) -> Services:
-    """Make folders, connections, store and doorbell. The schema is `app.storage.database.upgrade`'s business."""
+REQUEST_PATIENCE_SECONDS = 5.0
+"""How long a request waits for a store on the network that does not answer, before somebody is told so."""
+
+
+def build(settings: Settings, *, patience_seconds: float = REQUEST_PATIENCE_SECONDS) -> Services:
+    """Make folders, connections, store and doorbell. The schema is `app.storage.database.ensure_schema`'s business.
+
+    `patience_seconds`: how long a store that does not answer is tried again. Raises `MisconfiguredError`.
+    """
     from app.queue import CeleryDoorbell
 
     for folder in (settings.data_dir, settings.work_dir(), settings.run_dir()):
@@ -45,6 +52,15 @@ def build(settings: Settings) -> Services:
     return Services(
         settings=settings,
         db=Database(settings.resolved_database_url()),
-        store=LocalArtifacts(settings.artifacts_dir(), min_free_bytes=settings.min_free_disk_bytes),
+        store=_store(settings, patience_seconds=patience_seconds),
         doorbell=CeleryDoorbell(settings),
     )
+
+
+def _store(settings: Settings, *, patience_seconds: float) -> ArtifactStore:
+    """A bucket where one is set, else a folder of the data folder."""
+    if settings.artifacts_url:
+        from app.storage.s3 import S3Artifacts
+
+        return S3Artifacts(settings, patience_seconds=patience_seconds)
+    return LocalArtifacts(settings.artifacts_dir(), min_free_bytes=settings.min_free_disk_bytes)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.domain.errors import ServiceUnavailableError
 from app.services import workers
 from app.services.context import Services
 from app.storage.database import describe, pending
@@ -36,7 +37,10 @@ def _database(services: Services) -> PartHealth:
 
 def _store(services: Services) -> PartHealth:
     try:
+        services.store.probe()
         free, needed = services.store.free_bytes(), services.settings.min_free_disk_bytes
+    except ServiceUnavailableError as error:
+        return PartHealth("store", ok=False, detail=error.message)
     except OSError as error:
         return PartHealth("store", ok=False, detail=f"does not answer: {error.strerror}")
     return PartHealth("store", ok=free >= needed, detail=f"{free:,} bytes free, at least {needed:,} are kept free")

@@ -19,7 +19,7 @@ from app.domain.model import Model, ModelOptions, SourceInfo
 from app.domain.progress import Progress
 from app.domain.report import Report
 from app.domain.states import JobStatus
-from app.services import chronicle, waiting
+from app.services import chronicle, leftovers, waiting
 from app.services.claims import DatasetClaim, JobClaim, ModelClaim, lost
 from app.services.context import Services
 from app.services.models import MAX_NAME
@@ -51,8 +51,7 @@ def progress(
             raise lost(claim)
         stale = chronicle.enter(session, job, told, checkpoints)
     # After the commit: from here on nothing refers to them. Whoever dies here leaves some bytes that nobody misses.
-    for sha256 in stale:
-        services.store.remove(sha256)
+    leftovers.remove(services, stale)
 
 
 def succeed_job(

@@ -14,7 +14,7 @@ Each row is changed by compare-and-set in a transaction of its own, so that of t
 from dataclasses import dataclass
 
 from app.domain.overtime import OF_DEADLINE
-from app.services import attempts, waiting
+from app.services import attempts, leftovers, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
 from app.storage import checkpoints, idempotency, jobs, leases, workers
@@ -110,8 +110,8 @@ def _delete_left_over(services: Services) -> None:
     with services.db.read() as session:
         found = checkpoints.left_over(session, limit=BATCH)
     for each in found:
-        for sha256 in each.blobs:
-            services.store.remove(sha256)
+        if not leftovers.remove(services, each.blobs):
+            return
         with services.db.begin() as session:
             checkpoints.remove(session, each.project, each.id)
 

@@ -1,10 +1,7 @@
-"""The artifact store: bytes by their sha256, each once, never changed.
+"""The artifact store: bytes by their sha256, each once, never changed; there in full or not at all.
 
-    artifacts/sha256/ab/cd/abcd…   a blob, read-only
-    artifacts/tmp/…                what is being written; nothing here counts
-
-A blob is written under a temporary name, hashed on the way, synced, renamed, and its folder is synced: it is there
-in full or not at all, whatever dies in between.
+LocalArtifacts   app.storage.local   a folder of this machine, or one that all machines share
+S3Artifacts      app.storage.s3      a bucket of an S3-compatible store, for machines that share nothing
 """
 
 from collections.abc import Iterator
@@ -14,6 +11,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from app.domain.artifacts import Blob
+from app.domain.errors import PlatformError
 
 CHUNK_BYTES = 1024**2
 
@@ -41,15 +39,22 @@ class BlobWriter(Protocol):
         ...
 
     def commit(self) -> Blob:
-        """Make it durable; whoever has the answer can read it. Raises `StorageFullError`."""
+        """Make it durable; whoever has the answer can read it.
+
+        Raises `StorageFullError`, and `ServiceUnavailableError` where it has to go to a store that does not answer.
+        """
         ...
 
 
 class ArtifactStore(Protocol):
-    """Where bytes live."""
+    """Where bytes live.
+
+    Any method that needs a store on the network may raise `ServiceUnavailableError`: it does not answer, however
+    often it was asked, or (`MisconfiguredError`) it answers, and refuses us.
+    """
 
     def writer(self, *, max_bytes: int) -> BlobWriter:
-        """Begin a blob of at most `max_bytes`. Raises `StorageFullError` if there is no room."""
+        """Begin a blob of at most `max_bytes`. Raises `StorageFullError` if there is no room; may take a while."""
         ...
 
     def put_file(self, path: Path) -> Blob:
@@ -94,5 +99,21 @@ class ArtifactStore(Protocol):
         ...
 
     def free_bytes(self) -> int:
-        """Room that is left."""
+        """Room that is left on the disk to which blobs are written first; buckets tell nobody how much they have."""
         ...
+
+    def probe(self) -> None:
+        """Ask whether it answers, once and for a few seconds at most. Raises `ServiceUnavailableError`."""
+        ...
+
+
+def missing_artifact(sha256: str) -> PlatformError:
+    """The error for a blob that should be there."""
+    message = f"The artifact {sha256} is not in the store. Restore it from a backup, or make it anew."
+    return PlatformError(message, code="missing_artifact")
+
+
+def corrupt_artifact(sha256: str, *, found: str) -> PlatformError:
+    """The error for a blob whose bytes have another digest."""
+    message = f"The artifact {sha256} is damaged: its bytes have the digest {found}. Restore it from a backup."
+    return PlatformError(message, code="corrupt_artifact")

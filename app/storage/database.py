@@ -11,6 +11,7 @@ for another writer, it gets "database is locked" at once (https://sqlite.org/lan
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+
+from app.domain.errors import MisconfiguredError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -206,20 +209,74 @@ def _json(value: object) -> str:
 # === Migrations ===
 
 
+@dataclass(frozen=True)
+class Schema:
+    """Where a database's schema stands among the migrations that this version of Thaw has."""
+
+    at: str | None
+    """Its revision; `None`: there is no schema yet."""
+    head: str
+    """The revision that this version needs."""
+    known: bool
+    """Whether this version has the revision that it stands at; not one of a newer Thaw."""
+
+    @property
+    def missing(self) -> str | None:
+        """What is missing until it is as this version needs it, in a sentence; `None` if nothing is."""
+        if self.at == self.head:
+            return None
+        newer = "" if self.known else ", and knows no such one: a newer Thaw upgraded it"
+        return f"the schema is at revision {self.at}, this version of Thaw needs {self.head}{newer}"
+
+
+def schema_of(session: Session) -> Schema:
+    """Where the schema stands."""
+    at = MigrationContext.configure(session.connection()).get_current_revision()
+    script = ScriptDirectory.from_config(configuration())
+    known = at is None or at in {each.revision for each in script.walk_revisions()}
+    return Schema(at=at, head=str(script.get_current_head()), known=known)
+
+
 def upgrade(db: Database) -> None:
-    """Bring the schema to this version's. Safe when several processes start at once: one does it, the others wait."""
+    """Bring the schema to this version's. Safe when several processes start at once: one does it, the others wait.
+
+    Raises `MisconfiguredError` for a schema of a newer Thaw.
+    """
     with db.begin() as session:
         connection = session.connection()
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+        schema = schema_of(session)
+        if not schema.known:
+            raise _unusable(schema, "Run the newer version of Thaw, or restore a backup from before its upgrade.")
         command.upgrade(configuration(connection), "head")
+
+
+def ensure_schema(db: Database) -> None:
+    """Make sure at the start of a process that the schema is this version's.
+
+    SQLite is upgraded here: its one service was stopped for the new version. PostgreSQL may serve processes of an
+    older one at this moment: an empty database is filled, any other is left to `thaw db upgrade`. Raises
+    `MisconfiguredError`.
+    """
+    if db.engine.dialect.name == "sqlite":
+        upgrade(db)
+        return
+    with db.read() as session:
+        schema = schema_of(session)
+    if schema.at is None:
+        upgrade(db)
+    elif schema.missing:
+        raise _unusable(schema, "Make a backup, stop what runs, then run `thaw db upgrade` once with this version.")
+
+
+def _unusable(schema: Schema, advice: str) -> MisconfiguredError:
+    return MisconfiguredError(f"The database cannot be used: {schema.missing}. {advice}")
 
 
 def pending(session: Session) -> str | None:
     """What is missing until the schema is this version's, in a sentence; `None` if nothing is."""
-    at = MigrationContext.configure(session.connection()).get_current_revision()
-    head = ScriptDirectory.from_config(configuration()).get_current_head()
-    return None if at == head else f"the schema is at revision {at}, this version of Thaw needs {head}"
+    return schema_of(session).missing
 
 
 def describe(session: Session) -> str:

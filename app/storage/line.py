@@ -21,6 +21,8 @@ COUNTED = 10_000
 """Places in the line are counted so far; behind that, looking at a job would become slow."""
 MAX_KEYS = 100
 """API keys that wait at one priority; with more of them, nobody is told a place."""
+LOOKS = 10
+"""Times to look for the next job: on PostgreSQL others take jobs between two statements of one transaction."""
 RECENT = 20
 """Jobs that are looked at to say how long one takes."""
 
@@ -31,14 +33,25 @@ _QUEUED = JobRow.status == JobRow.waiting
 
 def first(session: Session) -> str | None:
     """The id of the job that is to be claimed next, or `None` if none waits."""
-    ready = [_QUEUED, JobRow.cancel_requested_at.is_(None), ~jobs.overdue()]
-    priority = session.scalars(select(JobRow.priority).where(*ready).order_by(JobRow.priority).limit(1)).one_or_none()
-    if priority is None:
-        return None
+    urgent = select(JobRow.priority).where(*_ready()).order_by(JobRow.priority).limit(1)
+    for _ in range(LOOKS):
+        priority = session.scalars(urgent).one_or_none()
+        head = None if priority is None else _head(session, priority)
+        if priority is None or head is not None:
+            return head
+    return None
+
+
+def _ready() -> list[ColumnElement[bool]]:
+    return [_QUEUED, JobRow.cancel_requested_at.is_(None), ~jobs.overdue()]
+
+
+def _head(session: Session, priority: int) -> str | None:
+    """The next one of this priority, by its key's share and its age; `None`: others have just taken the last."""
     running = _running(session)
     keys = sorted(_keys(session, priority, limit=COUNTED), key=lambda key: running.get(key, 0))
     for _, equal in groupby(keys, key=lambda key: running.get(key, 0)):
-        found = [session.execute(_in_line(priority, key).where(*ready).limit(1)).one_or_none() for key in equal]
+        found = [session.execute(_in_line(priority, key).where(*_ready()).limit(1)).one_or_none() for key in equal]
         heads: list[tuple[float, str]] = [(head.created_at, head.id) for head in found if head is not None]
         if heads:
             return min(heads)[1]

@@ -1,4 +1,11 @@
-"""The artifact store in a folder of this machine, or on a file system that all machines share."""
+"""The artifact store in a folder of this machine, or on a file system that all machines share.
+
+    artifacts/sha256/ab/cd/abcd…   a blob, read-only
+    artifacts/tmp/…                what is being written; nothing here counts
+
+A blob is written under a temporary name, hashed on the way, synced, renamed, and its folder is synced: it is there
+in full or not at all, whatever dies in between.
+"""
 
 import errno
 import fcntl
@@ -6,23 +13,15 @@ import hashlib
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from app.domain.artifacts import Blob
-from app.domain.errors import PlatformError, StorageFullError, TooLargeError
-from app.storage.artifacts import CHUNK_BYTES, StoredBlob
+from app.domain.errors import ServiceUnavailableError
+from app.storage.artifacts import CHUNK_BYTES, StoredBlob, corrupt_artifact, missing_artifact
 from app.storage.durable import make_folders, sync_folder
-
-READ_ONLY = 0o440
-STALE_SECONDS = 86_400.0
-"""Older temporary files belong to nobody: no upload takes a day."""
-CHECK_ROOM_BYTES = 16 * 1024**2
-"""How often a writer looks whether there is room left."""
+from app.storage.spool import READ_ONLY, Spool, SpoolWriter, out_of_room
 
 
 class LocalArtifacts:
@@ -30,16 +29,12 @@ class LocalArtifacts:
 
     def __init__(self, folder: Path, *, min_free_bytes: int = 0) -> None:
         self._folder = folder.absolute()
-        self._min_free_bytes = min_free_bytes
-        self._temporary = self._folder / "tmp"
-        self._temporary.mkdir(parents=True, exist_ok=True)
+        self._spool = Spool(self._folder / "tmp", min_free_bytes=min_free_bytes, keep=self._adopt)
         (self._folder / "sha256").mkdir(exist_ok=True)
-        _remove_stale(self._temporary)
 
-    def writer(self, *, max_bytes: int) -> "LocalBlobWriter":
+    def writer(self, *, max_bytes: int) -> SpoolWriter:
         """Begin a blob."""
-        self.check_room()
-        return LocalBlobWriter(self, self._temporary / secrets.token_hex(16), max_bytes=max_bytes)
+        return self._spool.writer(max_bytes=max_bytes)
 
     def put_file(self, path: Path) -> Blob:
         """Store a copy of a file."""
@@ -95,28 +90,29 @@ class LocalArtifacts:
         return True
 
     def free_bytes(self) -> int:
-        """Room for the user that runs this."""
-        return shutil.disk_usage(self._folder).free
+        """Room on the disk."""
+        return self._spool.free_bytes()
+
+    def probe(self) -> None:
+        """Look whether the folder is there."""
+        try:
+            self._spool.free_bytes()
+        except OSError as error:
+            message = (
+                f"The folder of artifacts cannot be used: {error.strerror}. Mount its disk, or set THAW_DATA_DIR to "
+                "where it is."
+            )
+            raise ServiceUnavailableError(message) from error
 
     def path_of(self, sha256: str) -> Path:
         """Where the blob is, if it is there."""
         return self._folder / "sha256" / sha256[:2] / sha256[2:4] / sha256
 
-    def check_room(self) -> None:
-        """Raises `StorageFullError` below `min_free_bytes`, so that the database and running jobs keep some."""
-        free = self.free_bytes()
-        if free < self._min_free_bytes:
-            message = (
-                f"There is no room for more: {free:,} bytes are free, and {self._min_free_bytes:,} are kept free. "
-                "Delete what is not needed, or get a larger disk."
-            )
-            raise StorageFullError(message)
-
-    def adopt(self, temporary: Path, sha256: str) -> None:
+    def _adopt(self, temporary: Path, blob: Blob) -> None:
         """Give a synced temporary file its final name, unless the blob is there already."""
-        final = self.path_of(sha256)
+        final = self.path_of(blob.sha256)
         with self._locked(fcntl.LOCK_SH):
-            if final.is_file() and final.stat().st_size == temporary.stat().st_size:
+            if final.is_file() and final.stat().st_size == blob.bytes:
                 os.utime(final)  # as young as if it had been written now: nobody may take it for left over
             else:
                 make_folders(final.parent, root=self._folder)
@@ -137,72 +133,8 @@ class LocalArtifacts:
     def _there(self, sha256: str) -> Path:
         path = self.path_of(sha256)
         if not path.is_file():
-            message = f"The artifact {sha256} is not in the store. Restore it from a backup, or make it anew."
-            raise PlatformError(message, code="missing_artifact")
+            raise missing_artifact(sha256)
         return path
-
-
-class LocalBlobWriter:
-    """Writes one blob under a temporary name."""
-
-    def __init__(self, store: LocalArtifacts, temporary: Path, *, max_bytes: int) -> None:
-        self._store = store
-        self._temporary = temporary
-        self._max_bytes = max_bytes
-        self._hash = hashlib.sha256()
-        self._bytes = 0
-        self._checked_bytes = 0
-        with out_of_room():
-            self._file = temporary.open("xb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Remove what was not committed."""
-        try:
-            with out_of_room():
-                self._file.close()
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-    def write(self, chunk: bytes) -> None:
-        """Append."""
-        self._bytes += len(chunk)
-        if self._bytes > self._max_bytes:
-            message = f"More than the {self._max_bytes:,} bytes that are allowed. Send less, or raise the limit."
-            raise TooLargeError(message)
-        if self._bytes - self._checked_bytes >= CHECK_ROOM_BYTES:
-            self._store.check_room()
-            self._checked_bytes = self._bytes
-        self._hash.update(chunk)
-        with out_of_room():
-            self._file.write(chunk)
-
-    def commit(self) -> Blob:
-        """Sync, then rename."""
-        blob = Blob(sha256=self._hash.hexdigest(), bytes=self._bytes)
-        with out_of_room():
-            self._file.flush()
-            os.fchmod(self._file.fileno(), READ_ONLY)
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._store.adopt(self._temporary, blob.sha256)
-        return blob
-
-
-@contextmanager
-def out_of_room() -> Iterator[None]:
-    """What the system says about a full disk or quota, as an error of ours."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        message = "There is no room left on the disk. Delete what is not needed, or get a larger one."
-        raise StorageFullError(message) from error
 
 
 def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
@@ -231,15 +163,4 @@ def _verify(path: Path, sha256: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
-        message = f"The artifact {sha256} is damaged: its bytes have the digest {found}. Restore it from a backup."
-        raise PlatformError(message, code="corrupt_artifact")
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove what processes left that died while they wrote. By this machine's clock: a day is coarse enough."""
-    for path in folder.iterdir():
-        try:
-            if path.stat().st_mtime < time.time() - STALE_SECONDS:
-                path.unlink()
-        except FileNotFoundError:
-            continue  # its writer has just finished, or another process cleans up too
+        raise corrupt_artifact(sha256, found=found)

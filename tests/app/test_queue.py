@@ -1,10 +1,18 @@
 """The doorbell rings a real Valkey server, and never keeps anybody waiting."""
 
+import contextlib
+import datetime as dt
+import ipaddress
 import json
 import signal
+import socket
+import socketserver
+import ssl
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +20,7 @@ import pytest
 
 from app.queue import MAX_WAITING_HINTS, QUEUES, TASKS, CeleryDoorbell, broker_url, working_celery
 from app.settings import Settings
+from app.standalone.broker import find_broker_binary
 
 pytestmark = pytest.mark.service
 
@@ -80,3 +89,130 @@ def test_sending_needs_no_tensorflow() -> None:
     program = "import sys, app.queue; print({'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "set()"
+
+
+# === Servers on other machines: a password, TLS ===
+
+PASSWORD, IN_URL = "p@ss/w:rd", "p%40ss%2Fw%3Ard"
+
+
+def test_a_password_opens_the_server_and_nothing_else_does(tmp_path: Path) -> None:
+    with _server(folder=tmp_path) as port:
+        assert _carries(tmp_path, f"redis://:{IN_URL}@127.0.0.1:{port}/3")
+        assert _carries(tmp_path, f"redis://default:{IN_URL}@127.0.0.1:{port}")
+        for wrong in ("", ":other@", f"somebody:{IN_URL}@"):
+            assert not CeleryDoorbell(
+                Settings(data_dir=tmp_path, redis_url=f"redis://{wrong}127.0.0.1:{port}")
+            ).reachable()
+
+
+def test_tls_is_checked_against_the_authority_and_the_name(tmp_path: Path) -> None:
+    certificate = _certificate(tmp_path, ipaddress.ip_address("127.0.0.1"))
+    with _server(folder=tmp_path) as plain, _encrypted(plain, certificate) as port:
+        trusting = f"?ssl_ca_certs={certificate}"
+        assert _carries(tmp_path, f"rediss://:{IN_URL}@127.0.0.1:{port}/0{trusting}")
+        # Another database each: Celery's connections are pooled by URL, whatever is trusted.
+        for wrong in (f"127.0.0.1:{port}/1", f"localhost:{port}/2{trusting}"):
+            url = f"rediss://:{IN_URL}@{wrong}"
+            assert not CeleryDoorbell(Settings(data_dir=tmp_path, redis_url=url)).reachable()
+
+
+def _carries(folder: Path, url: str) -> bool:
+    """Whether a hint gets from a doorbell to a worker's connection."""
+    settings = Settings(data_dir=folder, redis_url=url)
+    assert CeleryDoorbell(settings).ring("train", "ftjob-1", queue="cpu")
+    with working_celery(settings).connection_for_read() as connection:
+        return bool(json.loads(connection.SimpleQueue("cpu").get(timeout=5).body)[0] == ["ftjob-1"])
+
+
+@contextlib.contextmanager
+def _server(*, folder: Path) -> Iterator[int]:
+    """A server with a password, on a TCP port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = [
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--requirepass",
+        PASSWORD,
+        "--save",
+        "",
+        "--dir",
+        str(folder),
+    ]
+    process = subprocess.Popen([find_broker_binary(), *options], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not _listens(port):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _encrypted(plain: int, certificate: Path) -> Iterator[int]:
+    """A port that speaks TLS and passes everything on to `plain`: the wheel's server is built without TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", plain)) as server,
+                context.wrap_socket(self.request, server_side=True) as client,
+            ):
+                back = threading.Thread(target=_pass_on, args=(server, client))
+                back.start()
+                _pass_on(client, server)
+                back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Forward) as forwarder:
+        forwarder.daemon_threads = True
+        thread = threading.Thread(target=forwarder.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield forwarder.server_address[1]
+        forwarder.shutdown()
+        thread.join()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65536):
+            target.sendall(chunk)
+        target.shutdown(socket.SHUT_WR)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _certificate(folder: Path, address: ipaddress.IPv4Address) -> Path:
+    """One that signs itself, for one address; its key lies beside it in `key.pem`."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([]), dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(address)]), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return folder / "certificate.pem"

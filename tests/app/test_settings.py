@@ -1,5 +1,6 @@
 """Settings come from arguments, the environment and files with secrets."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,19 @@ def test_without_a_database_url_everything_is_in_the_data_folder(tmp_path: Path)
 
 def test_every_setting_is_described() -> None:
     assert not [name for name, field in Settings.model_fields.items() if not field.description]
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"THAW_{name.upper()}", "")
+    assert Settings() == Settings.model_construct(**Settings().model_dump())
+    assert Settings().s3_endpoint is None
+    assert Settings().s3_region == "us-east-1"
+
+
+@pytest.mark.parametrize("page", ["docker-compose.yml", "docs/machines.md"])
+def test_pages_name_settings_that_there_are(page: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / page).read_text(encoding="utf-8")
+    named = {name.removesuffix("_FILE") for name in re.findall(r"\bTHAW_[A-Z0-9_]*[A-Z0-9]\b", text)}
+    assert named
+    assert named <= {f"THAW_{name.upper()}" for name in Settings.model_fields}

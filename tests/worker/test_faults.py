@@ -241,11 +241,11 @@ def test_a_store_without_room_sets_the_job_aside(open_shop: Callable[..., Shop])
     shop = open_shop()
     job_id = shop.submit("succeed")
     # From here on the store refuses everything, as it does when the disk is nearly full.
-    shop.services.store._min_free_bytes = 2**62
+    shop.services.store._spool._min_free_bytes = 2**62
     shop.supervisor.train(job_id)
     assert shop.get(job_id).status == "paused"
     assert len(_events(shop, job_id, "storage_full")) == 1
-    shop.services.store._min_free_bytes = 0
+    shop.services.store._spool._min_free_bytes = 0
     jobs.resume(shop.services, DEFAULT_PROJECT, job_id)
     shop.supervisor.train(job_id)
     assert shop.get(job_id).status == "succeeded"

@@ -19,6 +19,7 @@ from app.domain.phases import Phase
 from app.queue import CeleryDoorbell
 from app.services import jobs, models, workers
 from app.services.context import DEFAULT_PROJECT
+from app.storage.database import Database, upgrade
 from app.storage.paging import PageQuery
 
 pytestmark = pytest.mark.service
@@ -343,3 +344,38 @@ def _until_log_says(worker: RunningWorker, words: str, *, seconds: float = 60) -
     while words not in worker.log.read_text():
         assert time.monotonic() < deadline, worker.log.read_text()
         time.sleep(0.02)
+
+
+# === What a worker needs ===
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [({"THAW_S3_SECRET_KEY": "hunter2"}, "does not answer"), ({}, "belong together")],
+)
+def test_a_worker_that_could_neither_fetch_nor_upload_does_not_start(
+    tmp_path: Path, setting: dict[str, str], reason: str
+) -> None:
+    nobody = {
+        "THAW_ARTIFACTS_URL": "s3://bucket",
+        "THAW_S3_ENDPOINT": "http://127.0.0.1:1",
+        "THAW_S3_ACCESS_KEY": "key",
+    }
+    environment = {**os.environ, "THAW_DATA_DIR": str(tmp_path), **nobody, **setting}
+    command = [sys.executable, "-m", "worker", "--queues", "cpu"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert reason in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_worker_leaves_a_database_of_another_version_alone(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'thaw.db'}")
+    upgrade(db)
+    with db.begin() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    db.close()
+    environment = {**os.environ, "THAW_DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "worker", "--queues", "cpu"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, "a newer Thaw upgraded it" in ended.stderr) == (1, True), ended.stderr

@@ -14,12 +14,13 @@ import numpy as np
 import psutil
 import pytest
 
+from app.domain.again import ForkRequest
 from app.domain.dataset import DatasetOptions
-from app.domain.job import Job, JobRequest
+from app.domain.job import ForkedFrom, Job, JobRequest
 from app.domain.phases import Phase
 from app.domain.spec import DropLast
 from app.queue import CeleryDoorbell
-from app.services import context, datasets, files, history, jobs, models
+from app.services import again, context, datasets, files, history, jobs, models
 from app.services.context import DEFAULT_PROJECT, Services
 from app.settings import Settings
 from app.storage.database import upgrade
@@ -214,6 +215,12 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     assert third.status == "succeeded", (third.error, site.log.read_text())
     restored = models.get(site.services, DEFAULT_PROJECT, third.model_id)
     assert (restored.reference, restored.job_id) == (kept[0].id, first.id)
+    fork = site.wait(again.fork(site.services, DEFAULT_PROJECT, first.id, ForkRequest(after_phase="head")))
+    assert fork.status == "succeeded", (fork.error, site.log.read_text())
+    assert fork.forked_from == ForkedFrom(job=first.id, checkpoint=kept[0].id)
+    assert fork.model_id == third.model_id
+    assert fork.report is not None
+    assert [phase.name for phase in fork.report.phases] == ["all"]
 
     assert first.report is not None
     assert second.report is not None
@@ -230,7 +237,7 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     assert float(tried.stdout.split()[-1]) > 0.9
 
     ended = [line for line in site.said("attempt ended") if line["task"] == "train"]
-    assert [line["ending"] for line in ended] == ["succeeded"] * 3
+    assert [line["ending"] for line in ended] == ["succeeded"] * 4
     for line in ended:
         assert 0 < line["inputs_seconds"] < line["ready_seconds"] < line["first_step_seconds"] < line["ended_seconds"]
     supervisor = psutil.Process(site.worker.pid)

@@ -1,16 +1,18 @@
 """The supervisor sees a job through, and writes exactly one ending, whatever happens to its process."""
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 from sqlalchemy import text
 
+from app.domain.errors import MisconfiguredError, ServiceUnavailableError
 from app.services import claims, history, jobs, models, sweep
 from app.services.context import DEFAULT_PROJECT
 from app.storage.paging import PageQuery
@@ -103,6 +105,58 @@ def test_a_hint_for_nothing_is_harmless(shop: Shop) -> None:
     shop.supervisor.train("ftjob-none")
     shop.supervisor.register("model-none")
     shop.supervisor.validate("ds-none")
+
+
+# === A store that is away ===
+
+
+def _away(*_: object, **__: object) -> NoReturn:
+    message = "The artifact store does not answer at the moment."
+    raise ServiceUnavailableError(message)
+
+
+@pytest.mark.parametrize("call", ["fetch", "put_file"])
+def test_a_store_that_does_not_answer_gives_the_job_back_for_free(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    job_id = shop.submit("succeed")
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.services.store, call, _away)
+        if call == "fetch":
+            shutil.rmtree(shop.services.settings.cache_dir(), ignore_errors=True)
+        for _ in range(4):  # more often than attempts may be lost
+            shop.supervisor.train(job_id)
+            assert shop.get(job_id).status == "queued"
+    shop.supervisor.train(job_id)
+    assert (shop.get(job_id).status, shop.get(job_id).attempt.number) == ("succeeded", 5)
+
+
+def test_a_store_that_refuses_fails_the_job_with_the_platform_at_fault(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        message = "The artifact store refuses Thaw."
+        raise MisconfiguredError(message)
+
+    monkeypatch.setattr(shop.services.store, "put_file", refuse)
+    assert _error(shop.train("succeed")) == ("platform", "misconfigured", "The artifact store refuses Thaw.")
+
+
+def test_what_cannot_be_deleted_now_changes_nothing_and_is_deleted_later(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.services.store, "remove", _away)
+        job = shop.train("count")
+        assert job.status == "succeeded"
+        kept = history.checkpoints(shop.services, DEFAULT_PROJECT, job.id, PageQuery(limit=100)).items
+        before = [each for each in kept if each.kind == "resume"]
+        sweep.sweep(shop.services)
+    assert before, "what it could have gone on from is still listed"
+    sweep.sweep(shop.services)
+    after = history.checkpoints(shop.services, DEFAULT_PROJECT, job.id, PageQuery(limit=100)).items
+    assert [each for each in after if each.kind == "resume"] == []
+    assert not any(shop.services.store.exists(file.sha256) for each in before for file in each.files)
 
 
 # === Failure ===

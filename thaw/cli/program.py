@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from thaw.cli import datasets, jobs, models, service
+from thaw.cli import datasets, db, jobs, models, service
 from thaw.cli.output import Output
 from thaw.cli.session import AsJson, GlobalOptions
 from thaw.version import version
@@ -35,6 +35,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.command()(jobs.plan)
+app.add_typer(db.app, name="db")
 app.command()(service.config)
 app.command()(service.version)
 

@@ -3,7 +3,7 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,9 @@ import thaw.version
 from thaw.cli.output import Output
 from thaw.cli.session import AsJson, BadInputError, output, reported
 from thaw.location import data_dir
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 CLIENT_VARIABLES = (
     ("THAW_URL", "Where the service is; left out: the one that `thaw up` runs on this machine."),
@@ -130,17 +133,22 @@ def _masked(name: str) -> str | None:
     return "********" if value and name == "THAW_API_KEY" else value
 
 
-def _service_settings() -> list[dict[str, object]]:
-    """What `app.settings` reads, in the order in which it stands there."""
+def read_settings() -> "Settings":
+    """The service's settings here. Raises `BadInputError`."""
     from pydantic import ValidationError
 
     from app.settings import Settings
 
     try:
-        settings = Settings()
+        return Settings()
     except (ValidationError, OSError, ValueError) as error:
         message = f"A setting cannot be used: {error}"
         raise BadInputError(message) from error
+
+
+def _service_settings() -> list[dict[str, object]]:
+    """What `app.settings` reads, in the order in which it stands there."""
+    settings = read_settings()
     shown = {name for name, _ in CLIENT_VARIABLES}
     return [
         {
@@ -149,7 +157,7 @@ def _service_settings() -> list[dict[str, object]]:
             "value": _jsonable(getattr(settings, name)),
             "meaning": field.description,
         }
-        for name, field in Settings.model_fields.items()
+        for name, field in type(settings).model_fields.items()
         if f"THAW_{name.upper()}" not in shown
     ]
 

@@ -54,6 +54,12 @@ def test_the_same_key_makes_one_job(client: TestClient, failed: str, action: str
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
+def test_a_key_tells_what_is_null_from_what_is_left_out(client: TestClient, failed: str) -> None:
+    key = {"Idempotency-Key": "once"}
+    assert client.post(f"{JOBS}/{failed}/fork", json={}, headers=key).status_code == 201
+    assert client.post(f"{JOBS}/{failed}/fork", json={"class_weights": None}, headers=key).status_code == 422
+
+
 def test_what_cannot_be_retried_or_forked_is_409_with_what_can_be_done(client: TestClient, thaw: "Thaw") -> None:
     job = thaw.job()
     for action, allowed in (("retry", ["cancel", "pause", "fork"]), ("fork", ["cancel", "pause"])):

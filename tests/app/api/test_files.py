@@ -136,8 +136,7 @@ def test_json_instead_of_a_form_is_422_with_what_was_expected(client: TestClient
 
 
 def test_a_full_disk_is_507_and_leaves_nothing(thaw: "Thaw", monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(thaw.services.store), "free_bytes", lambda _store: 0)
-    object.__setattr__(thaw.services.store, "_min_free_bytes", 1)
+    monkeypatch.setattr(thaw.services.store._spool, "_min_free_bytes", 2**62)
     response = thaw.client.post("/v1/files", files={"file": ("a", b"x")})
     assert response.status_code == 507
     assert response.json()["code"] == "storage_full"

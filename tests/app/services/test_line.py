@@ -130,7 +130,7 @@ def test_workers_at_once_take_every_job_once(shop: Shop) -> None:
 # === Where a job stands ===
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_places_are_the_order_in_which_jobs_are_taken(shop: Shop, seed: int) -> None:
     """Of jobs of several keys and priorities, submitted in any order, while some run already."""
     chance = random.Random(seed)  # noqa: S311 (a test's)

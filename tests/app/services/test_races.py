@@ -12,7 +12,7 @@ from app.services.context import Services
 from app.services.sweep import sweep
 from app.storage.tables import JobRow
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def _at_once(*calls: Callable[[], Any]) -> list[Any]:

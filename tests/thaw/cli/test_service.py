@@ -26,6 +26,7 @@ def test_config_shows_no_secret(run: Run, monkeypatch: pytest.MonkeyPatch, optio
     monkeypatch.setenv("THAW_API_KEY", "thaw_hidden")
     monkeypatch.setenv("THAW_DATABASE_URL", "postgresql+psycopg://me:hidden@host/db")
     monkeypatch.setenv("THAW_REDIS_URL", "redis://:hidden@host")
+    monkeypatch.setenv("THAW_S3_SECRET_KEY", "hidden")
     result = run("config", *options)
     assert result.exit_code == 0
     assert "hidden" not in result.output

@@ -1,0 +1,78 @@
+"""The database's schema, upgraded on purpose: what `thaw db` calls, and what migrations of a release begin with.
+
+thaw db current     where the schema stands
+thaw db upgrade     bring it to this version's; once, before processes of this version start
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy.exc import OperationalError
+
+from app.domain.errors import ServiceUnavailableError, ThawError
+from app.settings import Settings
+from app.storage.database import Database, describe, schema_of
+from app.storage.database import upgrade as upgrade_database
+
+__all__ = ["SchemaState", "ThawError", "current", "upgrade"]
+
+
+@dataclass(frozen=True)
+class SchemaState:
+    """Which database it is, and where its schema stands."""
+
+    database: str
+    """Its URL, without a password."""
+    server: str
+    """`PostgreSQL 17.2`"""
+    revision: str | None
+    """`None`: there is no schema yet."""
+    needed: str
+    """What this version of Thaw needs."""
+    missing: str | None
+    """What is wrong, in a sentence; `None` if nothing is."""
+
+
+def current(settings: Settings) -> SchemaState:
+    """Where the schema stands. Raises `ServiceUnavailableError`."""
+    with _opened(settings) as db:
+        return _state(db)
+
+
+def upgrade(settings: Settings) -> tuple[SchemaState, SchemaState]:
+    """Bring the schema to this version's: the states before and after. Others that do the same wait.
+
+    Raises `ServiceUnavailableError`; `MisconfiguredError` for a schema of a newer Thaw, which stays as it is.
+    """
+    with _opened(settings) as db:
+        before = _state(db)
+        upgrade_database(db)
+        return before, _state(db)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Database]:
+    db = Database(settings.resolved_database_url())
+    try:
+        yield db
+    except OperationalError as error:
+        message = (
+            f"The database at {_shown(db)} does not answer. Start it, or set THAW_DATABASE_URL to where it is. "
+            f"Its driver says: {' '.join(str(error.orig).split())}"
+        )
+        raise ServiceUnavailableError(message) from error
+    finally:
+        db.close()
+
+
+def _state(db: Database) -> SchemaState:
+    with db.read() as session:
+        schema, server = schema_of(session), describe(session)
+    return SchemaState(
+        database=_shown(db), server=server, revision=schema.at, needed=schema.head, missing=schema.missing
+    )
+
+
+def _shown(db: Database) -> str:
+    return db.engine.url.render_as_string(hide_password=True)

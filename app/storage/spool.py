@@ -1,0 +1,132 @@
+"""The spool: a blob is written under a temporary name, counted and hashed, until it is known what it is called."""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from app.domain.artifacts import Blob
+from app.domain.errors import StorageFullError, TooLargeError
+
+READ_ONLY = 0o440
+STALE_SECONDS = 86_400.0
+"""Older temporary files belong to nobody: no upload takes a day."""
+CHECK_ROOM_BYTES = 16 * 1024**2
+"""How often a writer looks whether there is room left."""
+
+Keep = Callable[[Path, Blob], None]
+"""Takes a file that is complete, synced and read-only, and makes it a blob of the store; the file may stay or go."""
+
+
+class Spool:
+    """A folder for temporary files. Safe for any number of processes at once."""
+
+    def __init__(self, folder: Path, *, min_free_bytes: int, keep: Keep) -> None:
+        self._folder = folder
+        self._min_free_bytes = min_free_bytes
+        self._keep = keep
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder)
+
+    def writer(self, *, max_bytes: int) -> "SpoolWriter":
+        """Begin a blob. Raises `StorageFullError` if there is no room."""
+        self.check_room()
+        return SpoolWriter(self, self._folder / secrets.token_hex(16), max_bytes=max_bytes)
+
+    def free_bytes(self) -> int:
+        """Room for the user that runs this. Raises `OSError` if the folder is gone."""
+        return shutil.disk_usage(self._folder).free
+
+    def check_room(self) -> None:
+        """Raises `StorageFullError` below `min_free_bytes`, so that the database and running jobs keep some."""
+        free = self.free_bytes()
+        if free < self._min_free_bytes:
+            message = (
+                f"There is no room for more: {free:,} bytes are free, and {self._min_free_bytes:,} are kept free. "
+                "Delete what is not needed, or get a larger disk."
+            )
+            raise StorageFullError(message)
+
+    def keep(self, temporary: Path, blob: Blob) -> None:
+        """Hand a finished file to the store."""
+        self._keep(temporary, blob)
+
+
+class SpoolWriter:
+    """Writes one blob under a temporary name."""
+
+    def __init__(self, spool: Spool, temporary: Path, *, max_bytes: int) -> None:
+        self._spool = spool
+        self._temporary = temporary
+        self._max_bytes = max_bytes
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+        self._checked_bytes = 0
+        with out_of_room():
+            self._file = temporary.open("xb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove what was not committed."""
+        try:
+            with out_of_room():
+                self._file.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def write(self, chunk: bytes) -> None:
+        """Append."""
+        self._bytes += len(chunk)
+        if self._bytes > self._max_bytes:
+            message = f"More than the {self._max_bytes:,} bytes that are allowed. Send less, or raise the limit."
+            raise TooLargeError(message)
+        if self._bytes - self._checked_bytes >= CHECK_ROOM_BYTES:
+            self._spool.check_room()
+            self._checked_bytes = self._bytes
+        self._hash.update(chunk)
+        with out_of_room():
+            self._file.write(chunk)
+
+    def commit(self) -> Blob:
+        """Sync, then hand it to the store."""
+        blob = Blob(sha256=self._hash.hexdigest(), bytes=self._bytes)
+        with out_of_room():
+            self._file.flush()
+            os.fchmod(self._file.fileno(), READ_ONLY)
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._spool.keep(self._temporary, blob)
+        return blob
+
+
+@contextmanager
+def out_of_room() -> Iterator[None]:
+    """What the system says about a full disk or quota, as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        message = "There is no room left on the disk. Delete what is not needed, or get a larger one."
+        raise StorageFullError(message) from error
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what processes left that died while they wrote. By this machine's clock: a day is coarse enough."""
+    for path in folder.iterdir():
+        try:
+            if path.stat().st_mtime < time.time() - STALE_SECONDS:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # its writer has just finished, or another process cleans up too
