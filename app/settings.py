@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     preparation_timeout_seconds: float = Field(
         default=1800.0, gt=0, description="Longest check of one model or dataset."
     )
+    stall_seconds: float = Field(
+        default=900.0, gt=0, description="A training process that does nothing for so long is ended, and tried again."
+    )
+    orphan_grace_seconds: float = Field(
+        default=86_400.0, gt=0, description="Stored bytes that nothing refers to are deleted when they are this old."
+    )
     event_poll_seconds: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
 
     @classmethod

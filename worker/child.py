@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import forkserver as python_forkserver
@@ -27,7 +28,7 @@ from app.domain.progress import Progress
 from worker import endings, lifeline, messages
 from worker.engine.foldercache import FolderCache
 from worker.engine.reporter import Reporter, TrainingStopped
-from worker.messages import Failed, Outcome, Ready, Registered, Reported, Stopped, Tested, Trained, Validated
+from worker.messages import Alive, Failed, Outcome, Ready, Registered, Reported, Stopped, Tested, Trained, Validated
 from worker.orders import BuildOrder, Order, RegisterOrder, RestoreOrder, SelfTestOrder, TrainOrder, ValidateOrder
 
 LOG = "output.log"
@@ -36,6 +37,9 @@ CANCEL_SIGNAL = signal.SIGUSR1
 """Ends the task at its next step with nothing kept; SIGTERM, which others send too, keeps a checkpoint."""
 RUN = "run"
 """The engine's working folder inside the attempt's: `results`, `canonical`, `checkpoints`."""
+
+ALIVE_SECONDS = 1.0
+"""How often a process says that it goes on while it has nothing to report."""
 
 _SELF_TEST_NICENESS = 10
 """A job that comes meanwhile goes first."""
@@ -69,6 +73,7 @@ class PipeReporter:
         self._connection = connection
         self._asked_to_stop = False
         self._cancelled = False
+        self._alive_at = time.monotonic()
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(CANCEL_SIGNAL, self._cancel)
 
@@ -77,14 +82,17 @@ class PipeReporter:
         self.send(Reported(progress=progress))
 
     def check(self) -> None:
-        """Raise `TrainingStopped` once a signal has come."""
+        """Raise `TrainingStopped` once a signal has come. Whoever asks has carried out something since it last did."""
         if self._cancelled or self._asked_to_stop:
             raise TrainingStopped(keep=not self._cancelled)
+        if time.monotonic() - self._alive_at >= ALIVE_SECONDS:
+            self.send(Alive())
 
     def send(self, message: messages.Message) -> None:
         """Send any message. Without a supervisor there is nobody to work for: `TrainingStopped`."""
         try:
             self._connection.send_bytes(messages.encode(message))
+            self._alive_at = time.monotonic()
         except (BrokenPipeError, ConnectionResetError) as error:
             raise TrainingStopped(keep=False) from error
 

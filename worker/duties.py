@@ -19,7 +19,7 @@ from app.domain.errors import Failure, PlatformError
 from app.domain.file import File
 from app.domain.progress import Progress
 from app.queue import TaskName
-from app.services import models, reports
+from app.services import failing, models, reports
 from app.services.claims import Allowance, Claim, DatasetClaim, JobClaim, ModelClaim
 from app.services.context import Services
 from worker import bundles, memory, resumption
@@ -63,8 +63,8 @@ class Duty(Protocol):
     def collect(self, outcome: Outcome, folder: Path, check: Check) -> Callable[[], object]:
         """Upload what the process made; returns the one write that publishes it."""
 
-    def fail(self, failure: Failure) -> None:
-        """Write down that it failed."""
+    def fail(self, failure: Failure) -> str:
+        """Write down that it failed, and what follows; returns it in a word."""
 
     def cancel(self) -> None:
         """Write down that it was cancelled."""
@@ -83,10 +83,15 @@ class Training:
 
     @property
     def limits(self) -> Limits:
-        """As long as the job's budget and deadline allow."""
+        """As long as the job's budget and deadline allow, if it goes on."""
+        settings = self.services.settings
         seconds, out_of_time = _time_left(self.claim.allowance)
-        memory_bytes = self.services.settings.training_memory_bytes
-        return Limits(seconds=seconds, memory_bytes=memory_bytes, out_of_time=out_of_time)
+        return Limits(
+            seconds=seconds,
+            memory_bytes=settings.training_memory_bytes,
+            stall_seconds=settings.stall_seconds,
+            out_of_time=out_of_time,
+        )
 
     def order(self, folder: Path, stack: ExitStack) -> Order:
         """Source and data come from the cache, and stay there while it trains; a checkpoint into its own folder."""
@@ -129,9 +134,9 @@ class Training:
             report=outcome.report,
         )
 
-    def fail(self, failure: Failure) -> None:
-        """The job failed."""
-        reports.fail_job(self.services, self.claim, failure)
+    def fail(self, failure: Failure) -> str:
+        """The job failed, is tried again or set aside, depending on why."""
+        return failing.attempt_failed(self.services, self.claim, failure)
 
     def cancel(self) -> None:
         """The job is cancelled."""
@@ -198,9 +203,10 @@ class Registration:
         canonical = bundles.upload(folder / RUN, CANONICAL, self.services.store, check=check)
         return lambda: reports.finish_model(self.services, self.claim, info=outcome.info, canonical=canonical)
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> str:
         """The model cannot be used."""
         reports.fail_model(self.services, self.claim, failure)
+        return "failed"
 
     def cancel(self) -> None:
         """Nobody can ask for that."""
@@ -240,9 +246,10 @@ class Validation:
             self.services, self.claim, info=outcome.info, preview=outcome.preview, canonical=canonical
         )
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> str:
         """The dataset cannot be used."""
         reports.fail_dataset(self.services, self.claim, failure)
+        return "failed"
 
     def cancel(self) -> None:
         """Nobody can ask for that."""

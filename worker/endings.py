@@ -6,8 +6,9 @@ no room on the disk              platform   storage_full
 out of memory                    capacity   out_of_memory
 a store or database that refuses platform   misconfigured
 crashed by a signal              platform   training_process_crashed; checking a file: user, it is the file's doing
-killed, but not by us            no failure at all: the attempt counts as lost, the next one goes on from its checkpoint
+killed, but not by us            platform   training_process_killed; checking a file: no failure, it is checked again
 ended without a word             platform   training_process_ended
+did nothing for too long         platform   training_process_stalled
 """
 
 import errno
@@ -121,8 +122,10 @@ def was_killed(exit_: Exit) -> bool:
 
 def failure_of_exit(exit_: Exit) -> Failure:
     """Why a child ended without a word."""
-    if exit_.code == -signal.SIGKILL:
+    if was_killed(exit_):
         return _killed()
+    if exit_.code == -signal.SIGKILL:
+        return _killed_for_memory()
     if exit_.code < 0:
         return _crashed(exit_)
     return PlatformError(
@@ -131,7 +134,23 @@ def failure_of_exit(exit_: Exit) -> Failure:
     ).failure()
 
 
+def failure_of_stall(exit_: Exit, *, seconds: float) -> Failure:
+    """Of a process that we ended because it was silent for so long; its last words say where it was."""
+    return PlatformError(
+        f"The training process did nothing for {seconds:.0f} s and was ended. Look at its device and its disk; if "
+        f"single steps take so long here, allow more (THAW_STALL_SECONDS).{_quoted(last_words(exit_.log))}",
+        code="training_process_stalled",
+    ).failure()
+
+
 def _killed() -> Failure:
+    return PlatformError(
+        "Somebody on the machine killed the process (SIGKILL), and it was neither Thaw nor a lack of memory.",
+        code="training_process_killed",
+    ).failure()
+
+
+def _killed_for_memory() -> Failure:
     return CapacityError(
         "The machine ran out of memory, and the kernel killed the process. Use a smaller batch size, "
         "smaller inputs or a larger machine."

@@ -1,6 +1,6 @@
 """Messages: what a child process tells its supervisor.
 
-    ready, reported*, then exactly one of: trained | registered | validated | tested | failed | stopped
+    ready, (reported | alive)*, then exactly one of: trained | registered | validated | tested | failed | stopped
 
 They travel as JSON, not as pickles: whoever has taken over a child must not run code in its supervisor.
 """
@@ -32,6 +32,12 @@ class Reported(Value):
 
     type: Literal["reported"] = "reported"
     progress: Progress
+
+
+class Alive(Value):
+    """The engine goes on: it has carried out something since the last message, however little there is to tell."""
+
+    type: Literal["alive"] = "alive"
 
 
 class Trained(Value):
@@ -82,7 +88,7 @@ class Stopped(Value):
 
 
 Outcome = Trained | Registered | Validated | Tested | Failed | Stopped
-Message = Ready | Reported | Outcome
+Message = Ready | Reported | Alive | Outcome
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 

@@ -94,6 +94,11 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM if keep else child.CANCEL_SIGNAL)
 
+    def ask_where(self) -> None:
+        """Have the process write into its log where each of its threads is, and end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGABRT)
+
     def kill(self) -> None:
         """SIGKILL to the process and everything that it started."""
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.domain.artifacts import Artifact
 from app.domain.errors import LeaseLostError
-from app.domain.progress import CheckpointWritten, PhaseFinished, Progress, StepFinished
+from app.domain.progress import CheckpointWritten, PhaseFinished, Progress, StepFinished, WeightsKept
 from app.storage.artifacts import ArtifactStore
 from worker import bundles
 from worker.lease import Lease
@@ -115,7 +115,7 @@ class Relay:
         files = {
             progress.checkpoint: bundles.upload_file(self._run, progress.checkpoint, self._store)
             for progress in batch
-            if isinstance(progress, PhaseFinished)
+            if isinstance(progress, PhaseFinished | WeightsKept)
         }
         for progress in batch:
             if isinstance(progress, CheckpointWritten):

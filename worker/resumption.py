@@ -7,6 +7,7 @@ The process deletes its older checkpoints itself. So the files of one that is to
 ours first: they stay while they are read, and training never waits.
 """
 
+import json
 import shutil
 import stat
 import threading
@@ -24,6 +25,8 @@ from app.storage.artifacts import ArtifactStore
 from worker import bundles
 
 FOLDER = "checkpoints"
+MANIFEST = "manifest.json"
+"""Lists the files of a checkpoint with their sha256."""
 _log = structlog.get_logger(__name__)
 
 Tell = Callable[[CheckpointWritten, Mapping[str, Artifact]], bool]
@@ -32,8 +35,8 @@ Tell = Callable[[CheckpointWritten, Mapping[str, Artifact]], bool]
 def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore) -> None:
     """Put the newest usable checkpoint where the engine looks for it.
 
-    For one that the store has lost, or that is damaged there, an empty folder says so: the engine refuses it, tells of
-    it, and takes the one before. `checkpoints`: the newest first.
+    For one that the store has lost, or that is damaged there or was before it got there, an empty folder says so: the
+    engine refuses it, tells of it, and takes the one before. `checkpoints`: the newest first.
     """
     for number, checkpoint in zip(range(len(checkpoints), 0, -1), checkpoints, strict=True):
         folder = run / FOLDER / f"resume-{number:06d}"
@@ -41,12 +44,30 @@ def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore) ->
         try:
             for artifact in checkpoint.files:
                 store.fetch(artifact.sha256, folder / artifact.name)
+            _check_listed(checkpoint, folder)
         except PlatformError as error:
             _log.warning("checkpoint not usable", checkpoint=checkpoint.id, reason=error.message)
             shutil.rmtree(folder)
             folder.mkdir()
         else:
             return
+
+
+def _check_listed(checkpoint: Checkpoint, folder: Path) -> None:
+    """What was stored is what the engine has written, by the list that it wrote last."""
+    path = folder / MANIFEST
+    if not path.is_file():  # the engine judges it
+        return
+    try:
+        listed = {name: told["sha256"] for name, told in json.loads(path.read_bytes())["files"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        message = f"Its {MANIFEST} cannot be read: {error}"
+        raise PlatformError(message, code="corrupt_artifact") from error
+    stored = {artifact.name: artifact.sha256 for artifact in checkpoint.files if artifact.name != MANIFEST}
+    if listed != stored:
+        different = sorted(name for name in {*listed, *stored} if listed.get(name) != stored.get(name))
+        message = f"What is stored is not what was written: {', '.join(different)}"
+        raise PlatformError(message, code="corrupt_artifact")
 
 
 class CheckpointUploads:

@@ -26,7 +26,7 @@ from worker import folders
 from worker.devices import Device
 from worker.engine import durable
 from worker.fitness import Fitness
-from worker.messages import Failed, Outcome, Ready, Reported, Tested
+from worker.messages import Alive, Failed, Outcome, Ready, Reported, Tested
 from worker.orders import Order, SelfTestOrder
 from worker.processes import ChildProcess, Launcher
 from worker.sweeper import version
@@ -118,7 +118,7 @@ class SelfTesting(threading.Thread):
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self._stopping.is_set() and time.monotonic() < deadline:
             ended = child.exit_code() is not None
-            said = [each for each in child.receive(timeout=0.2) if not isinstance(each, Ready | Reported)]
+            said = [each for each in child.receive(timeout=0.2) if not isinstance(each, Ready | Reported | Alive)]
             if said:
                 return None if isinstance(said[-1], Failed) and _by_chance(said[-1].failure) else said[-1]
             if ended:

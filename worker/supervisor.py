@@ -4,8 +4,9 @@
              '------------------ the lease is renewed all the while ------------------'
 
 However it ends, exactly one of these is written: succeeded, failed with its reason, cancelled, paused, or back to the
-queue because this worker stops or the artifact store is away; and nothing at all once the lease is lost. An error of
-the supervisor itself fails the job with class `platform`; the worker goes on.
+queue, because this worker stops, the artifact store is away, or the next attempt may get through
+(`app.services.failing`); and nothing at all once the lease is lost. An error of the supervisor itself fails the job
+with class `platform`; the worker goes on.
 """
 
 import threading
@@ -39,9 +40,11 @@ from worker.watch import Ending, Limits, Reason, Watch
 _SIGNALS_ARRIVE_SECONDS = 0.5
 """A service manager may end our children in the same moment in which it tells us to stop."""
 
-_UPLOAD_SECONDS: Mapping[Reason | None, float] = {"stop": 2.0, "pause": 600.0}
+_UPLOAD_SECONDS: Mapping[Reason | None, float] = {"stop": 2.0, "pause": 600.0, "memory": 600.0, "stall": 600.0}
 """How long the last checkpoint may take to the store, where somebody will go on from it: a worker that stops has no
 longer, and then an older checkpoint must do."""
+_UPLOAD_SECONDS_AFTER_A_FAULT = 600.0
+"""Of a process that ended by itself before it was done."""
 
 _IDS: Mapping[TaskName, str] = {"train": "job_id", "register": "model_id", "validate": "dataset_id"}
 """What the id of a claim is called in the log."""
@@ -56,7 +59,7 @@ class Interrupted(Exception):  # noqa: N818 (named for what happens)
 
 
 class ProcessKilled(Exception):  # noqa: N818 (named for what happened)
-    """Somebody killed the process: the attempt is lost, as if its worker had died."""
+    """Somebody killed the process that checks a file: the attempt is lost, as if its worker had died."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ class Attempt:
             ).run()
             self._note("ended")
             if not self._lease.lost:
-                relay.finish(checkpoint_seconds=_UPLOAD_SECONDS.get(ending.reason, 0.0))
+                relay.finish(checkpoint_seconds=_upload_seconds(ending))
         return ending, Exit(
             task=self._duty.task,
             code=ending.exit_code,
@@ -230,12 +233,12 @@ class Attempt:
             return ending.outcome.failure
         if ending.outcome and not isinstance(ending.outcome, Stopped):
             return ending.outcome
-        failure = _limit_failure(ending, self._duty.limits)
+        failure = _limit_failure(ending, self._duty.limits, exit_)
         if failure is None and (
             ending.reason in {"stop", "pause"} or self._supervisor.stopping.wait(_SIGNALS_ARRIVE_SECONDS)
         ):
             raise Interrupted
-        if failure is None and endings.was_killed(exit_):
+        if failure is None and endings.was_killed(exit_) and self._duty.task != "train":
             raise ProcessKilled
         return (failure or endings.failure_of_exit(exit_)).model_copy(update={"phase": ending.phase})
 
@@ -251,15 +254,24 @@ class Attempt:
 
     def _fail(self, failure: Failure) -> str:
         self._log.info("attempt failed", error_class=failure.error_class, code=failure.code)
-        self._lease.persist(lambda: self._duty.fail(failure))
-        return "failed"
+        return self._lease.persist(lambda: self._duty.fail(failure))
 
     def _note(self, moment: str) -> None:
         """Seconds since the claim, for the log: what a job waits for."""
         self._seconds[f"{moment.replace(' ', '_')}_seconds"] = round(time.monotonic() - self._claimed_at, 3)
 
 
-def _limit_failure(ending: Ending, limits: Limits) -> Failure | None:
+def _upload_seconds(ending: Ending) -> float:
+    if ending.reason is not None:
+        return _UPLOAD_SECONDS.get(ending.reason, 0.0)
+    ended = ending.outcome
+    faulty = ended is None or (isinstance(ended, Failed) and ended.failure.error_class != "user")
+    return _UPLOAD_SECONDS_AFTER_A_FAULT if faulty else 0.0
+
+
+def _limit_failure(ending: Ending, limits: Limits, exit_: Exit) -> Failure | None:
+    if ending.reason == "stall":
+        return endings.failure_of_stall(exit_, seconds=limits.stall_seconds)
     if ending.reason == "memory":
         return CapacityError(
             f"The process took more than {limits.memory_bytes / 1024**3:.1f} GiB of memory and was ended. Use a "

@@ -1,8 +1,10 @@
 """The sweeper: a thread in every worker that says that it lives, takes back what dead ones held, and rings again.
 
-Several at once are harmless: every step is a compare-and-set.
+Several at once are harmless: every step is a compare-and-set. Now and then another thread looks for artifacts that
+nothing refers to, which may take a while.
 """
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +13,12 @@ from importlib import metadata
 import structlog
 
 from app.domain.worker import WorkerCapabilities
-from app.services import sweep, workers
+from app.services import orphans, sweep, workers
 from app.services.context import Services
+
+_ORPHANS_IN_GRACE = 12
+"""How often artifacts without a row are looked for while one grows old enough to be deleted."""
+_SOON_SECONDS = 600.0
 
 _log = structlog.get_logger(__name__)
 
@@ -27,18 +33,39 @@ class Sweeper(threading.Thread):
         self._worker = worker
         self._capabilities = capabilities
         self._over = threading.Event()
+        pause = self._orphans_pause()
+        # Soon, as a worker may be restarted often; not all workers of a service at the same moment.
+        self._orphans_at = time.monotonic() + random.uniform(0, min(pause, _SOON_SECONDS))  # noqa: S311 (no secret)
+        self._orphans: threading.Thread | None = None
 
     def run(self) -> None:
         """Announce and sweep, again and again."""
         while True:
             started = time.monotonic()
             self._round()
+            self._look_for_orphans()
             if self._over.wait(max(0.1, started + self._services.settings.sweep_seconds - time.monotonic())):
                 return
 
     def end(self) -> None:
         """Stop after the round that runs now."""
         self._over.set()
+
+    def _orphans_pause(self) -> float:
+        return self._services.settings.orphan_grace_seconds / _ORPHANS_IN_GRACE
+
+    def _look_for_orphans(self) -> None:
+        if time.monotonic() < self._orphans_at or (self._orphans and self._orphans.is_alive()):
+            return
+        self._orphans_at = time.monotonic() + self._orphans_pause()
+        self._orphans = threading.Thread(target=self._remove_orphans, name="orphans", daemon=True)
+        self._orphans.start()
+
+    def _remove_orphans(self) -> None:
+        try:
+            orphans.remove_orphans(self._services)
+        except Exception as error:  # noqa: BLE001 (the edge of the thread: the next one may succeed)
+            _log.warning("left over artifacts not deleted, trying again later", error=repr(error))
 
     def _round(self) -> None:
         try:

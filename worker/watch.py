@@ -2,6 +2,7 @@
 
 reason                                what happens to the process
 lease lost, too much memory or time   killed at once
+did nothing for too long              asked where it is, which ends it; killed if it does not say
 cancelled                             asked to stop, killed after a grace
 paused, worker stops                  asked to stop with a checkpoint, killed after a grace
 it has said how it ended              let go, killed if it does not go
@@ -17,7 +18,7 @@ from app.domain.errors import Failure
 from app.domain.progress import EpochFinished, PhaseFinished, PhaseStarted, StepFinished
 from worker import memory
 from worker.lease import Lease
-from worker.messages import Message, Outcome, Ready, Reported
+from worker.messages import Alive, Message, Outcome, Ready, Reported
 from worker.processes import ChildProcess
 from worker.relay import Relay
 
@@ -29,9 +30,9 @@ _MEMORY_SECONDS = 0.25
 _LAST_ROUNDS = 3
 """Of reading after its end: far more than fits into a pipe."""
 
-Reason = Literal["lease", "relay", "cancel", "pause", "stop", "timeout", "memory"]
+Reason = Literal["lease", "relay", "cancel", "pause", "stop", "timeout", "memory", "stall"]
 
-GRACE_SECONDS: Mapping[Reason, float] = {"cancel": 2.0, "stop": 4.0, "pause": 60.0}
+GRACE_SECONDS: Mapping[Reason, float] = {"cancel": 2.0, "stop": 4.0, "pause": 60.0, "stall": 2.0}
 """How long a process may take to end its step, and to write its checkpoint. A worker that stops has itself but a few
 seconds; nobody waits for a job that pauses."""
 
@@ -42,6 +43,8 @@ class Limits:
 
     seconds: float | None = None
     memory_bytes: int = 0
+    stall_seconds: float = 0.0
+    """How long it may be silent."""
     out_of_time: Failure | None = None
     """What becomes of it when `seconds` are over; `None`: it was the check of a file."""
 
@@ -79,7 +82,7 @@ class Watch:
         self._limits = limits
         self._stopping = stopping
         self._note = note
-        self._started_at = time.monotonic()
+        self._started_at = self._heard_at = time.monotonic()
         self._memory_seen_at = 0.0
         self._stepped = False
         self._phase: str | None = None
@@ -90,12 +93,19 @@ class Watch:
     def run(self) -> Ending:
         """Wait for the end. Raises `PlatformError` if the child says what it must not."""
         while (exit_code := self._child.exit_code()) is None:
-            self._take(self._child.receive(timeout=TICK_SECONDS, read=not self._relay.full))
+            self._listen()
             self._end_if_needed()
         self._child.kill()  # what it started must not go on talking in its name
         for _ in range(_LAST_ROUNDS):
             self._take(self._child.receive(timeout=0))
         return Ending(outcome=self._outcome, exit_code=exit_code, reason=self._reason, phase=self._phase)
+
+    def _listen(self) -> None:
+        read = not self._relay.full
+        found = self._child.receive(timeout=TICK_SECONDS, read=read)
+        if found or not read:  # one that nobody listens to may have to wait
+            self._heard_at = time.monotonic()
+        self._take(found)
 
     def _take(self, found: list[Message]) -> None:
         for message in found:
@@ -103,7 +113,7 @@ class Watch:
                 self._note("ready")
             elif isinstance(message, Reported):
                 self._report(message)
-            else:
+            elif not isinstance(message, Alive):
                 self._outcome = message
                 if self._kill_at is None:
                     self._kill_at = time.monotonic() + LINGER_SECONDS
@@ -121,12 +131,18 @@ class Watch:
         if reason:
             self._reason = reason
             if reason in GRACE_SECONDS:
-                self._child.ask_to_stop(keep=reason != "cancel")
+                self._ask_to_end(reason)
                 self._kill_at = time.monotonic() + GRACE_SECONDS[reason]
             else:
                 self._kill_at = 0.0
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._child.kill()
+
+    def _ask_to_end(self, reason: Reason) -> None:
+        if reason == "stall":
+            self._child.ask_where()
+        else:
+            self._child.ask_to_stop(keep=reason != "cancel")
 
     def _why(self) -> Reason | None:
         """A reason to end it that was not there before. Losing the lease outweighs all others."""
@@ -152,6 +168,8 @@ class Watch:
             return "pause"
         if self._limits.seconds is not None and time.monotonic() - self._started_at > self._limits.seconds:
             return "timeout"
+        if self._limits.stall_seconds and time.monotonic() - self._heard_at > self._limits.stall_seconds:
+            return "stall"
         return "memory" if self._too_much_memory() else None
 
     def _too_much_memory(self) -> bool:

@@ -93,6 +93,7 @@ def response_for(request: Request, error: ThawError) -> ProblemResponse:
         errors=problems,
         current_status=transition.status if transition else None,
         allowed_actions=transition.allowed_actions if transition else None,
+        needed_by=error.needed_by if isinstance(error, errors.InUseError) else None,
     )
     return ProblemResponse(problem, headers=dict(answer.headers or {}))
 

@@ -54,6 +54,8 @@ class Problem(BaseModel):
     """For `invalid_state_transition`: the status that the thing has."""
     allowed_actions: list[str] | None = None
     """For `invalid_state_transition`: what may be asked of it instead."""
+    needed_by: list[str] | None = None
+    """For `in_use`: the ids of what needs it, jobs first, at most 20."""
     error: ErrorMember
     """The same for OpenAI's clients."""
 
@@ -64,7 +66,8 @@ class ProblemResponse(Response):
     media_type = MEDIA_TYPE
 
     def __init__(self, problem: Problem, headers: dict[str, str] | None = None) -> None:
-        unset = {name for name in ("instance", "current_status", "allowed_actions") if getattr(problem, name) is None}
+        optional = ("instance", "current_status", "allowed_actions", "needed_by")
+        unset = {name for name in optional if getattr(problem, name) is None}
         body = problem.model_dump_json(exclude=unset).encode()
         super().__init__(body, status_code=problem.status, headers=headers)
 
@@ -81,6 +84,7 @@ def problem_for(
     errors: list[FieldProblem] | None = None,
     current_status: str | None = None,
     allowed_actions: list[str] | None = None,
+    needed_by: list[str] | None = None,
 ) -> Problem:
     """A problem with what the request itself knows: its id and its path. `kind` is the `type` of OpenAI's shape."""
     return Problem(
@@ -94,6 +98,7 @@ def problem_for(
         errors=errors or [],
         current_status=current_status,
         allowed_actions=allowed_actions,
+        needed_by=needed_by,
         error=ErrorMember(message=detail, type=kind, param=param, code=code),
     )
 

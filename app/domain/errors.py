@@ -120,9 +120,13 @@ class IdempotencyInFlightError(ConflictError):
 
 
 class InUseError(ConflictError):
-    """Something that is still needed was to be deleted."""
+    """Something that is still needed was to be deleted. `needed_by`: the ids of what needs it, jobs first."""
 
     code = "in_use"
+
+    def __init__(self, message: str, *, needed_by: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.needed_by = list(needed_by)
 
 
 class IdempotencyMismatchError(ThawError):

@@ -143,6 +143,8 @@ class Job(Value):
     report: Report | None
     updated_at: float
     """Changes with every change of this record."""
+    set_aside: Failure | None = None
+    """Why Thaw itself has paused it; set only where one job is asked for."""
     queue_position: int | None = None
     """From 1, in the order in which workers take jobs, up to 10,000; set only where one job is asked for."""
 
@@ -155,7 +157,8 @@ class Event(Value):
     created_at: float
     level: Level
     type: str
-    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `completed` (the last one)."""
+    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `attempt_lost`, `adjusted`,
+    `storage_full`, `completed` (the last one)."""
     message: str
     data: dict[str, object] = Field(default_factory=dict)
 

@@ -10,6 +10,7 @@ from app.domain.learning_rates import ConstantRate, LearningRateSchedule
 from app.domain.optimizers import Optimizer, Sgd
 
 MAX_EPOCHS = 10_000
+MAX_ACCUMULATION = 1024
 
 
 Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
@@ -104,7 +105,7 @@ class Phase(Value):
     does. With `backbone_weights: random` there is nothing to keep, and it always trains."""
     learning_rate_schedule: LearningRateSchedule = Field(default=ConstantRate(type="constant"))
     """How the optimizer's learning rate moves from step to step."""
-    gradient_accumulation: int = Field(default=1, ge=1, le=1024)
+    gradient_accumulation: int = Field(default=1, ge=1, le=MAX_ACCUMULATION)
     """So many batches make one step: their gradients are averaged over all of their examples. The last step of an epoch
     takes what is left, be it less."""
     layer_decay: float | None = Field(default=None, gt=0, le=1, examples=[0.9])

@@ -99,6 +99,20 @@ class PhaseFinished(Value):
     """Path of the weights at the end of the phase, relative to the working folder."""
 
 
+class WeightsKept(Value):
+    """The phase fails, and the weights of its best epoch so far are kept."""
+
+    type: Literal["weights_kept"] = "weights_kept"
+    phase: PhaseProgress
+    """`epoch`: the one after which they were like this."""
+    step: int
+    """Optimizer steps since the start of the job."""
+    metrics: dict[str, float]
+    """Of that epoch."""
+    checkpoint: str
+    """Path of the weights, relative to the working folder."""
+
+
 class CheckpointWritten(Value):
     """Everything needed to go on from here lies in a folder, synced."""
 
@@ -148,6 +162,7 @@ Progress = Annotated[
     | StepFinished
     | EpochFinished
     | PhaseFinished
+    | WeightsKept
     | CheckpointWritten
     | CheckpointRefused
     | Resumed,

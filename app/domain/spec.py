@@ -293,6 +293,20 @@ def _wrong(message: str, *, code: LiteralString, at: list[int | str]) -> Pydanti
     return PydanticCustomError(code, "{message}", {"message": message, "at": at})
 
 
+class Adjustment(Value):
+    """A change that Thaw made to a job by itself, so that it could go on."""
+
+    reason: Literal["out_of_memory"]
+    """Why."""
+    batch_size_before: int = Field(examples=[32])
+    """Examples that went through the network at once."""
+    batch_size: int = Field(examples=[16])
+    """Examples that do so now; `gradient_accumulation` of each phase makes up for it."""
+    comparable: bool
+    """Whether the optimizer sees what it would have seen, but for the order of sums; `false` where BatchNormalization
+    trains, as mean and variance are those of the smaller batches."""
+
+
 class ResolvedSpec(Spec):
     """A spec with its seed and all its phases named: what a job stores, and what the engine trains."""
 
@@ -302,6 +316,8 @@ class ResolvedSpec(Spec):
     """The preset that the phases come from; `None`: they were given one by one."""
     seed: int = Field(ge=0, le=2**31 - 1)
     """The same spec with the same seed gives the same weights on the same kind of machine."""
+    adjustments: list[Adjustment] = Field(default_factory=list)
+    """What Thaw itself changed in the job since it was sent, so that it could go on; empty: nothing."""
 
 
 def resolve(spec: Spec, *, seed: int) -> ResolvedSpec:

@@ -4,8 +4,8 @@
 diagram of `docs/jobs.md` are made of it (`python -m app.domain.lifelines`).
 
 A terminal status is never left: trying again makes a new job. A wish to cancel or to pause is a column
-(`cancel_requested_at`, `pause_requested_at`), not a status. An attempt is lost when its worker is; `MAX_ATTEMPTS` of
-them without a new checkpoint in between fail the job.
+(`cancel_requested_at`, `pause_requested_at`), not a status. An attempt is lost when its worker or its training process
+is; `MAX_ATTEMPTS` of them without a new checkpoint in between fail the job.
 
     Model, dataset
     ---------------------------------------------------------------------------------------------
@@ -62,6 +62,9 @@ MOVES: tuple[Move, ...] = (
     Move("running", "cancelled", _EITHER, "somebody wants it cancelled", _EITHER_FENCE),
     Move("running", "paused", _EITHER, "somebody wants it paused", f"{_EITHER_FENCE}; no wish to cancel"),
     Move("running", "queued", _HOLDER, "the worker stops, after its checkpoint", f"{_FENCE}; no wish"),
+    Move("running", "paused", _HOLDER, "the disk is full", f"{_FENCE}; no wish to cancel"),
+    Move("running", "queued", _HOLDER, "its process crashed, was killed or hung", f"{_FENCE}; no wish"),
+    Move("running", "queued", _HOLDER, "memory ran out: once, with smaller batches", f"{_FENCE}; no wish"),
     Move("running", "queued", _SWEEPER, "the worker was not heard of", f"{_RAN_OUT}; no wish"),
     Move("paused", "queued", _API, "it is resumed, at once", _NOTHING),
     Move("paused", "failed", _SWEEPER, "its deadline is over", _OVERDUE),

@@ -1,17 +1,18 @@
 """How an attempt ends that did not finish: its worker gave it back, or was not heard of until the lease ran out.
 
-cancel was requested   -> cancelled
-its time is used up    -> failed, class budget, code time_budget_exceeded
-too many were lost     -> failed, class platform, code worker_lost
-pause was requested    -> paused
-otherwise              -> waits again
+cancel was requested                  -> cancelled
+its time is used up                   -> failed, class budget, code time_budget_exceeded
+too many were lost                    -> failed, class platform: worker_lost, or why the last one was lost
+pause was requested, or nothing can
+go on until somebody makes room       -> paused
+otherwise                             -> waits again
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, true
 from sqlalchemy.orm import Session
 
 from app.domain import overtime
@@ -45,21 +46,35 @@ def end(
     """End an attempt that is as `where` says; `None`: it is not, somebody else was first."""
     if issubclass(row, Asset):
         return _end_check(session, row, project, identifier, where=where, lost=lost)
-    return _end_job(session, project, identifier, where=where, lost=lost)
+    return end_job(session, project, identifier, where=where, lost=lost)
 
 
-def _end_job(session: Session, project: str, identifier: str, *, where: Condition, lost: bool) -> Ended | None:
-    """Moves whose conditions exclude each other: at most one finds the row as it must be."""
+def end_job(
+    session: Session,
+    project: str,
+    identifier: str,
+    *,
+    where: Condition,
+    lost: bool,
+    because: Failure | None = None,
+    set_aside: bool = False,
+) -> Ended | None:
+    """End an attempt at a job; `None`: it is not as `where` says, somebody else was first.
+
+    `because`: why it was lost, where that is known. `set_aside`: the job is paused, whether somebody asked for it or
+    not. The moves below have conditions that exclude each other: at most one finds the row as it must be.
+    """
     asked, enough = JobRow.cancel_requested_at.is_not(None), _enough(JobRow, lost=lost)
     used_up = jobs.used_up()
-    pause = JobRow.pause_requested_at.is_not(None)
+    pause = true() if set_aside else JobRow.pause_requested_at.is_not(None)
+    last = _no_more_attempts(identifier, because)
     cancelled = jobs.move(
         session, project, identifier, old="running", new="cancelled", news="The job was cancelled.",
         where=[*where, asked],
     )  # fmt: skip
     if cancelled is not None:
         return Ended("cancelled")
-    for condition, failure in ((used_up, overtime.OF_ATTEMPTS), (enough & ~used_up, _worker_lost(identifier))):
+    for condition, failure in ((used_up, overtime.OF_ATTEMPTS), (enough & ~used_up, last)):
         failed = jobs.move(
             session, project, identifier, old="running", new="failed", news=failure.message,
             where=[*where, ~asked, condition], values={"error": dumped(failure)},
@@ -74,7 +89,7 @@ def _end_job(session: Session, project: str, identifier: str, *, where: Conditio
         return Ended("paused")
     again = jobs.move(
         session, project, identifier, old="running", new="queued",
-        news="The worker was lost; the job waits for another one." if lost else "The worker gave the job back.",
+        news=_news_of_waiting(because, lost=lost),
         where=[*where, ~asked, ~used_up, ~enough, ~pause], values=leases.given_back(JobRow, lost=lost),
     )  # fmt: skip
     return None if again is None else Ended("waits", [Hint(JobRow, project, identifier)])
@@ -94,6 +109,24 @@ def _end_check(
 def _enough(row: AnyLeased, *, lost: bool) -> ColumnElement[bool]:
     """Whether this attempt, if it counts, was the last that may be lost."""
     return row.lost_attempts + 1 >= MAX_ATTEMPTS if lost else row.lost_attempts < 0
+
+
+def _news_of_waiting(because: Failure | None, *, lost: bool) -> str:
+    if not lost:
+        return "The worker gave the job back."
+    who = "worker" if because is None else "training process"
+    return f"The {who} was lost; the job waits for another one."
+
+
+def _no_more_attempts(identifier: str, because: Failure | None) -> Failure:
+    """The failure of a job whose attempts are used up: the very reason of the last one, where it is known."""
+    if because is None:
+        return _worker_lost(identifier)
+    message = (
+        f"{because.message} {MAX_ATTEMPTS} attempts in a row were lost, and no new checkpoint was kept in between, so "
+        "Thaw tries no more."
+    )
+    return because.model_copy(update={"message": message})
 
 
 def _worker_lost(identifier: str) -> Failure:

@@ -25,6 +25,7 @@ from app.domain.progress import (
     Stage,
     StageStarted,
     StepFinished,
+    WeightsKept,
 )
 from app.domain.spec import ResolvedSpec, total_epochs
 from app.services import resumption
@@ -62,8 +63,8 @@ def enter(session: Session, job: JobRow, told: Sequence[Progress], artifacts: Ma
                 _step_finished(job, spec, each)
             case EpochFinished():
                 _epoch_finished(session, job, spec, each)
-            case PhaseFinished():
-                _phase_finished(session, job, spec, each, artifacts)
+            case PhaseFinished() | WeightsKept():
+                _weights_told(session, job, spec, each, artifacts)
             case CheckpointWritten():
                 stale += resumption.kept(session, job, each, artifacts)
             case Resumed():
@@ -143,15 +144,25 @@ def _epoch_finished(session: Session, job: JobRow, spec: ResolvedSpec, told: Epo
     events.append(session, job, [_news_of(epoch)])
 
 
+def _weights_told(
+    session: Session,
+    job: JobRow,
+    spec: ResolvedSpec,
+    told: PhaseFinished | WeightsKept,
+    artifacts: Mapping[str, Artifact],
+) -> None:
+    if isinstance(told, WeightsKept):
+        _weights_kept(session, job, told, artifacts)
+    else:
+        _phase_finished(session, job, spec, told, artifacts)
+
+
 def _phase_finished(
     session: Session, job: JobRow, spec: ResolvedSpec, told: PhaseFinished, artifacts: Mapping[str, Artifact]
 ) -> None:
     index = told.phase.index
-    if checkpoints.phase_ended(session, job.project, job.id, phase_index=index):
+    if checkpoints.has_weights(session, job.project, job.id, number=index):
         return
-    if told.checkpoint not in artifacts:
-        message = f"The checkpoint '{told.checkpoint}' of phase '{told.phase.name}' was told of, but not uploaded."
-        raise PlatformError(message, code="missing_checkpoint", phase=told.phase.name)
     epochs = metrics.of_phase(session, job.project, job.id, phase_index=index)
     checkpoint = Checkpoint(
         id=new_id("ckpt"),
@@ -163,12 +174,43 @@ def _phase_finished(
         step=epochs[-1].step if epochs else 0,
         phase=told.phase,
         metrics=epochs[-1].metrics if epochs else {},
-        artifact=artifacts[told.checkpoint],
+        artifact=_uploaded(told, artifacts),
         files=[],
     )
     checkpoints.add(session, job.project, checkpoint)
     _set_progress(job, spec, _epochs_before(spec, told.phase) + spec.schedule[index - 1].epochs)
     events.append(session, job, [_news_of_end(told, checkpoint)])
+
+
+def _weights_kept(session: Session, job: JobRow, told: WeightsKept, artifacts: Mapping[str, Artifact]) -> None:
+    """Weights of a phase that will not end; where that is told again, the first ones stay."""
+    number = checkpoints.number_of_best(told.phase.index)
+    if checkpoints.has_weights(session, job.project, job.id, number=number):
+        return
+    checkpoint = Checkpoint(
+        id=new_id("ckpt"),
+        kind="phase",
+        job_id=job.id,
+        created_at=job.updated_at,
+        attempt=job.attempt,
+        number=number,
+        step=told.step,
+        phase=told.phase,
+        metrics=told.metrics,
+        artifact=_uploaded(told, artifacts),
+        files=[],
+    )
+    checkpoints.add(session, job.project, checkpoint)
+    message = f"The weights after epoch {told.phase.epoch} of phase '{told.phase.name}' are kept as {checkpoint.id}."
+    data = {**told.model_dump(mode="json", include={"phase", "step", "metrics"}), "checkpoint": checkpoint.id}
+    events.append(session, job, [News("message", message, data=data)])
+
+
+def _uploaded(told: PhaseFinished | WeightsKept, artifacts: Mapping[str, Artifact]) -> Artifact:
+    if told.checkpoint not in artifacts:
+        message = f"The checkpoint '{told.checkpoint}' of phase '{told.phase.name}' was told of, but not uploaded."
+        raise PlatformError(message, code="missing_checkpoint", phase=told.phase.name)
+    return artifacts[told.checkpoint]
 
 
 # === Words ===

@@ -5,14 +5,15 @@ from pathlib import PurePath
 from sqlalchemy.orm import Session
 
 from app.domain.dataset import Dataset, DatasetOptions
-from app.domain.errors import InUseError, NotFoundError
+from app.domain.errors import NotFoundError
 from app.domain.file import File
 from app.domain.ids import new_id
 from app.domain.states import AssetStatus
+from app.services import needs
 from app.services.context import Services
 from app.services.files import unknown_file
 from app.services.ringing import Hint, ring
-from app.storage import assets, datasets, files, jobs, leases
+from app.storage import assets, datasets, files, leases
 from app.storage.database import time_of
 from app.storage.paging import Page, PageQuery
 from app.storage.tables import DatasetRow
@@ -73,14 +74,11 @@ def list_page(
 
 
 def delete(services: Services, project: str, identifier: str) -> None:
-    """Forget a dataset. Jobs that used it keep their records. Raises `InUseError` while unfinished jobs need it."""
+    """Forget a dataset. Jobs that used it keep their records. Raises `InUseError` while something needs it."""
     with services.db.begin() as session:
         if leases.lock(session, DatasetRow, project, identifier) is None:
             raise unknown_dataset(identifier)
-        job = jobs.unfinished_with(session, project, dataset=identifier)
-        if job is not None:
-            message = f"Dataset '{identifier}' is needed by job '{job}', which is not finished. Cancel it, or wait."
-            raise InUseError(message)
+        needs.refuse_asset(session, project, "Dataset", identifier)
         assets.remove(session, DatasetRow, project, identifier)
 
 

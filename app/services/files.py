@@ -1,16 +1,14 @@
 """Files: uploads whose bytes are in the artifact store already."""
 
 from app.domain.artifacts import Blob
-from app.domain.errors import InUseError, NotFoundError
+from app.domain.errors import NotFoundError
 from app.domain.file import File
 from app.domain.ids import new_id
+from app.services import needs
 from app.services.context import Services
-from app.storage import assets, files
+from app.storage import files
 from app.storage.database import time_of
 from app.storage.paging import Page, PageQuery
-from app.storage.tables import Asset, DatasetRow, ModelRow
-
-ASSETS: tuple[type[Asset], ...] = (ModelRow, DatasetRow)
 
 
 def create(services: Services, project: str, *, filename: str, purpose: str, blob: Blob) -> File:
@@ -42,11 +40,7 @@ def delete(services: Services, project: str, identifier: str) -> None:
     with services.db.begin() as session:
         if files.lock(session, project, identifier) is None:
             raise unknown_file(identifier)
-        for row in ASSETS:
-            user = assets.being_checked(session, row, project, identifier)
-            if user is not None:
-                message = f"File '{identifier}' is needed by '{user}', which is still being checked. Try again later."
-                raise InUseError(message)
+        needs.refuse_file(session, project, identifier)
         files.remove(session, project, identifier)
 
 

@@ -9,13 +9,14 @@ from sqlalchemy.orm import Session
 from app.domain import names
 from app.domain.artifacts import Artifact, Bundle
 from app.domain.dataset import DatasetInfo
-from app.domain.errors import InUseError, NotFoundError, UserError
+from app.domain.errors import NotFoundError, UserError
 from app.domain.file import File
 from app.domain.ids import new_id
 from app.domain.job import Checkpoint
 from app.domain.model import Model, ModelOptions
 from app.domain.spec import ResolvedSpec
 from app.domain.states import AssetStatus
+from app.services import needs
 from app.services.context import Services
 from app.services.files import unknown_file
 from app.services.ringing import Hint, ring
@@ -141,14 +142,11 @@ def list_page(services: Services, project: str, query: PageQuery, *, status: Ass
 
 
 def delete(services: Services, project: str, identifier: str) -> None:
-    """Forget a model. Jobs that used it keep their records. Raises `InUseError` while unfinished jobs need it."""
+    """Forget a model. Jobs that used it keep their records. Raises `InUseError` while something needs it."""
     with services.db.begin() as session:
         if leases.lock(session, ModelRow, project, identifier) is None:
             raise unknown_model(identifier)
-        job = jobs.unfinished_with(session, project, model=identifier)
-        if job is not None:
-            message = f"Model '{identifier}' is needed by job '{job}', which is not finished. Cancel it, or wait."
-            raise InUseError(message)
+        needs.refuse_asset(session, project, "Model", identifier)
         assets.remove(session, ModelRow, project, identifier)
 
 

@@ -6,6 +6,7 @@
     a hint was lost          the row is rung again
     a job has ended          what it could have gone on from is deleted
     records are old          idempotency keys after a day, workers that were not heard of for a day
+    (bytes without a row     `app.services.orphans`, less often)
 
 Each row is changed by compare-and-set in a transaction of its own, so that of two sweepers one does it.
 """

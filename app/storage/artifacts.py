@@ -6,6 +6,7 @@ S3Artifacts      app.storage.s3      a bucket of an S3-compatible store, for mac
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -14,6 +15,15 @@ from app.domain.artifacts import Blob
 from app.domain.errors import PlatformError
 
 CHUNK_BYTES = 1024**2
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """A blob that is there."""
+
+    sha256: str
+    modified_at: float
+    """When it was written last, be it with the same bytes: Unix seconds by the store's clock."""
 
 
 class BlobWriter(Protocol):
@@ -76,6 +86,17 @@ class ArtifactStore(Protocol):
 
     def exists(self, sha256: str) -> bool:
         """Whether it is there."""
+        ...
+
+    def list_blobs(self) -> Iterator[StoredBlob]:
+        """All that are there, in no order; those that come or go meanwhile may be among them or not."""
+        ...
+
+    def remove_older(self, sha256: str, *, than: float) -> bool:
+        """Delete a blob unless it was written since `than` (Unix seconds); whether it was there and is gone.
+
+        Whoever writes it at the same moment either has it afterwards, or has written it anew.
+        """
         ...
 
     def free_bytes(self) -> int:

@@ -39,10 +39,10 @@ def from_file(session: Session, row: type[AssetRow], project: str, file_id: str)
     return session.scalars(statement.order_by(row.created_at, row.id).limit(100)).all()
 
 
-def being_checked(session: Session, row: type[AssetRow], project: str, file_id: str) -> str | None:
-    """The id of something that is still being made of this file."""
+def being_checked(session: Session, row: type[AssetRow], project: str, file_id: str, *, limit: int) -> list[str]:
+    """The ids of what is still being made of this file, the oldest first."""
     statement = select(row.id).where(row.project == project, row.file_id == file_id, row.status == "validating")
-    return session.scalars(statement.order_by(row.id).limit(1)).one_or_none()
+    return list(session.scalars(statement.order_by(row.id).limit(limit)))
 
 
 def page(

@@ -1,5 +1,7 @@
 """Checkpoints: the weights at the end of each phase, and what an interrupted job goes on from.
 
+Of a phase that diverges, the weights of its best epoch take the place of those at its end.
+
 Those at the end of phases stay. Of the others the last two are kept, and the one after the epoch with the lowest
 validation loss; once the job has ended, nobody needs them.
 """
@@ -49,21 +51,29 @@ def add(session: Session, project: str, checkpoint: Checkpoint) -> None:
     session.flush()
 
 
-def phase_ended(session: Session, project: str, job_id: str, *, phase_index: int) -> bool:
-    """Whether there are weights from the end of this phase."""
+def number_of_best(phase_index: int) -> int:
+    """The number of weights from within a phase that failed; those from the end of a phase have its index."""
+    return MAX_PHASES + phase_index
+
+
+def has_weights(session: Session, project: str, job_id: str, *, number: int) -> bool:
+    """Whether there are weights with this number, of whichever attempt."""
     statement = select(CheckpointRow.id).where(
         CheckpointRow.project == project,
         CheckpointRow.job_id == job_id,
         CheckpointRow.kind == "phase",
-        CheckpointRow.phase_index == phase_index,
+        CheckpointRow.number == number,
     )
     return session.scalars(statement.limit(1)).one_or_none() is not None
 
 
 def of_phases(session: Session, project: str, job_id: str) -> Sequence[Checkpoint]:
-    """The weights at the ends of a job's phases, in their order."""
+    """The weights at the ends of a job's phases, in their order; not those from within one that failed."""
     statement = select(CheckpointRow).where(
-        CheckpointRow.project == project, CheckpointRow.job_id == job_id, CheckpointRow.kind == "phase"
+        CheckpointRow.project == project,
+        CheckpointRow.job_id == job_id,
+        CheckpointRow.kind == "phase",
+        CheckpointRow.number == CheckpointRow.phase_index,
     )
     return [
         _checkpoint(row) for row in session.scalars(statement.order_by(CheckpointRow.phase_index).limit(MAX_PHASES))

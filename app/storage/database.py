@@ -2,6 +2,7 @@
 
     begin()   one transaction that writes      SQLite: BEGIN IMMEDIATE    PostgreSQL: READ COMMITTED
     read()    one transaction that only reads  SQLite: BEGIN              PostgreSQL: READ COMMITTED
+    snapshot()     … that sees one state       SQLite: BEGIN              PostgreSQL: REPEATABLE READ
 
 SQLite must know at BEGIN that a transaction will write: one that starts as a reader and writes later cannot wait
 for another writer, it gets "database is locked" at once (https://sqlite.org/lang_transaction.html).
@@ -93,6 +94,14 @@ class Database:
     def read(self) -> Iterator[Session]:
         """One transaction that only reads; on SQLite it sees one state of the database throughout."""
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """One transaction that only reads, and sees one state of the database throughout."""
+        postgresql = self._engine.dialect.name == "postgresql"
+        engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if postgresql else self._engine
+        with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     def close(self) -> None:

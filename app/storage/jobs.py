@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session, aliased
 
+from app.domain.errors import Failure
 from app.domain.job import Attempt, ForkedFrom, Job, StageRecord
 from app.domain.progress import Level, PhaseProgress
 from app.domain.report import Report
@@ -19,6 +20,8 @@ from app.storage.paging import Page, PageQuery, page_of
 from app.storage.rows import bundle_of, dumped, failure_of
 from app.storage.tables import DatasetRow, JobMetadataRow, JobRow, ModelRow
 
+STORAGE_FULL = "storage_full"
+"""The type of the event that tells why a job was set aside."""
 _SAME = {
     "id", "created_at", "updated_at", "status", "model", "training_file", "model_id", "dataset_id", "suffix",
     "max_seconds", "deadline_at", "retry_of", "forked_from",
@@ -150,7 +153,9 @@ def close_stage(row: JobRow) -> None:
 def find(session: Session, project: str, identifier: str) -> Job | None:
     """The job, or `None`."""
     row = session.scalars(select(JobRow).where(JobRow.id == identifier, JobRow.project == project)).one_or_none()
-    return None if row is None else job_of(row)
+    if row is None:
+        return None
+    return job_of(row).model_copy(update={"set_aside": _why_set_aside(session, row)})
 
 
 def attempt_of(session: Session, project: str, identifier: str) -> int | None:
@@ -217,13 +222,11 @@ def wishes(session: Session, project: str, identifier: str) -> tuple[bool, bool]
     return (False, False) if found is None else (found[0] is not None, found[1] is not None)
 
 
-def unfinished_with(
-    session: Session, project: str, *, model: str | None = None, dataset: str | None = None
-) -> str | None:
-    """The id of a job that still needs this model or dataset."""
-    column, value = (JobRow.model_id, model) if model is not None else (JobRow.dataset_id, dataset)
-    statement = select(JobRow.id).where(JobRow.project == project, column == value, JobRow.status.in_(UNFINISHED))
-    return session.scalars(statement.order_by(JobRow.id).limit(1)).one_or_none()
+def unfinished_with(session: Session, project: str, asset_ids: Sequence[str], *, limit: int) -> list[str]:
+    """The ids of jobs that still need one of these models or datasets, the oldest first."""
+    needed = JobRow.model_id.in_(asset_ids) | JobRow.dataset_id.in_(asset_ids)
+    statement = select(JobRow.id).where(JobRow.project == project, needed, JobRow.status.in_(UNFINISHED))
+    return list(session.scalars(statement.order_by(JobRow.id).limit(limit)))
 
 
 def hold_waiting_for(session: Session, project: str, asset_id: str) -> list[str]:
@@ -269,6 +272,13 @@ def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
         .order_by(JobRow.rung_at)
     )
     return [leases.Overdue(*found) for found in session.execute(statement.limit(limit)).all()]
+
+
+def _why_set_aside(session: Session, row: JobRow) -> Failure | None:
+    if row.status != "paused" or row.pause_requested_at is not None:
+        return None
+    told = events.newest_of_type(session, row.project, row.id, STORAGE_FULL, limit=1)
+    return Failure.model_validate(told[0].data["error"]) if told else None
 
 
 def job_of(row: JobRow) -> Job:

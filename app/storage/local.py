@@ -8,16 +8,18 @@ in full or not at all, whatever dies in between.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.domain.artifacts import Blob
 from app.domain.errors import ServiceUnavailableError
-from app.storage.artifacts import CHUNK_BYTES, corrupt_artifact, missing_artifact
+from app.storage.artifacts import CHUNK_BYTES, StoredBlob, corrupt_artifact, missing_artifact
 from app.storage.durable import make_folders, sync_folder
 from app.storage.spool import READ_ONLY, Spool, SpoolWriter, out_of_room
 
@@ -68,6 +70,25 @@ class LocalArtifacts:
         """Whether it is there."""
         return self.path_of(sha256).is_file()
 
+    def list_blobs(self) -> Iterator[StoredBlob]:
+        """Whatever has the name of a blob where blobs are."""
+        for path in (self._folder / "sha256").glob("??/??/*"):
+            try:
+                modified_at = path.stat().st_mtime
+            except FileNotFoundError:
+                continue  # deleted a moment ago
+            if path == self.path_of(path.name):
+                yield StoredBlob(path.name, modified_at)
+
+    def remove_older(self, sha256: str, *, than: float) -> bool:
+        """Delete the blob if it is as old as that, while nobody adopts one."""
+        path = self.path_of(sha256)
+        with self._locked(fcntl.LOCK_EX):
+            if not path.is_file() or path.stat().st_mtime >= than:
+                return False
+            path.unlink()
+        return True
+
     def free_bytes(self) -> int:
         """Room on the disk."""
         return self._spool.free_bytes()
@@ -90,11 +111,24 @@ class LocalArtifacts:
     def _adopt(self, temporary: Path, blob: Blob) -> None:
         """Give a synced temporary file its final name, unless the blob is there already."""
         final = self.path_of(blob.sha256)
-        if not (final.is_file() and final.stat().st_size == blob.bytes):
-            make_folders(final.parent, root=self._folder)
-            temporary.replace(final)
+        with self._locked(fcntl.LOCK_SH):
+            if final.is_file() and final.stat().st_size == blob.bytes:
+                os.utime(final)  # as young as if it had been written now: nobody may take it for left over
+            else:
+                make_folders(final.parent, root=self._folder)
+                temporary.replace(final)
         # Also where it was there already: whoever has just written it may not have come so far.
         sync_folder(final.parent)
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        """Many may adopt blobs at once, or one may delete an old one; the kernel lets go of it if its holder dies."""
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _there(self, sha256: str) -> Path:
         path = self.path_of(sha256)

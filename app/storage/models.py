@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from app.domain.model import Model, ModelOptions, SourceInfo
 from app.storage import assets
 from app.storage.rows import bundle_of, dumped, dumped_all, failure_of
-from app.storage.tables import ModelRow
+from app.storage.tables import JobRow, ModelRow
 
 
 def add(session: Session, project: str, model: Model) -> None:
@@ -38,6 +38,17 @@ def by_reference(session: Session, project: str, reference: str) -> list[Model]:
     )
     found = session.scalars(statement.order_by(ModelRow.created_at, ModelRow.id).limit(100)).all()
     return [model_of(row) for row in found]
+
+
+def being_restored_with(session: Session, project: str, asset_id: str, *, limit: int) -> list[str]:
+    """The ids of models that are being made of a checkpoint of a job on this model or dataset, the oldest first."""
+    statement = (
+        select(ModelRow.id)
+        .join(JobRow, JobRow.id == ModelRow.job_id)
+        .where(ModelRow.project == project, ModelRow.status == "validating")
+        .where((JobRow.model_id == asset_id) | (JobRow.dataset_id == asset_id))
+    )
+    return list(session.scalars(statement.order_by(ModelRow.id).limit(limit)))
 
 
 def found_out(info: SourceInfo) -> dict[str, object]:

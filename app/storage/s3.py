@@ -10,6 +10,7 @@ fails, however slow the reader is.
 import hashlib
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -30,7 +31,7 @@ from app.domain.errors import (
     ThawError,
 )
 from app.settings import Settings
-from app.storage.artifacts import CHUNK_BYTES, corrupt_artifact, missing_artifact
+from app.storage.artifacts import CHUNK_BYTES, StoredBlob, corrupt_artifact, missing_artifact
 from app.storage.durable import sync_folder
 from app.storage.spool import READ_ONLY, Spool, SpoolWriter, out_of_room
 
@@ -60,6 +61,7 @@ class S3Artifacts:
         """`patience_seconds`: how long a request to a store that does not answer is tried again."""
         self._store = _connect(settings, retry_seconds=patience_seconds, request_seconds=REQUEST_SECONDS)
         self._impatient = _connect(settings, retry_seconds=PROBE_SECONDS, request_seconds=PROBE_SECONDS, retries=1)
+        self._young = settings.orphan_grace_seconds / 2
         self._spool = Spool(
             settings.spool_dir().absolute(), min_free_bytes=settings.min_free_disk_bytes, keep=self._upload
         )
@@ -102,6 +104,31 @@ class S3Artifacts:
         """Whether it is there."""
         return self._size_of(sha256) is not None
 
+    def list_blobs(self) -> Iterator[StoredBlob]:
+        """Whatever has the name of a blob where blobs are."""
+        with _problems():
+            for some in obstore.list(self._store, prefix="sha256"):
+                for found in some:
+                    sha256 = found["path"].rpartition("/")[2]
+                    if found["path"] == _key(sha256):
+                        yield StoredBlob(sha256, found["last_modified"].timestamp())
+
+    def remove_older(self, sha256: str, *, than: float) -> bool:
+        """Delete the blob if it is as old as that.
+
+        S3 looks and deletes in two requests: an upload of the same bytes in the milliseconds between them, of a blob
+        that nothing has referred to for so long, would be lost.
+        """
+        with _problems():
+            try:
+                modified_at = obstore.head(self._store, _key(sha256))["last_modified"].timestamp()
+            except FileNotFoundError:
+                return False
+            if modified_at >= than:
+                return False
+            obstore.delete(self._store, _key(sha256))
+        return True
+
     def free_bytes(self) -> int:
         """Room on the disk where uploads wait for the bucket."""
         return self._spool.free_bytes()
@@ -116,6 +143,15 @@ class S3Artifacts:
                 return int(obstore.head(self._store, _key(sha256))["size"])
             except FileNotFoundError:
                 return None
+
+    def _stays(self, blob: Blob) -> bool:
+        """Whether it is there, and young enough that nobody takes it for left over before it has a row."""
+        with _problems():
+            try:
+                found = obstore.head(self._store, _key(blob.sha256))
+            except FileNotFoundError:
+                return False
+        return int(found["size"]) == blob.bytes and time.time() - found["last_modified"].timestamp() < self._young
 
     def _there(self, sha256: str) -> int:
         """The blob's size in bytes."""
@@ -157,7 +193,7 @@ class S3Artifacts:
 
         Two that do so at once write the same bytes, and S3 shows those of one or of the other.
         """
-        if self._size_of(blob.sha256) == blob.bytes:
+        if self._stays(blob):
             return
         single = blob.bytes <= PART_BYTES
         content = _checked(path, blob)

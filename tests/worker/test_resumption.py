@@ -260,6 +260,19 @@ def test_for_one_that_the_store_has_lost_the_one_before_is_placed_and_the_engine
     assert _placed(tmp_path / "run") == {"resume-000001": ["weights of 8"], "resume-000002": []}
 
 
+@pytest.mark.parametrize(
+    "manifest", ["{", "[]", "{}", '{"files": {"weights": {"sha256": "0"}}}', '{"files": {"weights": 1}}']
+)
+def test_one_that_was_damaged_before_it_was_stored_gives_way_to_the_one_before(manifest: str, tmp_path: Path) -> None:
+    store = LocalArtifacts(tmp_path / "store")
+    newest, before = _stored(store, 9), _stored(store, 8)
+    with store.writer(max_bytes=100) as writer:
+        writer.write(manifest.encode())
+        listed = Artifact(name="manifest.json", **writer.commit().model_dump())
+    place([newest.model_copy(update={"files": [*newest.files, listed]}), before], tmp_path / "run", store)
+    assert _placed(tmp_path / "run") == {"resume-000001": ["weights of 8"], "resume-000002": []}
+
+
 def test_nothing_is_placed_where_there_is_nothing(tmp_path: Path) -> None:
     place([], tmp_path / "run", LocalArtifacts(tmp_path / "store"))
     assert not (tmp_path / "run").exists()

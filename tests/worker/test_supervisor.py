@@ -167,41 +167,12 @@ def test_what_cannot_be_deleted_now_changes_nothing_and_is_deleted_later(
     [
         ("refuse", "user", "illegal_cut"),
         ("error", "platform", "internal_error"),
-        ("full", "platform", "storage_full"),
-        ("crash", "platform", "training_process_crashed"),
-        ("abort", "capacity", "out_of_memory"),
-        ("leave", "platform", "training_process_ended"),
         ("link", "platform", "result_unusable"),
         ("foreign", "platform", "result_unusable"),
     ],
 )
 def test_every_end_has_its_class_and_code(shop: Shop, behaviour: str, error_class: str, code: str) -> None:
     assert _error(shop.train(behaviour))[:2] == (error_class, code)
-
-
-def test_a_crash_is_told_with_its_signal_and_the_last_words(shop: Shop) -> None:
-    message = _error(shop.train("crash"))[2]
-    assert "SIGSEGV" in message
-    assert "Fatal Python error: Segmentation fault" in message
-
-
-def test_a_job_whose_process_somebody_killed_goes_on_as_if_its_worker_had_died(shop: Shop) -> None:
-    job_id, thread = shop.start("forever")
-    _leader().kill()
-    thread.join(10)
-    assert shop.get(job_id).status == "queued"
-    again = shop.resume(job_id)
-    assert shop.get(job_id).attempt.number == 2
-    jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
-    again.join(10)
-
-
-def test_a_job_whose_process_is_killed_again_and_again_fails(shop: Shop) -> None:
-    job_id = shop.submit("killed")
-    for _ in range(3):
-        assert shop.get(job_id).status == "queued"
-        shop.supervisor.train(job_id)
-    assert _error(shop.get(job_id))[:2] == ("platform", "worker_lost")
 
 
 def test_a_file_whose_check_somebody_killed_is_checked_again(shop: Shop) -> None:
@@ -213,14 +184,6 @@ def test_a_file_whose_check_somebody_killed_is_checked_again(shop: Shop) -> None
     assert model.status == "failed"
     assert model.error is not None
     assert model.error.code == "worker_lost"
-
-
-def test_too_much_memory_ends_the_process_alone(open_shop: Callable[..., Shop]) -> None:
-    shop = open_shop(training_memory_bytes=400 * 1024**2)
-    error_class, code, message = _error(shop.train("swallow"))
-    assert (error_class, code) == ("capacity", "out_of_memory")
-    assert "0.4 GiB" in message
-    assert shop.train("succeed").status == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -256,17 +219,6 @@ def test_an_error_of_the_supervisor_fails_the_job_and_not_the_worker(
         patch.setattr(shop.supervisor.launcher, "start", lambda _: {}["bug"])
         shop.supervisor.train(job_id)
     assert _error(shop.get(job_id))[:2] == ("platform", "internal_error")
-    assert shop.train("succeed").status == "succeeded"
-
-
-def test_a_full_disk_fails_the_job_with_the_platform_at_fault(open_shop: Callable[..., Shop]) -> None:
-    shop = open_shop()
-    job_id = shop.submit("succeed")
-    # From here on the store refuses everything, as it does when the disk is nearly full.
-    shop.services.store._spool._min_free_bytes = 2**62
-    shop.supervisor.train(job_id)
-    assert _error(shop.get(job_id))[:2] == ("platform", "storage_full")
-    shop.services.store._spool._min_free_bytes = 0
     assert shop.train("succeed").status == "succeeded"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import worker.sweeper
 from app.domain.worker import WorkerCapabilities
 from app.queue import QUEUES
 from app.services import workers
@@ -90,3 +91,20 @@ def test_messages_survive_the_journey() -> None:
 
     for message in (Ready(), Failed(failure=CutError("No.", param="cut").failure())):
         assert messages.decode(messages.encode(message)) == message
+
+
+@pytest.mark.service
+def test_it_deletes_artifacts_that_nothing_refers_to(
+    open_shop: Callable[..., Any], eventually: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.sweeper, "_SOON_SECONDS", 0.0)
+    shop = open_shop(orphan_grace_seconds=0.01)
+    with shop.services.store.writer(max_bytes=100) as writer:
+        writer.write(b"nobody's")
+        orphan = writer.commit()
+    sweeper = Sweeper(shop.services, worker="worker-1", capabilities=lambda: CAPABILITIES)
+    sweeper.start()
+    eventually(lambda: not shop.services.store.exists(orphan.sha256))
+    sweeper.end()
+    sweeper.join(5)
+    assert shop.train("succeed").status == "succeeded", "what jobs need is there"

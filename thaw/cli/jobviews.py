@@ -60,6 +60,8 @@ def show_job(out: Output, job: Job) -> None:
             "retry of": job.retry_of,
             "forked from": f"{job.forked_from.job} at {job.forked_from.checkpoint}" if job.forked_from else None,
             "error": f"{job.error.message} ({job.error.code})" if job.error else None,
+            "set aside": f"{job.set_aside.message} ({job.set_aside.code})" if job.set_aside else None,
+            "adjusted": _adjusted(job),
             "created": text.ago(job.created_at),
             "took": text.duration(job.finished_at - job.started_at) if job.finished_at and job.started_at else None,
             "attempt": job.attempt.number if job.attempt and job.attempt.number > 1 else None,
@@ -80,6 +82,15 @@ def show_job(out: Output, job: Job) -> None:
             [(found.name, text.size(found.bytes), found.sha256) for found in job.artifacts],
             numbers=("SIZE",),
         )
+
+
+def _adjusted(job: Job) -> str | None:
+    """`batch_size 32, now 16 (out_of_memory)`."""
+    found = [
+        f"batch_size {each.get('batch_size_before')}, now {each.get('batch_size')} ({each.get('reason')})"
+        for each in job.adjustments
+    ]
+    return "; ".join(found) or None
 
 
 def show_end(out: Output, job: Job) -> None:

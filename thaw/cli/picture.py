@@ -76,6 +76,8 @@ class Picture:
             words.append(f"attempt {job.attempt.number}")
         if job.cancel_requested_at and not job.finished:
             words.append("asked to stop")
+        if job.set_aside:
+            words.append(text.plain(job.set_aside.code))
         if self.away:
             words.append("the service does not answer, trying again")
         return " · ".join(words)

@@ -194,6 +194,8 @@ class Job(Record):
     started_at: float | None = None
     finished_at: float | None = None
     error: Failure | None = None
+    set_aside: Failure | None = None
+    """Why the service itself has paused the job, until somebody resumes it."""
     cut: Mapping[str, object] | None = None
     head: object = None
     schedule: Sequence[Mapping[str, object]] = ()
@@ -202,6 +204,8 @@ class Job(Record):
     batch_size: int | None = None
     exports: Sequence[str] = ()
     seed: int | None = None
+    adjustments: Sequence[Mapping[str, object]] = ()
+    """What the service changed in the job so that it could go on, such as smaller batches."""
     priority: str | None = None
     """`low`, `normal` or `high`."""
     max_seconds: float | None = None
@@ -236,8 +240,8 @@ class Event(Record):
 
     number: int
     type: str
-    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `completed` (the last one);
-    more may come."""
+    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `attempt_lost`, `adjusted`,
+    `storage_full`, `completed` (the last one); more may come."""
     message: str = ""
     level: str = "info"
     created_at: float = 0.0

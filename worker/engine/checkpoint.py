@@ -166,6 +166,18 @@ class Checkpoints:
             return found
         return None
 
+    def best_within(self, phase_index: int) -> Checkpoint | None:
+        """The one after the epoch of this phase with the lowest validation loss, of those that verify."""
+        there = dict(_numbered(self._folder))
+        for number in sorted(self._losses.keys() & there.keys(), key=self._losses.__getitem__):
+            try:
+                found = _read(there[number], self.identity)
+            except _Unusable:
+                continue
+            if found.meta.phase.index == phase_index:
+                return found
+        return None
+
     @property
     def due(self) -> bool:
         """Whether enough time has passed since the last one."""

@@ -19,7 +19,14 @@ from safetensors.numpy import save_file
 
 from app.domain.caching import CacheUse
 from app.domain.errors import UserError
-from app.domain.progress import CheckpointWritten, EpochFinished, PhaseFinished, PhaseProgress, PhaseStarted
+from app.domain.progress import (
+    CheckpointWritten,
+    EpochFinished,
+    PhaseFinished,
+    PhaseProgress,
+    PhaseStarted,
+    WeightsKept,
+)
 from app.domain.report import PhaseReport
 from worker.engine import (
     caching,
@@ -63,8 +70,9 @@ def run_phase(run: Run, *, index: int, interrupted: Checkpoint | None = None) ->
     if at.early_stop:
         at.early_stop.restore()
     run.phases.append(_report(at, cache))
+    taken = _taken(run, at, finished=True)
     _tell_end(run, at)
-    _keep(run, at, finished=True)
+    _write(run, at, taken)
 
 
 def _begin(run: Run, index: int, interrupted: Checkpoint | None) -> PhaseRun:
@@ -131,7 +139,7 @@ def _report(at: PhaseRun, cache: CacheUse) -> PhaseReport:
 
 def _tell_end(run: Run, at: PhaseRun) -> None:
     done = run.phases[-1]
-    weights = _write_weights(run, at.index)
+    weights = _write_weights(run, f"phase-{at.index:02d}")
     place = at.progress(at.epochs)
     run.reporter.report(
         PhaseFinished(phase=place, stopped_early=done.stopped_early, proof=done.proof, checkpoint=weights)
@@ -158,8 +166,7 @@ def _train_epochs(run: Run, at: PhaseRun, execution: Execution) -> None:
                 _keep(run, at)
     except TrainingStopped as stopped:
         if stopped.keep and run.steps > run.checkpoints.kept_steps:
-            with _divergence(run, at.progress(at.epochs + 1), "step"):
-                _keep(run, at)
+            _keep(run, at)
         raise
 
 
@@ -167,9 +174,9 @@ def _train_epoch(run: Run, at: PhaseRun, execution: Execution) -> dict[str, floa
     """Train and validate one epoch, or what is left of it, report it, and return its metrics."""
     started = time.perf_counter()
     place = at.progress(at.epochs + 1)
-    with _divergence(run, place, "step"):
+    with _divergence(run, at, place, "step"):
         trained = _train_steps(run, at, execution, place)
-    with _divergence(run, place, "validation batch"):
+    with _divergence(run, at, place, "validation batch"):
         validated = execution.validate()
     metrics = {
         **trained,
@@ -200,9 +207,17 @@ def _train_steps(run: Run, at: PhaseRun, execution: Execution, place: PhaseProgr
 # === Checkpoints ===
 
 
-def _keep(run: Run, at: PhaseRun, *, finished: bool = False) -> None:
+def _keep(run: Run, at: PhaseRun) -> None:
     """Write a checkpoint, and tell of it."""
-    taken = snapshot.take(run, at, finished=finished)
+    _write(run, at, _taken(run, at))
+
+
+def _taken(run: Run, at: PhaseRun, *, finished: bool = False) -> Checkpoint:
+    with _divergence(run, at, at.progress(at.epochs + bool(at.steps)), "step"):
+        return snapshot.take(run, at, finished=finished)
+
+
+def _write(run: Run, at: PhaseRun, taken: Checkpoint) -> None:
     number, folder = run.checkpoints.write(taken)
     run.reporter.report(
         CheckpointWritten(
@@ -217,10 +232,10 @@ def _keep(run: Run, at: PhaseRun, *, finished: bool = False) -> None:
     )
 
 
-def _write_weights(run: Run, index: int) -> str:
+def _write_weights(run: Run, name: str) -> str:
     """All weights of the model, as safetensors; the path is relative to the working folder."""
     arrays = canonical.weights_of(run.network.model)
-    path = Path(checkpoint.FOLDER) / f"phase-{index:02d}.safetensors"
+    path = Path(checkpoint.FOLDER) / f"{name}.safetensors"
     (run.workdir / checkpoint.FOLDER).mkdir(parents=True, exist_ok=True)
     durable.require_room(run.workdir, sum(array.nbytes for array in arrays.values()))
     with durable.replacing(run.workdir / path) as temporary:
@@ -228,18 +243,37 @@ def _write_weights(run: Run, index: int) -> str:
     return path.as_posix()
 
 
+# === Divergence ===
+
+
 @contextmanager
-def _divergence(run: Run, place: PhaseProgress, unit: str) -> Iterator[None]:
-    """Turn a loss that is no finite number into `UserError` with code `diverged`; `unit` is what was counted."""
+def _divergence(run: Run, at: PhaseRun, place: PhaseProgress, unit: str) -> Iterator[None]:
+    """Turn numbers that are not finite into `UserError` with code `diverged`; `unit` is what was counted.
+
+    The weights of the phase's best epoch are kept before, if it has a checkpoint.
+    """
     try:
         yield
     except NotFiniteError as error:
+        kept = _keep_best(run, at)
         message = (
-            f"The training diverged: the loss became {error.loss} in phase '{place.name}', epoch {place.epoch}, {unit} "
-            f"{error.step}; expected a finite number. Metrics of the last good epoch: {_last_metrics(run)}. "
-            "Try a smaller learning_rate, clipnorm 1.0, or look for extreme values in the data."
+            f"The training diverged: {error.what} in phase '{place.name}', epoch {place.epoch}, {unit} {error.step}; "
+            f"expected a finite number. Metrics of the last good epoch: {_last_metrics(run)}. {kept}"
+            "Try a smaller learning_rate, clipnorm 1.0, or look for NaN and extreme values in the data."
         )
         raise UserError(message, code="diverged", phase=place.name) from error
+
+
+def _keep_best(run: Run, at: PhaseRun) -> str:
+    """Write the weights of the best epoch of this phase, and tell of them; what people are told, or nothing."""
+    best = run.checkpoints.best_within(at.index)
+    if best is None:
+        return ""
+    snapshot.restore_weights(run, best)
+    weights = _write_weights(run, f"phase-{at.index:02d}-best")
+    epoch = best.meta.history[-1]
+    run.reporter.report(WeightsKept(phase=epoch.phase, step=epoch.step, metrics=epoch.metrics, checkpoint=weights))
+    return f"The weights after epoch {epoch.phase.epoch} of this phase are kept as a checkpoint of the job. "
 
 
 def _last_metrics(run: Run) -> str:

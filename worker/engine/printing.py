@@ -12,6 +12,7 @@ from app.domain.progress import (
     Progress,
     Resumed,
     StageStarted,
+    WeightsKept,
 )
 from app.domain.report import Evaluation
 from worker.engine.reporter import TrainingStopped
@@ -66,13 +67,15 @@ def _line(progress: Progress) -> str | None:
             return f"  epoch {progress.phase.epoch}/{progress.phase.epochs}  {figures}"
         case PhaseFinished():
             return f"  {'stopped early; ' if progress.stopped_early else ''}{_proof(progress.proof)}"
-        case Resumed() | CheckpointRefused():
-            return _interruption(progress)
+        case Resumed() | CheckpointRefused() | WeightsKept():
+            return _fault(progress)
         case _:
             return None
 
 
-def _interruption(progress: Resumed | CheckpointRefused) -> str:
+def _fault(progress: Resumed | CheckpointRefused | WeightsKept) -> str:
+    if isinstance(progress, WeightsKept):
+        return f"  the weights after epoch {progress.phase.epoch} are kept in {progress.checkpoint}"
     if isinstance(progress, CheckpointRefused):
         return f"checkpoint {progress.name} is left out: {progress.reason}"
     changed = f"; {', '.join(progress.differences)}" if progress.differences else ""

@@ -15,18 +15,26 @@ import numpy as np
 
 from app.domain.errors import PlatformError
 from app.domain.progress import PhaseProgress, Resumed, ResumeFidelity
+from app.domain.spec import ResolvedSpec
 from worker.engine import rates, runtime, schedule, surgery
 from worker.engine.checkpoint import Arrays, Checkpoint, Meta, Sums, Surroundings
 from worker.engine.run import PhaseRun, Run
 from worker.engine.schedule import Variables
 from worker.engine.stopping import BestEpoch
+from worker.engine.totals import NotFiniteError
 
 # === Take ===
 
 
 def take(run: Run, at: PhaseRun, *, finished: bool = False) -> Checkpoint:
-    """All of it as it is now; `finished`: the phase has ended. Raises `NotFiniteError` if the last step diverged."""
+    """All of it as it is now; `finished`: the phase has ended.
+
+    Raises `NotFiniteError` if the last step diverged, or left weights that are no finite numbers: the loss is that of
+    the weights before it.
+    """
     total, steps = at.totals.state()
+    weights = _values(run.moved)
+    _check_finite(weights, step=at.steps or run.steps_per_epoch(run.batch_size * at.phase.gradient_accumulation))
     meta = Meta(
         identity=run.checkpoints.identity,
         surroundings=surroundings(),
@@ -45,13 +53,19 @@ def take(run: Run, at: PhaseRun, *, finished: bool = False) -> Checkpoint:
         seconds=run.stages.seconds(),
     )
     arrays: dict[Any, Arrays] = {
-        "weights": _values(run.moved),
+        "weights": weights,
         "random": _values(random_states(run.network.model)),
         "optimizer": _values(optimizer_variables(run.optimizer)),
         "best": at.early_stop.best_values if at.early_stop and not finished else {},
         "start": run.best.values if run.best else {},
     }
     return Checkpoint(meta, arrays)
+
+
+def _check_finite(weights: Arrays, *, step: int) -> None:
+    for name, array in weights.items():
+        if array.dtype.kind not in "biu" and not np.isfinite(array).all():
+            raise NotFiniteError(step, weights=name)
 
 
 def random_states(model: keras.Model) -> Variables:
@@ -96,6 +110,11 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
         _assign("optimizer", optimizer_variables(run.optimizer), checkpoint.arrays["optimizer"])
         run.best = BestEpoch(run.moved)
         run.best.go_on_from(meta.start_loss, checkpoint.arrays["start"])
+
+
+def restore_weights(run: Run, checkpoint: Checkpoint) -> None:
+    """Give the weights that may have moved the values of a checkpoint of the phase that trains, and nothing else."""
+    _assign("weights", run.moved, checkpoint.arrays["weights"])
 
 
 def restore_phase(run: Run, at: PhaseRun, checkpoint: Checkpoint) -> None:
@@ -161,11 +180,13 @@ def differences(before: Surroundings, now: Surroundings) -> list[str]:
     return [f"{name} {old or 'none'}, now {new or 'none'}" for name, (old, new) in pairs.items() if old != new]
 
 
-def resumed(checkpoint: Checkpoint) -> Resumed:
-    """What is told of a run that goes on from this checkpoint."""
+def resumed(checkpoint: Checkpoint, spec: ResolvedSpec) -> Resumed:
+    """What is told of a run that goes on from this checkpoint with this spec."""
     meta = checkpoint.meta
     now = surroundings()
     changed = differences(meta.surroundings, now)
+    if (before := meta.spec["batch_size"]) != spec.batch_size:  # as many examples in a step, added up in other parts
+        changed.append(f"batch_size {before}, now {spec.batch_size}")
     return Resumed(
         phase=_next_epoch(meta),
         step=meta.steps,

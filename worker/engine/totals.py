@@ -9,12 +9,13 @@ from worker.engine.steps import Sums
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss of a step is NaN or infinite; `step` counts from 1."""
+    """The loss of a step is NaN or infinite, or weights are after it; `step` counts from 1."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"loss {loss} at step {step}")
+    def __init__(self, step: int, loss: float | None = None, *, weights: str | None = None) -> None:
+        """`weights`: the name of an array that is not finite, although the loss was."""
+        self.what = f"the loss became {loss}" if weights is None else f"numbers in '{weights}' became NaN or infinite"
+        super().__init__(f"{self.what} at step {step}")
         self.step = step
-        self.loss = loss
 
 
 class Totals:

@@ -20,8 +20,9 @@ import keras
 import numpy as np
 
 from app.domain import kept, weighing
+from app.domain.adjusting import as_sent
 from app.domain.cuts import resolve_cut
-from app.domain.errors import ProofError, SourceError, WorkError
+from app.domain.errors import ProofError, SourceError, UserError, WorkError
 from app.domain.exports import Export, ExportedInput
 from app.domain.inputs import used_inputs
 from app.domain.model import SourceInfo
@@ -44,13 +45,14 @@ from worker.engine import (
     snapshot,
     sources,
 )
-from worker.engine.checkpoint import Checkpoint, Checkpoints, identity_of
+from worker.engine.checkpoint import Checkpoint, Checkpoints, Identity, identity_of
 from worker.engine.data import StoredDataset, open_dataset, resolve_preprocess
 from worker.engine.foldercache import FolderCache
 from worker.engine.reporter import Reporter
 from worker.engine.run import Run
 from worker.engine.sources import Source
 from worker.engine.stages import Stages
+from worker.engine.totals import NotFiniteError
 
 RESULTS = "results"
 CANONICAL = "canonical"
@@ -137,7 +139,7 @@ def _load(
     network = assembly.network(spec, origin, dataset.info)
     objective = assembly.objective(spec, dataset.info)
     hold = spec.backbone_weights == "source"
-    identity = identity_of(spec.model_dump_json(), source=origin.info.digest, dataset=dataset.info.digest)
+    identity = _identity(spec, source=origin.info.digest, dataset=dataset.info.digest)
     return _Job(
         spec=spec,
         origin=origin,
@@ -163,6 +165,12 @@ def _load(
     )
 
 
+def _identity(spec: ResolvedSpec, *, source: str, dataset: str) -> Identity:
+    """Checkpoints from before a job was made to fit the machine are its own: steps and optimizer are the same."""
+    sent = as_sent(spec).model_dump_json(exclude={"adjustments"})
+    return identity_of(sent, source=source, dataset=dataset)
+
+
 def _go_on(run: Run) -> Checkpoint | None:
     """Put the run back to its newest checkpoint, if it has one; the checkpoint, if it is from within a phase."""
     found = run.checkpoints.newest()
@@ -171,7 +179,7 @@ def _go_on(run: Run) -> Checkpoint | None:
     if found is None:
         return None
     snapshot.restore(run, found)
-    run.reporter.report(snapshot.resumed(found))
+    run.reporter.report(snapshot.resumed(found, run.spec))
     return None if found.meta.phase_finished else found
 
 
@@ -194,7 +202,15 @@ def _evaluate(job: _Job) -> tuple[Evaluation, evaluate.Array]:
     """The one look at the test split, and the model's outputs for it `(n, outputs)`."""
     split = job.dataset.split("test")
     batches: list[evaluate.Array] = []
-    loss = execution.evaluate_batches(job.run, split, batches)["loss"]
+    try:
+        loss = execution.evaluate_batches(job.run, split, batches)["loss"]
+    except NotFiniteError as error:
+        message = (
+            f"{error.what[0].upper()}{error.what[1:]} on the test split, in batch {error.step}; expected a finite "
+            "number. Look for NaN and extreme values in the data. The weights at the end of each phase are kept as "
+            "checkpoints of the job."
+        )
+        raise UserError(message, code="diverged") from error
     outputs = np.concatenate(batches)
     return _judged(job, split.labels, outputs, loss=loss), outputs
 

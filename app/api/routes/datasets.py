@@ -65,6 +65,6 @@ def preview_dataset(dataset_id: DatasetId, services: ServicesDep, project: Proje
 
 @router.delete("/{dataset_id}")
 def delete_dataset(dataset_id: DatasetId, services: ServicesDep, project: ProjectDep) -> Deleted:
-    """Delete a dataset. Refused with 409 `in_use` while an unfinished job trains on it."""
+    """Delete a dataset. Refused with 409 `in_use` while an unfinished job trains on it; `needed_by` has the ids."""
     datasets.delete(services, project, dataset_id)
     return Deleted(id=dataset_id, object="dataset")

@@ -127,7 +127,7 @@ def download_model(
 
 @router.delete("/{model_id}")
 def delete_model(model_id: ModelId, services: ServicesDep, project: ProjectDep) -> Deleted:
-    """Delete a model. Refused with 409 `in_use` while an unfinished job trains from it."""
+    """Delete a model. Refused with 409 `in_use` while an unfinished job trains from it; `needed_by` has the ids."""
     models.delete(services, project, model_id)
     return Deleted(id=model_id, object="model")
 

@@ -26,8 +26,8 @@ class EventObject(Wire):
     level: Level
     """`info`, `warn` or `error`."""
     type: str = Field(examples=["metrics"])
-    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, and `completed` for the last
-    one. An open set."""
+    """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `attempt_lost`, `adjusted`,
+    `storage_full`, and `completed` for the last one. An open set."""
     message: str
     """For people."""
     data: Mapping[str, Any]
@@ -69,8 +69,9 @@ class CheckpointObject(Wire):
     metrics: dict[str, float]
     """As Keras names them, and `step`, `train_loss` and `valid_loss` as OpenAI does."""
     kind: CheckpointKind
-    """`phase`: the weights at the end of a phase. `resume`: everything needed to go on exactly, of which the last two
-    are kept, and the one with the lowest validation loss, until the job has ended."""
+    """`phase`: the weights at the end of a phase, or after the best epoch of one that diverged. `resume`: everything
+    needed to go on exactly, of which the last two are kept, and the one with the lowest validation loss, until the job
+    has ended."""
     attempt: int
     """The attempt that wrote it."""
     phase: PhaseProgress

@@ -17,7 +17,7 @@ from app.domain.plan import Plan
 from app.domain.presets import PresetName
 from app.domain.progress import PhaseProgress, ResumeFidelity, Stage
 from app.domain.report import Report
-from app.domain.spec import Cut, Preprocessing, total_epochs
+from app.domain.spec import Adjustment, Cut, Preprocessing, total_epochs
 from app.domain.states import JobStatus, Priority, allowed_actions
 
 PATH = "/v1/fine_tuning/jobs"
@@ -127,6 +127,9 @@ class JobObject(Wire):
     """Formats of the result beside `model.keras`; what became of each stands in the report."""
     seed: int
     """The same job with the same seed gives the same weights on the same kind of machine."""
+    adjustments: list[Adjustment]
+    """What Thaw itself changed in the job since it was sent, so that it could go on, such as smaller batches after
+    memory had run out; the fields above say how it is trained now. Empty: nothing."""
     suffix: str | None
     """Part of the result's name."""
     metadata: dict[str, str]
@@ -162,6 +165,9 @@ class JobObject(Wire):
     """What may be asked of it now."""
     error: Failure | None
     """Why it failed, and whose fault that was."""
+    set_aside: Failure | None
+    """Why Thaw itself has paused the job, such as a full disk (`storage_full`), until somebody resumes it; `null`
+    otherwise, and in lists."""
     artifacts: list[ArtifactObject]
     """What it has made."""
     report: Report | None
@@ -204,11 +210,11 @@ class JobObject(Wire):
 _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",
     "phase", "attempt", "cancel_requested_at", "pause_requested_at", "resume_fidelity", "error",
-    "report", "priority", "max_seconds", "deadline_at", "retry_of", "forked_from",
+    "report", "priority", "max_seconds", "deadline_at", "retry_of", "forked_from", "set_aside",
 )  # fmt: skip
 _SAME_IN_SPEC = (
     "cut", "head", "schedule", "preset", "cache", "batch_size", "class_weights", "label_smoothing", "mixed_precision",
-    "preprocessing", "augmentation", "backbone_weights", "exports", "seed",
+    "preprocessing", "augmentation", "backbone_weights", "exports", "seed", "adjustments",
 )  # fmt: skip
 
 

@@ -187,7 +187,7 @@ def test_a_model_that_a_job_needs_is_not_deleted(client: TestClient, thaw: "Thaw
     job = thaw.job(model=model)
     response = client.delete(f"/v1/models/{model}")
     assert response.status_code == 409
-    assert response.json()["code"] == "in_use"
+    assert (response.json()["code"], response.json()["needed_by"]) == ("in_use", [job])
     client.post(f"/v1/fine_tuning/jobs/{job}/cancel")
     assert client.delete(f"/v1/models/{model}").json() == {"id": model, "object": "model", "deleted": True}
     assert client.get(f"/v1/models/{model}").status_code == 404

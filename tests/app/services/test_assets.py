@@ -7,7 +7,7 @@ import pytest
 from app.domain.dataset import DatasetOptions
 from app.domain.errors import InUseError, InvalidRequestError, NotFoundError
 from app.domain.model import ModelOptions
-from app.services import datasets, files, jobs, models
+from app.services import datasets, files, history, jobs, models, reports
 from app.services.context import Services
 from app.storage.paging import PageQuery
 
@@ -123,6 +123,46 @@ def test_a_file_is_deleted_only_when_nothing_is_being_made_of_it(world: Any, ser
     with pytest.raises(NotFoundError):
         files.get(services, "default", file.id)
     assert models.get(services, "default", model.id).file_id == file.id
+
+
+def test_whoever_is_refused_is_told_every_job(world: Any, services: Services) -> None:
+    first = world.job()
+    second = world.job(model=first.model_id, training_file=first.dataset_id)
+    for module, identifier in ((models, first.model_id), (datasets, first.dataset_id)):
+        with pytest.raises(InUseError) as caught:
+            module.delete(services, "default", identifier)
+        assert caught.value.needed_by == [first.id, second.id]
+
+
+def test_what_is_still_being_checked_for_a_job_is_needed(world: Any, services: Services) -> None:
+    model_file, data_file = world.file(), world.file("a.zip")
+    job = world.job(model=model_file.id, training_file=data_file.id)
+    assert job.status == "validating_files"
+    for module, identifier, others in (
+        (models, job.model_id, []),
+        (datasets, job.dataset_id, []),
+        (files, model_file.id, [job.model_id]),
+        (files, data_file.id, [job.dataset_id]),
+    ):
+        with pytest.raises(InUseError) as caught:
+            module.delete(services, "default", identifier)
+        assert caught.value.needed_by == [job.id, *others]
+
+
+def test_what_a_checkpoint_needs_to_become_a_model_is_needed_until_it_is_one(world: Any, services: Services) -> None:
+    claim = world.claim()
+    ended = world.phase_end()
+    reports.progress(services, claim, [ended], checkpoints={ended.checkpoint: world.artifact("1.safetensors")})
+    job = world.succeed(claim)
+    (kept,) = history.checkpoints(services, "default", job.id, PageQuery(limit=10)).items
+    restored = models.register_named(services, "default", reference=kept.id, name=None, options=ModelOptions())
+    waiting = world.job(model=restored.id)
+    for module, identifier in ((models, job.model_id), (datasets, job.dataset_id)):
+        with pytest.raises(InUseError) as caught:
+            module.delete(services, "default", identifier)
+        assert caught.value.needed_by == [waiting.id, restored.id]
+    world.finish_model(restored.id)
+    models.delete(services, "default", job.model_id)
 
 
 def _ids(page: Any) -> list[str]:

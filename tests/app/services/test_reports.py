@@ -6,9 +6,12 @@ import pytest
 
 from app.domain.errors import Failure, LeaseLostError, PlatformError
 from app.domain.exports import Export
-from app.domain.progress import PhaseStarted, StageStarted, StepFinished
+from app.domain.model import ModelOptions
+from app.domain.progress import PhaseStarted, StageStarted, StepFinished, WeightsKept
 from app.services import claims, history, jobs, models, reports
 from app.services.context import Services
+from app.services.sweep import sweep
+from app.storage import checkpoints as stored_checkpoints
 from app.storage.paging import PageQuery
 
 EVERYTHING = PageQuery(limit=100, order="asc")
@@ -249,3 +252,37 @@ def _tell(services: Services, claim: claims.JobClaim, *told: Any) -> None:
 
 def _events(services: Services, claim: claims.JobClaim) -> Any:
     return history.events_since(services, "default", claim.identifier, after_number=0)
+
+
+# === Weights of a phase that failed ===
+
+
+def test_the_best_weights_of_a_phase_that_diverged_stay_and_can_be_a_source(world: Any, services: Services) -> None:
+    claim = world.claim()
+    reports.progress(services, claim, [world.epoch(1), world.epoch(2)], checkpoints={})
+    kept = WeightsKept(phase=world.place(2), step=20, metrics={"val_loss": 0.2}, checkpoint="c/best.safetensors")
+    files = {kept.checkpoint: world.artifact("best.safetensors")}
+    for _ in range(2):  # a batch may come twice
+        reports.progress(services, claim, [kept], checkpoints=files)
+    world.keep(claim, 1, step=20)
+    reports.fail_job(services, claim, Failure(error_class="user", code="diverged", message="It diverged."))
+    sweep(services)
+    (found,) = history.checkpoints(services, "default", claim.identifier, PageQuery(limit=10)).items
+    assert (found.kind, found.step, found.phase.epoch, found.metrics) == ("phase", 20, 2, {"val_loss": 0.2})
+    assert found.artifact == files[kept.checkpoint]
+    model = models.register_named(services, "default", reference=found.id, name=None, options=ModelOptions())
+    assert models.restorable(services, "default", found.id).weights == found.artifact
+    assert model.job_id == claim.identifier
+
+
+def test_a_phase_that_ends_after_all_has_its_own_weights(world: Any, services: Services) -> None:
+    claim = world.claim()
+    kept = WeightsKept(phase=world.place(2), step=20, metrics={"val_loss": 0.2}, checkpoint="c/best.safetensors")
+    ended = world.phase_end()
+    files = {kept.checkpoint: world.artifact("best.safetensors"), ended.checkpoint: world.artifact("1.safetensors")}
+    reports.progress(services, claim, [kept, ended], checkpoints=files)
+    found = history.checkpoints(services, "default", claim.identifier, PageQuery(limit=10)).items
+    assert {each.artifact.name for each in found} == {"best.safetensors", "1.safetensors"}
+    with services.db.read() as session:
+        ends = stored_checkpoints.of_phases(session, "default", claim.identifier)
+    assert [each.artifact.name for each in ends] == ["1.safetensors"], "a fork starts from no other"

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,33 @@ def test_what_is_written_can_be_read_under_its_digest(place: Place) -> None:
     assert place.store.exists(HELLO)
     assert b"".join(place.store.read(HELLO)) == b"hello"
     assert place.blobs() == [HELLO]
+
+
+def test_all_blobs_are_listed_with_their_age(place: Place) -> None:
+    begun = time.time()
+    blobs = {_put(place.store, content).sha256 for content in (b"hello", b"", b"x" * 1000)}
+    listed = {blob.sha256: blob.modified_at for blob in place.store.list_blobs()}
+    assert set(listed) == blobs
+    assert all(begun - 2 < modified_at < time.time() + 2 for modified_at in listed.values()), "S3 tells whole seconds"
+
+
+def test_only_what_is_old_enough_is_removed(place: Place) -> None:
+    _put(place.store, b"hello")
+    assert not place.store.remove_older(HELLO, than=time.time() - 60)
+    assert place.store.exists(HELLO)
+    assert place.store.remove_older(HELLO, than=time.time() + 60)
+    assert not place.store.remove_older(HELLO, than=time.time() + 60), "it is gone"
+    assert place.blobs() == []
+
+
+@pytest.mark.parametrize(("grace_seconds", "found"), [(86_400.0, b"jello"), (1e-6, b"hello")])
+def test_what_a_bucket_may_lose_soon_is_written_anew(
+    bucket: Any, tmp_path: Path, grace_seconds: float, found: bytes
+) -> None:
+    place = Place(tmp_path, bucket)
+    place.damage(HELLO, b"jello")  # of the same size, so that one sees who has written it
+    _put(place.open(orphan_grace_seconds=grace_seconds), b"hello")
+    assert b"".join(place.store.read(HELLO)) == found
 
 
 def test_another_process_reads_what_one_has_written(place: Place) -> None:

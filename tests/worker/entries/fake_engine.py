@@ -208,8 +208,11 @@ def train_for_ever(_order: Order, reporter: Reporter) -> Outcome:
             reporter.report(StepFinished(phase=phase, step=step, steps=10**9))
 
 
-def count(order: Order, reporter: Reporter) -> Outcome:
-    """100 steps of 10 ms, of which a checkpoint is kept after every tenth, and wherever it is stopped."""
+def count(order: Order, reporter: Reporter, *, fault: Callable[[Order, Reporter], Outcome] | None = None) -> Outcome:
+    """100 steps of 10 ms, of which a checkpoint is kept after every tenth, and wherever it is stopped.
+
+    `fault`: what happens after step 25 of the first attempt.
+    """
     found = sorted(path for path in order.folder.glob("run/checkpoints/resume-*") if (path / "count").is_file())
     at = int((found[-1] / "count").read_text().split()[0]) if found else 0
     phase = PhaseProgress(index=1, name="count", epoch=1, epochs=1)
@@ -226,7 +229,13 @@ def count(order: Order, reporter: Reporter) -> Outcome:
         reporter.report(StepFinished(phase=phase, step=step, steps=100))
         if step % 10 == 0:
             _keep(order, reporter, phase, step, {})
+        if fault and step == 25 and order.folder.name.endswith("-1"):
+            fault(order, reporter)
     return succeed(order, reporter)
+
+
+def _count_until(fault: Callable[[Order, Reporter], Outcome]) -> Callable[[Order, Reporter], Outcome]:
+    return lambda order, reporter: count(order, reporter, fault=fault)
 
 
 def _keep(order: Order, reporter: Reporter, phase: PhaseProgress, step: int, metrics: dict[str, float]) -> None:
@@ -250,6 +259,25 @@ def hang(_order: Order, reporter: Reporter) -> Outcome:
     reporter.report(StepFinished(phase=phase, step=1, steps=2))
     while True:
         time.sleep(1)
+
+
+def freeze(_order: Order, _reporter: Reporter) -> Outcome:
+    """Stopped by the kernel: deaf to everything but SIGKILL."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    raise AssertionError
+
+
+def work_silently(order: Order, reporter: Reporter) -> Outcome:
+    """Goes on for 2 s without anything to report, as converters and large validation splits do."""
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        reporter.check()
+        time.sleep(0.01)
+    return succeed(order, reporter)
+
+
+def run_out_of_memory(_order: Order, _reporter: Reporter) -> Outcome:
+    raise MemoryError
 
 
 def ignore_everything(order: Order, reporter: Reporter) -> Outcome:
@@ -376,6 +404,14 @@ BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
     "slow": succeed_slowly,
     "forever": train_for_ever,
     "count": count,
+    "count-crash": _count_until(crash),
+    "count-killed": _count_until(be_killed),
+    "count-leave": _count_until(leave),
+    "count-full": _count_until(fill_disk),
+    "count-memory": _count_until(run_out_of_memory),
+    "count-frozen": _count_until(freeze),
+    "silent": work_silently,
+    "memory": run_out_of_memory,
     "hang": hang,
     "deaf": ignore_everything,
     "refuse": refuse,

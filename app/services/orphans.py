@@ -1,0 +1,43 @@
+"""Orphans: bytes in the artifact store that nothing refers to.
+
+A worker died between its upload and the row, or a row was deleted and its bytes were not.
+
+    list what is old  ->  strike out what some row refers to  ->  delete the rest, unless it was written again meanwhile
+
+Nothing is deleted that is younger than `orphan_grace_seconds`: what is uploaded now gets its row within seconds. Equal
+bytes are stored once: an upload of what is there already makes it young again, in the store, so that it cannot be
+deleted between that and its row. Any number of processes may do this at once.
+"""
+
+import time
+
+import structlog
+
+from app.services.context import Services
+from app.storage import blobs
+
+_log = structlog.get_logger(__name__)
+
+
+def remove_orphans(services: Services) -> int:
+    """Delete them all; how many there were.
+
+    Where not one blob of the store is referred to, nothing is deleted: that is the wrong database, or the wrong store.
+    """
+    before = time.time() - services.settings.orphan_grace_seconds
+    there = {blob.sha256: blob.modified_at < before for blob in services.store.list_blobs()}
+    orphans = {sha256 for sha256, old in there.items() if old}
+    if not orphans:
+        return 0
+    known = False
+    with services.db.snapshot() as session:
+        for sha256 in blobs.referred(session):
+            known = known or sha256 in there
+            orphans.discard(sha256)
+    if orphans and not known:
+        _log.warning("nothing refers to any artifact in the store, so none is deleted", artifacts=len(there))
+        return 0
+    removed = sum(services.store.remove_older(sha256, than=before) for sha256 in sorted(orphans))
+    if removed:
+        _log.info("artifacts deleted that nothing refers to", artifacts=removed)
+    return removed

@@ -1,0 +1,251 @@
+"""Faults of training: what a job goes on from by itself, what waits for a person, and what ends it."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from app.domain.job import Event
+from app.domain.states import MAX_ATTEMPTS
+from app.services import history, jobs
+from app.services.context import DEFAULT_PROJECT
+from worker.watch import Limits, Watch
+
+pytestmark = pytest.mark.service
+
+Shop = Any
+
+
+def _events(shop: Shop, job_id: str, kind: str) -> list[Event]:
+    told = history.events_since(shop.services, DEFAULT_PROJECT, job_id, after_number=0)
+    return [event for event in told if event.type == kind]
+
+
+def _lost(shop: Shop, job_id: str) -> list[str]:
+    return [event.data["error"]["code"] for event in _events(shop, job_id, "attempt_lost")]  # type: ignore[index, call-overload]
+
+
+def _went_on_from(shop: Shop, job_id: str) -> list[object]:
+    return [event.data["step"] for event in _events(shop, job_id, "resumed")]
+
+
+def _error(job: Any) -> tuple[str, str]:
+    assert job.status == "failed"
+    return job.error.error_class, job.error.code
+
+
+# === Crashes ===
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("crash", "training_process_crashed"),
+        ("killed", "training_process_killed"),
+        ("leave", "training_process_ended"),
+    ],
+)
+def test_a_process_that_dies_alone_costs_an_attempt_and_the_next_goes_on(shop: Shop, how: str, code: str) -> None:
+    job = shop.train(f"count-{how}")
+    assert (job.status, job.attempt.lease_expires_at) == ("queued", None)
+    assert shop.bell.rung[-1] == ("train", job.id, "cpu")
+    shop.supervisor.train(job.id)
+    assert (shop.get(job.id).status, shop.get(job.id).attempt.number) == ("succeeded", 2)
+    assert _lost(shop, job.id) == [code]
+    assert _went_on_from(shop, job.id) == [20]
+
+
+def test_a_checkpoint_that_is_on_its_way_when_the_process_dies_is_waited_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_file = shop.services.store.put_file
+
+    def slowly(path: Path) -> Any:
+        threading.Event().wait(0.2)
+        return put_file(path)
+
+    job_id = shop.submit("count-crash")
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.services.store, "put_file", slowly)
+        shop.supervisor.train(job_id)
+    shop.supervisor.train(job_id)
+    assert shop.get(job_id).status == "succeeded"
+    assert _went_on_from(shop, job_id) == [20]
+
+
+def test_a_job_that_always_crashes_fails_with_that_very_reason(shop: Shop) -> None:
+    job_id = shop.submit("crash")
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        assert shop.get(job_id).status == "queued"
+        shop.supervisor.train(job_id)
+        assert len(_lost(shop, job_id)) == attempt
+    job = shop.get(job_id)
+    assert _error(job) == ("platform", "training_process_crashed")
+    assert "SIGSEGV" in job.error.message
+    assert "Fatal Python error: Segmentation fault" in job.error.message
+    assert f"{MAX_ATTEMPTS} attempts" in job.error.message
+    assert shop.train("succeed").status == "succeeded", "the worker and other jobs go on"
+
+
+def test_an_attempt_that_was_lost_is_told_with_its_phase(shop: Shop) -> None:
+    job_id, thread = shop.start("forever")
+    _training_process().kill()
+    thread.join(10)
+    (event,) = _events(shop, job_id, "attempt_lost")
+    assert event.data["error"]["phase"] == "forever"  # type: ignore[index, call-overload]
+    assert event.level == "warn"
+
+
+def _training_process() -> psutil.Process:
+    alive = [child for child in psutil.Process().children() if child.status() != "zombie"]
+    forkservers = [child for child in alive if "multiprocessing.forkserver" in str(child.cmdline())]
+    (found,) = [child for server in forkservers for child in server.children() if os.getsid(child.pid) == child.pid]
+    return found
+
+
+# === Silence ===
+
+
+def test_a_process_that_hangs_is_ended_and_the_next_attempt_goes_on(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(stall_seconds=1.2)
+    job = shop.train("count-frozen")
+    assert job.status == "queued"
+    assert _lost(shop, job.id) == ["training_process_stalled"]
+    shop.supervisor.train(job.id)
+    assert shop.get(job.id).status == "succeeded"
+    assert _went_on_from(shop, job.id) == [20]
+
+
+def test_a_process_that_always_hangs_fails_and_says_where_it_was(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(stall_seconds=0.3)
+    job_id = shop.submit("hang")
+    for _ in range(MAX_ATTEMPTS):
+        shop.supervisor.train(job_id)
+    job = shop.get(job_id)
+    assert _error(job) == ("platform", "training_process_stalled")
+    assert "THAW_STALL_SECONDS" in job.error.message
+    assert "in hang" in job.error.message, "the frame that it hung in"
+
+
+def test_a_process_with_nothing_to_report_is_not_taken_for_one_that_hangs(open_shop: Callable[..., Shop]) -> None:
+    assert open_shop(stall_seconds=1.5).train("silent").status == "succeeded"
+
+
+def test_a_clock_that_jumps_ends_nothing(open_shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    real = time.time
+    jumps = iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: real() + 86_400 * (next(jumps) % 2))
+    assert open_shop(stall_seconds=2.0).train("count").status == "succeeded"
+
+
+class Mute:
+    """A child that says nothing, and ends by itself after so many looks."""
+
+    pid = 0
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        self.asked_where = 0
+
+    def exit_code(self) -> int | None:
+        self.looks -= 1
+        return None if self.looks > 0 else 0
+
+    def receive(self, *, timeout: float, read: bool = True) -> list[Any]:  # noqa: ARG002 (the signature is the child's)
+        threading.Event().wait(0.01 if timeout else 0)
+        return []
+
+    def ask_where(self) -> None:
+        self.asked_where += 1
+
+    def kill(self) -> None:
+        self.looks = 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_process_that_nobody_listens_to_is_not_silent(full: bool) -> None:
+    child: Any = Mute(looks=40)
+    lease: Any = SimpleNamespace(lost=False, cancel_requested=False, pause_requested=False)
+    relay: Any = SimpleNamespace(full=full, error=None)
+    ending = Watch(
+        child,
+        lease=lease,
+        relay=relay,
+        limits=Limits(stall_seconds=0.1),
+        stopping=threading.Event(),
+        note=lambda _: None,
+    ).run()
+    assert (ending.reason, child.asked_where) == ((None, 0) if full else ("stall", 1))
+
+
+# === Memory ===
+
+
+def test_memory_that_runs_out_is_tried_once_more_with_half_the_batch(shop: Shop) -> None:
+    job = shop.train("count-memory")
+    assert job.status == "queued"
+    assert (job.spec.batch_size, job.spec.schedule[0].gradient_accumulation) == (16, 2)
+    assert [each.model_dump() for each in job.spec.adjustments] == [
+        {"reason": "out_of_memory", "batch_size_before": 32, "batch_size": 16, "comparable": True}
+    ]
+    shop.supervisor.train(job.id)
+    done = shop.get(job.id)
+    assert (done.status, done.resume_fidelity, _lost(shop, job.id)) == ("succeeded", "tolerance", [])
+    (event,) = _events(shop, job.id, "adjusted")
+    assert "16 examples instead of 32" in event.message
+
+
+@pytest.mark.parametrize("how", ["memory", "abort"])
+def test_memory_that_runs_out_twice_fails_the_job(shop: Shop, how: str) -> None:
+    job = shop.train(how)
+    assert job.status == "queued"
+    shop.supervisor.train(job.id)
+    failed = shop.get(job.id)
+    assert _error(failed) == ("capacity", "out_of_memory")
+    assert "Thaw tried batches of 32 examples, and then of 16." in failed.error.message
+
+
+def test_too_much_memory_ends_the_process_alone(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(training_memory_bytes=400 * 1024**2)
+    job_id = shop.submit("swallow")
+    shop.supervisor.train(job_id)
+    shop.supervisor.train(job_id)
+    assert _error(shop.get(job_id)) == ("capacity", "out_of_memory")
+    assert "0.4 GiB" in shop.get(job_id).error.message
+    assert shop.train("succeed").status == "succeeded"
+
+
+# === Disk ===
+
+
+def test_a_full_disk_sets_the_job_aside_until_somebody_makes_room(shop: Shop) -> None:
+    job = shop.train("count-full")
+    assert (job.status, job.attempt.lease_expires_at) == ("paused", None)
+    (event,) = _events(shop, job.id, "storage_full")
+    assert (event.level, event.data["error"]["code"]) == ("error", "storage_full")  # type: ignore[index, call-overload]
+    assert event.data["error"]["error_class"] == "platform"  # type: ignore[index, call-overload]
+    jobs.resume(shop.services, DEFAULT_PROJECT, job.id)
+    shop.supervisor.train(job.id)
+    assert shop.get(job.id).status == "succeeded"
+    assert _went_on_from(shop, job.id) == [20]
+
+
+def test_a_store_without_room_sets_the_job_aside(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop()
+    job_id = shop.submit("succeed")
+    # From here on the store refuses everything, as it does when the disk is nearly full.
+    shop.services.store._spool._min_free_bytes = 2**62
+    shop.supervisor.train(job_id)
+    assert shop.get(job_id).status == "paused"
+    assert len(_events(shop, job_id, "storage_full")) == 1
+    shop.services.store._spool._min_free_bytes = 0
+    jobs.resume(shop.services, DEFAULT_PROJECT, job_id)
+    shop.supervisor.train(job_id)
+    assert shop.get(job_id).status == "succeeded"
