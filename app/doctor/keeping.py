@@ -42,7 +42,7 @@ def database(services: Services) -> Finding:
     found = health.database(services)
     if found.ok:
         return ok("database", "answers, and its schema is this version's")
-    advice = "Start it, and check THAW_DATABASE_URL. An old schema is brought up to date when the API starts."
+    advice = "Start it, and check THAW_DATABASE_URL. An old schema is brought up to date by `thaw db upgrade`."
     return problem("database", found.detail, advice)
 
 
