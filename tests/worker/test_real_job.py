@@ -257,7 +257,7 @@ import csv, sys, keras, numpy as np, tensorflow as tf
 model = keras.saving.load_model(sys.argv[1])
 rows = list(csv.DictReader(open(sys.argv[2])))
 names = [name for name in rows[0] if name not in ("quality", "colour")]
-numbers = {name: tf.constant([[float(row[name])] for row in rows]) for name in names}
+numbers = {name.replace(" ", "_"): tf.constant([[float(row[name])] for row in rows]) for name in names}
 predicted = model.predict(numbers | {"colour": tf.constant([[row["colour"]] for row in rows])}, verbose=0)[:, 0]
 print(np.mean(np.abs(predicted - [float(row["quality"]) for row in rows])))
 """

@@ -254,7 +254,8 @@ def test_a_python_whose_sqlite_has_the_fault_gets_another_one_where_there_is_one
     assert sqlite_library() is other
     database = Database(f"sqlite:///{tmp_path / 'thaw.db'}")
     with database.read() as session:
-        assert describe(session) == f"SQLite {other.sqlite_version}"
+        # In a process where another package has brought an SQLite of its own, the words go on.
+        assert describe(session).startswith(f"SQLite {other.sqlite_version}")
     database.close()
 
 
