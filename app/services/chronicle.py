@@ -164,19 +164,9 @@ def _phase_finished(
     if checkpoints.has_weights(session, job.project, job.id, number=index):
         return
     epochs = metrics.of_phase(session, job.project, job.id, phase_index=index)
-    checkpoint = Checkpoint(
-        id=new_id("ckpt"),
-        kind="phase",
-        job_id=job.id,
-        created_at=job.updated_at,
-        attempt=job.attempt,
-        number=index,
-        step=epochs[-1].step if epochs else 0,
-        phase=told.phase,
-        metrics=epochs[-1].metrics if epochs else {},
-        artifact=_uploaded(told, artifacts),
-        files=[],
-    )
+    artifact = _uploaded(told, artifacts)
+    step, found = (epochs[-1].step, epochs[-1].metrics) if epochs else (0, {})
+    checkpoint = _of_phase(job, told, artifact, number=index, step=step, metrics_then=found)
     checkpoints.add(session, job.project, checkpoint)
     _set_progress(job, spec, _epochs_before(spec, told.phase) + spec.schedule[index - 1].epochs)
     events.append(session, job, [_news_of_end(told, checkpoint)])
@@ -187,23 +177,37 @@ def _weights_kept(session: Session, job: JobRow, told: WeightsKept, artifacts: M
     number = checkpoints.number_of_best(told.phase.index)
     if checkpoints.has_weights(session, job.project, job.id, number=number):
         return
-    checkpoint = Checkpoint(
+    artifact = _uploaded(told, artifacts)
+    checkpoint = _of_phase(job, told, artifact, number=number, step=told.step, metrics_then=told.metrics)
+    checkpoints.add(session, job.project, checkpoint)
+    message = f"The weights after epoch {told.phase.epoch} of phase '{told.phase.name}' are kept as {checkpoint.id}."
+    data = {**told.model_dump(mode="json", include={"phase", "step", "metrics"}), "checkpoint": checkpoint.id}
+    events.append(session, job, [News("message", message, data=data)])
+
+
+def _of_phase(
+    job: JobRow,
+    told: PhaseFinished | WeightsKept,
+    artifact: Artifact,
+    *,
+    number: int,
+    step: int,
+    metrics_then: Mapping[str, float],
+) -> Checkpoint:
+    """Weights of a phase alone: nothing goes on from them, and new jobs may begin with them."""
+    return Checkpoint(
         id=new_id("ckpt"),
         kind="phase",
         job_id=job.id,
         created_at=job.updated_at,
         attempt=job.attempt,
         number=number,
-        step=told.step,
+        step=step,
         phase=told.phase,
-        metrics=told.metrics,
-        artifact=_uploaded(told, artifacts),
+        metrics=dict(metrics_then),
+        artifact=artifact,
         files=[],
     )
-    checkpoints.add(session, job.project, checkpoint)
-    message = f"The weights after epoch {told.phase.epoch} of phase '{told.phase.name}' are kept as {checkpoint.id}."
-    data = {**told.model_dump(mode="json", include={"phase", "step", "metrics"}), "checkpoint": checkpoint.id}
-    events.append(session, job, [News("message", message, data=data)])
 
 
 def _uploaded(told: PhaseFinished | WeightsKept, artifacts: Mapping[str, Artifact]) -> Artifact:

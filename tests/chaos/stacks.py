@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Program:
 
 
 @dataclass
-class Stack:
+class Stack(ABC):
     """A running service. `start` it, `stop` it; in between a thread starts again what does not do so by itself."""
 
     folder: Path
@@ -86,9 +87,9 @@ class Stack:
         self._keeper.start()
         self.wait_until_ready()
 
+    @abstractmethod
     def prepare(self) -> None:
         """Decide what is to be started."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """Kill everything."""
@@ -156,13 +157,13 @@ class Stack:
 
     # === Its parts ===
 
+    @abstractmethod
     def broker(self) -> "redis.Redis":
         """A connection to the broker."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evidence(self) -> Evidence:
         """What it leaves behind."""
-        raise NotImplementedError
 
     def logs(self) -> str:
         """All that its programs have printed."""
