@@ -28,6 +28,7 @@ go through `extra_body`.
 
 TAGS = [
     {"name": "files", "description": "Bytes that somebody uploaded."},
+    {"name": "uploads", "description": "Large files that arrive in parts, and go on where they were cut off."},
     {"name": "models", "description": "Keras models: sources that somebody registered, and results of jobs."},
     {"name": "datasets", "description": "Validated, immutable sets of examples with their splits."},
     {"name": "jobs", "description": "Fine-tuning runs."},
@@ -39,6 +40,7 @@ ALWAYS = (401, 422, 503)
 WITH_PATH_ID = (404,)
 WITH_BODY = (400, 413)
 ON_CREATE = (409, 507)
+ON_COMPLETE = (507,)
 NEEDS_A_STATE = ("/layers", "/content", "/preview", "/report")
 DOWNLOADS = ("/content", "/artifacts/{name}")
 
@@ -81,6 +83,7 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> tuple[int, .
         *(WITH_PATH_ID if "{" in path else ()),
         *(WITH_BODY if "requestBody" in operation else ()),
         *(ON_CREATE if creates else ()),
+        *(ON_COMPLETE if path.endswith("/complete") else ()),
         *((409,) if changes or path.endswith(NEEDS_A_STATE) else ()),
         *((416,) if path.endswith(DOWNLOADS) else ()),
     )

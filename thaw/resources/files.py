@@ -6,9 +6,10 @@ from pathlib import Path
 
 from thaw.connection import Connection
 from thaw.downloading import download
+from thaw.reading import OnProgress, Source
 from thaw.records import File, read
 from thaw.resources.paging import Order, every
-from thaw.uploading import OnProgress, Source, upload
+from thaw.uploading import upload
 
 
 class Files:

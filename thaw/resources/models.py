@@ -7,11 +7,12 @@ from pathlib import Path
 
 from thaw.connection import Connection
 from thaw.downloading import download
+from thaw.reading import OnProgress, Source
 from thaw.records import CatalogueModel, Layer, Model, read
 from thaw.requests import ENDINGS, NAMED, ModelFile, Rescale
 from thaw.resources.paging import Order, entries, every
 from thaw.resources.waiting import refusal, wait_until
-from thaw.uploading import OnProgress, Source, upload
+from thaw.uploading import upload
 
 
 class Models:
@@ -49,7 +50,8 @@ class Models:
         if isinstance(source, str) and source.startswith(NAMED):
             wanted = source
         else:
-            wanted = str(upload(self._connection, source, purpose="fine-tune", on_progress=on_progress)["id"])
+            stored = upload(self._connection, source, purpose="fine-tune", on_progress=on_progress, reuse=True)
+            wanted = str(stored["id"])
         model = self.register(wanted, name=name, rescale=rescale, labels=labels)
         return self.wait(model.id, timeout=timeout) if wait else model
 
