@@ -97,8 +97,7 @@ def end(
     values: Mapping[str, Any] | None = None,
 ) -> Upload | None:
     """Pending -> new. `None`: it is no longer pending, or has expired."""
-    ended = {**(values or {}), "status": new}
-    statement = update(UploadRow).where(*_open(project, identifier)).values(ended)
+    statement = update(UploadRow).where(*_open(project, identifier)).values(status=new, **(values or {}))
     return _changed(session, project, statement.returning(UploadRow))
 
 
@@ -197,7 +196,8 @@ def _is_overdue() -> ColumnElement[bool]:
 
 def _has_status(status: UploadStatus) -> ColumnElement[bool]:
     if status == "pending":
-        return and_(UploadRow.status == status, UploadRow.expires_at > now())
+        # A difference, as no index serves it: a page is to come from the one that has its order.
+        return and_(UploadRow.status == status, UploadRow.expires_at - now() > 0)
     at_its_end = UploadRow.status == status
     return or_(at_its_end, _is_overdue()) if status == "expired" else at_its_end
 
