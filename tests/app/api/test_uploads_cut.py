@@ -9,14 +9,19 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app.services import files, uploads
+from app.services.completion import complete
+from app.storage.paging import PageQuery
 from tests.app.api.conftest import KEY
-from tests.app.api.test_uploads import UPLOADS, begin, complete, parts_of, send, sha256, stored
+from tests.app.api.test_uploads import UPLOADS, send, sha256, stored
 
 if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
 
 BOUNDARY = "b"
 SEED = 17
+PROJECT = "default"
+ABOUT = {"filename": "a.zip", "purpose": "fine-tune", "mime_type": "application/zip"}
 
 
 def form_of(content: bytes, **fields: object) -> bytes:
@@ -65,12 +70,12 @@ def test_a_hundred_uploads_cut_at_random_leave_nothing_half_and_go_on_with_one_p
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # connections break here, not machines
     chance = random.Random(SEED)  # noqa: S311 (not for secrets)
-    kept = 0
+    services, kept = thaw.services, 0
     for turn in range(100):
         content = chance.randbytes(chance.randint(1, 60_000))
-        size = chance.randint(1 + len(content) // 4, 1 + len(content))
+        size = chance.randint(1 + len(content) // 3, 1 + len(content))
         pieces = [content[at : at + size] for at in range(0, len(content), size)]
-        upload = begin(client, content, sha256=sha256(content))["id"]
+        upload = uploads.create(services, PROJECT, size=len(content), sha256=sha256(content), **ABOUT).id
         cut = chance.randrange(len(pieces))
         for number, piece in enumerate(pieces[:cut], start=1):
             assert send(client, upload, piece, number=number).status_code == 201
@@ -80,13 +85,16 @@ def test_a_hundred_uploads_cut_at_random_leave_nothing_half_and_go_on_with_one_p
             wrong = send(client, upload, pieces[cut], number=cut + 1, sha256=sha256(b"other"))
             assert wrong.status_code == 422
 
-        arrived = parts_of(client, upload)
-        assert [part["sha256"] for part in arrived] == [sha256(piece) for piece in pieces[:cut]]
-        assert stored(thaw) == kept + cut, "neither a rest nor a blob of what was cut off"
+        arrived = uploads.parts_page(services, PROJECT, upload, PageQuery(order="asc")).items
+        assert [part.content.sha256 for part in arrived] == [sha256(piece) for piece in pieces[:cut]]
+        assert list((services.settings.artifacts_dir() / "tmp").iterdir()) == []
         # What is missing: the part that was cut, and those that were not sent yet.
+        ids = [part.id for part in arrived]
         for number, piece in enumerate(pieces[len(arrived) :], start=len(arrived) + 1):
-            assert send(client, upload, piece, number=number).status_code == 201
-        done = complete(client, upload, *(part["id"] for part in parts_of(client, upload)))
-        assert done.json()["file"]["sha256"] == sha256(content)
+            ids.append(send(client, upload, piece, number=number).json()["id"])
+        done = complete(services, PROJECT, upload, part_ids=ids)
+        assert done.file is not None
+        assert done.file.blob.sha256 == sha256(content)
         kept += len(pieces) + 1
-    assert len(client.get("/v1/files?limit=100").json()["data"]) == 100
+    assert len(files.list_page(services, PROJECT, PageQuery(limit=100)).items) == 100
+    assert stored(thaw) == kept, "no blob of what was cut off or refused"
