@@ -31,7 +31,8 @@ class Datasets:
         """Upload class folders (zip, tar.gz), arrays (npz), a table or texts (CSV, Parquet) and have it validated.
 
         Args:
-            source: A path or a binary file object.
+            source: A path or a binary file object. A file over 64 MiB that the service has under this name already, all
+                of it or some parts, is not sent again.
             wait: Whether to return only when the service has validated it.
             timeout: The longest to wait, in seconds; `None`: no limit.
             on_progress: Called with the bytes sent and the bytes in all.

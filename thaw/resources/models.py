@@ -35,7 +35,8 @@ class Models:
         """Upload a model file (`.keras`, `.h5`, `.hdf5`) and register it, or have one of the catalogue built.
 
         Args:
-            source: A path or a binary file object; or a name of the catalogue, such as `keras:MobileNetV2`.
+            source: A path or a binary file object; or a name of the catalogue, such as `keras:MobileNetV2`. A file
+                over 64 MiB that the service has under this name already, all of it or some parts, is not sent again.
             name: What people will call it; left out, the file's name or the one in the catalogue.
             rescale: How the source wants its inputs; jobs use it unless they say otherwise.
             labels: Names of its outputs, in order.
