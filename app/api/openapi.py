@@ -23,6 +23,7 @@ go through `extra_body`.
 * **Errors** are `application/problem+json` (RFC 9457): `errors[]` points at every wrong field at once.
 * **Lists** are pages: `after`, `limit`, `order`; `last_id` of one page is `after` of the next.
 * **Polling** is cheap: send the `ETag` back as `If-None-Match` and get 304 while nothing has changed.
+* **Large files** go in parts to `/v1/uploads`, to any process, and go on where they were cut off.
 * **Downloads** take `Range` and carry their sha256 as `ETag` and `Content-Digest`.
 """
 

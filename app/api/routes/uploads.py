@@ -22,6 +22,7 @@ from app.api.schemas.uploads import (
     UploadPartObject,
     UploadRequest,
 )
+from app.domain.errors import ThawError
 from app.domain.upload import UploadStatus
 from app.services import completion, leftovers, uploads
 
@@ -135,7 +136,11 @@ def _add(creation: Creation, upload_id: str, received: ReceivedPart) -> Response
         kept = part.sealed == sealed
         return f"{PATH}/{upload_id}/parts/{part.id}", UploadPartObject.of(part)
 
-    response = creation.once({**received.fields.model_dump(), **content.model_dump()}, make)
+    try:
+        response = creation.once({**received.fields.model_dump(), **content.model_dump()}, make)
+    except ThawError:  # refused, so it was not entered
+        leftovers.remove(creation.services, [sealed.sha256])
+        raise
     if not kept:  # it was there already
         leftovers.remove(creation.services, [sealed.sha256])
     return response

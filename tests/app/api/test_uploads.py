@@ -256,4 +256,4 @@ def test_a_number_that_other_bytes_have_is_409(client: TestClient, thaw: "Thaw")
     response = send(client, upload, b"other", number=1)
     assert (response.status_code, response.json()["code"]) == (409, "conflict")
     assert parts_of(client, upload)[0]["sha256"] == sha256(b"bytes")
-    del thaw
+    assert stored(thaw) == 1, "of what was refused nothing is kept"
