@@ -26,7 +26,7 @@ from app.api.conditional import ConditionalGet
 from app.api.forms import OVERHEAD_BYTES
 from app.api.guard import RequireKey, RequireLoopbackName, is_loopback
 from app.api.observe import Observe
-from app.api.routes import datasets, files, history, jobs, models, service
+from app.api.routes import datasets, files, history, jobs, models, service, uploads
 from app.api.streams import Streams
 from app.logs import configure_logging
 from app.services import context, keys
@@ -94,8 +94,9 @@ def _include_routes(app: FastAPI, settings: Settings) -> None:
     app.include_router(service.open_router, max_body_size=0)
     app.include_router(service.metrics_router, max_body_size=0)
     app.include_router(models.catalogue_router, max_body_size=0)
-    app.include_router(files.uploads, max_body_size=settings.max_upload_bytes + OVERHEAD_BYTES)
-    for module in (files, models, datasets, jobs, history, service):
+    app.include_router(files.form_router, max_body_size=settings.max_upload_bytes + OVERHEAD_BYTES)
+    app.include_router(uploads.part_router, max_body_size=settings.max_part_bytes + OVERHEAD_BYTES)
+    for module in (files, uploads, models, datasets, jobs, history, service):
         app.include_router(module.router, max_body_size=settings.max_body_bytes)
 
 

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     metrics_public: bool = Field(default=False, description="Whether `/metrics` answers without an API key.")
 
     max_upload_bytes: int = Field(default=5 * GIB, gt=0, description="Largest file that may be uploaded.")
+    max_part_bytes: int = Field(
+        default=64 * 1024**2, gt=0, description="Largest part of an upload that arrives in parts."
+    )
+    upload_seconds: float = Field(
+        default=86_400.0, gt=0, description="An upload in parts expires when nothing was added to it for so long."
+    )
     max_body_bytes: int = Field(default=1024**2, gt=0, description="Largest JSON body.")
     max_model_parameters: int = Field(default=500_000_000, gt=0, description="Largest source that may be registered.")
     max_unpacked_bytes: int = Field(default=50 * GIB, gt=0, description="Largest dataset after unpacking.")

@@ -25,6 +25,9 @@ T = TypeVar("T")
 JsonObject = dict[str, object]
 Parameters = Mapping[str, str | int | float | None]
 
+LONG_ANSWER_SECONDS = 600.0
+"""To wait for an answer before which the service reads and writes gigabytes, on a slow disk."""
+
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _NEVER_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 

@@ -20,7 +20,7 @@ import httpx2
 
 from thaw.connection import Connection
 from thaw.errors import ApiError, ConnectionFailedError, DownloadError
-from thaw.uploading import OnProgress
+from thaw.reading import OnProgress
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -75,6 +75,12 @@ def _known_kind(noun: str) -> Callable[[str], str]:
 FileId = Annotated[
     str, Path(description="The file's id.", examples=["file-01jd…"]), AfterValidator(_known_kind("file"))
 ]
+UploadId = Annotated[
+    str, Path(description="The upload's id.", examples=["upload-01jd…"]), AfterValidator(_known_kind("upload"))
+]
+PartId = Annotated[
+    str, Path(description="The part's id.", examples=["part-01jd…"]), AfterValidator(_known_kind("part"))
+]
 ModelId = Annotated[
     str, Path(description="The model's id.", examples=["model-01jd…"]), AfterValidator(_known_kind("model"))
 ]

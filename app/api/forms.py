@@ -28,10 +28,11 @@ class FormReader:
     Whatever is wrong with the form is an InvalidRequestError.
     """
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, *, file_field: str = FILE_FIELD) -> None:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         """Set once the file's part has begun."""
+        self._file_field = file_field
         self._parser = MultipartParser(_boundary(content_type), self._callbacks())
         self._header_name, self._header_value = bytearray(), bytearray()
         self._disposition = b""
@@ -58,8 +59,9 @@ class FormReader:
             )
             raise InvalidRequestError(message)
         if self.filename is None:
-            message = "The multipart form has no part named 'file'. Send the file's bytes as such a part."
-            raise InvalidRequestError(message, param="/file")
+            name = self._file_field
+            message = f"The multipart form has no part named '{name}'. Send the bytes as such a part."
+            raise InvalidRequestError(message, param=f"/{name}")
         return self.filename
 
     # === What python-multipart calls ===
@@ -87,18 +89,18 @@ class FormReader:
     def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = _text(options.get(b"name", b""))
-        if not name or name in self.fields or (name == FILE_FIELD and self.filename is not None):
+        if not name or name in self.fields or (name == self._file_field and self.filename is not None):
             message = f"Each part of the form must have a name of its own; received {name!r} without or twice."
             raise InvalidRequestError(message)
         if len(self.fields) >= MAX_FIELDS:
             message = f"The form has more than {MAX_FIELDS} fields."
             raise InvalidRequestError(message)
         self._part = name
-        if name == FILE_FIELD:
+        if name == self._file_field:
             self.filename = safe_filename(_text(options.get(b"filename", b"")))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part == FILE_FIELD:
+        if self._part == self._file_field:
             self._content.append(data[start:end])
             return
         self._field.extend(data[start:end])
@@ -107,7 +109,7 @@ class FormReader:
             raise InvalidRequestError(message, param=f"/{self._part}")
 
     def _on_part_end(self) -> None:
-        if self._part is not None and self._part != FILE_FIELD:
+        if self._part is not None and self._part != self._file_field:
             self.fields[self._part] = _text(bytes(self._field))
         self._part = None
 

@@ -23,11 +23,13 @@ go through `extra_body`.
 * **Errors** are `application/problem+json` (RFC 9457): `errors[]` points at every wrong field at once.
 * **Lists** are pages: `after`, `limit`, `order`; `last_id` of one page is `after` of the next.
 * **Polling** is cheap: send the `ETag` back as `If-None-Match` and get 304 while nothing has changed.
+* **Large files** go in parts to `/v1/uploads`, to any process, and go on where they were cut off.
 * **Downloads** take `Range` and carry their sha256 as `ETag` and `Content-Digest`.
 """
 
 TAGS = [
     {"name": "files", "description": "Bytes that somebody uploaded."},
+    {"name": "uploads", "description": "Large files that arrive in parts, and go on where they were cut off."},
     {"name": "models", "description": "Keras models: sources that somebody registered, and results of jobs."},
     {"name": "datasets", "description": "Validated, immutable sets of examples with their splits."},
     {"name": "jobs", "description": "Fine-tuning runs."},
@@ -39,6 +41,7 @@ ALWAYS = (401, 422, 503)
 WITH_PATH_ID = (404,)
 WITH_BODY = (400, 413)
 ON_CREATE = (409, 507)
+ON_COMPLETE = (507,)
 NEEDS_A_STATE = ("/layers", "/content", "/preview", "/report")
 DOWNLOADS = ("/content", "/artifacts/{name}")
 
@@ -81,6 +84,7 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> tuple[int, .
         *(WITH_PATH_ID if "{" in path else ()),
         *(WITH_BODY if "requestBody" in operation else ()),
         *(ON_CREATE if creates else ()),
+        *(ON_COMPLETE if path.endswith("/complete") else ()),
         *((409,) if changes or path.endswith(NEEDS_A_STATE) else ()),
         *((416,) if path.endswith(DOWNLOADS) else ()),
     )

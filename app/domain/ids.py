@@ -8,7 +8,7 @@ import secrets
 import time
 from typing import Literal
 
-Prefix = Literal["file", "model", "ds", "ftjob", "ckpt", "req", "key", "worker"]
+Prefix = Literal["file", "upload", "part", "model", "ds", "ftjob", "ckpt", "req", "key", "worker"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 26

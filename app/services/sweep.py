@@ -5,6 +5,8 @@
     a job waits for files    that are decided already: it moves on (they move it themselves; this is the second net)
     a hint was lost          the row is rung again
     a job has ended          what it could have gone on from is deleted
+    an upload is abandoned   nothing was added to it for a day: it expires
+    an upload has ended      its parts are deleted
     records are old          idempotency keys after a day, workers that were not heard of for a day
     (bytes without a row     `app.services.orphans`, less often)
 
@@ -17,7 +19,7 @@ from app.domain.overtime import OF_DEADLINE
 from app.services import attempts, leftovers, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
-from app.storage import checkpoints, idempotency, jobs, leases, workers
+from app.storage import checkpoints, idempotency, jobs, leases, uploads, workers
 from app.storage.leases import AnyLeased
 from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
@@ -40,6 +42,8 @@ class SweepResult:
     """Jobs that waited for files which were decided."""
     rung: int
     """Hints that were sent again."""
+    expired: int
+    """Uploads to which nothing was added for too long."""
 
 
 def sweep(services: Services) -> SweepResult:
@@ -48,9 +52,11 @@ def sweep(services: Services) -> SweepResult:
     overdue = _fail_overdue(services)
     decided = _decide(services)
     rung = _ring_again(services)
-    _delete_left_over(services)
+    expired = _expire_uploads(services)
+    _delete_checkpoints(services)
+    _delete_parts(services)
     _forget_old(services)
-    return SweepResult(taken_back=taken_back, overdue=overdue, decided=decided, rung=rung)
+    return SweepResult(taken_back=taken_back, overdue=overdue, decided=decided, rung=rung, expired=expired)
 
 
 def _take_back(services: Services) -> int:
@@ -105,7 +111,18 @@ def _ring_again(services: Services) -> int:
     return ring(services, hints)
 
 
-def _delete_left_over(services: Services) -> None:
+def _expire_uploads(services: Services) -> int:
+    with services.db.read() as session:
+        overdue = uploads.overdue(session, limit=BATCH)
+    count = 0
+    for each in overdue:
+        with services.db.begin() as session:
+            expired = uploads.expire(session, each.project, each.id)
+        count += expired is not None
+    return count
+
+
+def _delete_checkpoints(services: Services) -> None:
     """The files first: whoever dies in between leaves a row for the next sweep, and no bytes that nobody knows."""
     with services.db.read() as session:
         found = checkpoints.left_over(session, limit=BATCH)
@@ -114,6 +131,17 @@ def _delete_left_over(services: Services) -> None:
             return
         with services.db.begin() as session:
             checkpoints.remove(session, each.project, each.id)
+
+
+def _delete_parts(services: Services) -> None:
+    """The bytes first, for the same reason."""
+    with services.db.read() as session:
+        found = uploads.left_over(session, limit=BATCH)
+    if not found or not leftovers.remove(services, [each.sha256 for each in found]):
+        return
+    with services.db.begin() as session:
+        for each in found:
+            uploads.remove_part(session, each.project, each.id)
 
 
 def _forget_old(services: Services) -> None:

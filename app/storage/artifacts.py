@@ -39,6 +39,14 @@ class BlobWriter(Protocol):
         """Append. Raises `TooLargeError` beyond `max_bytes`, `StorageFullError` if there is no room."""
         ...
 
+    def written(self) -> Blob:
+        """What was written so far: its digest and size."""
+        ...
+
+    def seal(self) -> None:
+        """Append random bytes, which `max_bytes` does not count: no other blob is the same, so it may be removed."""
+        ...
+
     def commit(self) -> Blob:
         """Make it durable; whoever has the answer can read it.
 
@@ -101,6 +109,13 @@ class ArtifactStore(Protocol):
 
     def free_bytes(self) -> int:
         """Room that is left on the disk to which blobs are written first; buckets tell nobody how much they have."""
+        ...
+
+    def check_room(self, *, spooled: int, kept: int) -> None:
+        """Raise `StorageFullError` unless there is room for so many bytes on their way, beside so many that stay.
+
+        A bucket tells nobody how much room it has: there only those on their way count.
+        """
         ...
 
     def probe(self) -> None:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from app.storage.tables import CheckpointRow, DatasetRow, FileRow, JobRow, ModelRow
+from app.storage.tables import CheckpointRow, DatasetRow, FileRow, JobRow, ModelRow, UploadPartRow, UploadRow
 
 COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
     FileRow.blob,
+    UploadPartRow.sealed,
     ModelRow.canonical,
     ModelRow.download,
     DatasetRow.canonical,
@@ -25,10 +26,17 @@ def referred(session: Session) -> dict[str, int]:
     """The sha256 and the size in bytes of every blob that some row needs."""
     found: dict[str, int] = {}
     for column in COLUMNS:
-        statement = select(column).where(column.is_not(None)).execution_options(yield_per=ROWS_AT_ONCE)
+        statement = select(column).where(*_needed(column)).execution_options(yield_per=ROWS_AT_ONCE)
         for value in session.scalars(statement):
             found.update((blob["sha256"], blob["bytes"]) for blob in _listed(value))
     return found
+
+
+def _needed(column: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
+    """Parts of an upload are needed no longer than it is pending, although their rows may stay for a moment."""
+    if column is UploadPartRow.sealed:
+        return [UploadPartRow.upload_id.in_(select(UploadRow.id).where(UploadRow.status == "pending"))]
+    return [column.is_not(None)]
 
 
 def _listed(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 (JSON)

@@ -93,6 +93,10 @@ class LocalArtifacts:
         """Room on the disk."""
         return self._spool.free_bytes()
 
+    def check_room(self, *, spooled: int, kept: int) -> None:
+        """Both are on the same disk."""
+        self._spool.check_room(spooled + kept)
+
     def probe(self) -> None:
         """Look whether the folder is there."""
         try:
@@ -138,7 +142,11 @@ class LocalArtifacts:
 
 
 def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:  # deleted since it was looked for
+        raise missing_artifact(path.name) from error
+    with file:
         file.seek(start)
         left = end - start
         while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):

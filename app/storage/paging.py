@@ -12,11 +12,11 @@ from sqlalchemy import ColumnElement, UnaryExpression, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.domain.errors import FieldProblem, InvalidRequestError
-from app.storage.tables import CheckpointRow, FileRow, Leased
+from app.storage.tables import CheckpointRow, FileRow, Leased, UploadRow
 
 T = TypeVar("T")
 U = TypeVar("U")
-ListedRow = TypeVar("ListedRow", bound=FileRow | Leased | CheckpointRow)
+ListedRow = TypeVar("ListedRow", bound=FileRow | UploadRow | Leased | CheckpointRow)
 Order = Literal["asc", "desc"]
 Position = tuple[InstrumentedAttribute[float], InstrumentedAttribute[str]]
 

@@ -133,6 +133,10 @@ class S3Artifacts:
         """Room on the disk where uploads wait for the bucket."""
         return self._spool.free_bytes()
 
+    def check_room(self, *, spooled: int, kept: int) -> None:  # noqa: ARG002 (a bucket does not tell its room)
+        """What is on its way is on the disk of this machine."""
+        self._spool.check_room(spooled)
+
     def probe(self) -> None:
         """List nothing: answered only where there is the bucket, and a key that opens it."""
         _ask(self._impatient)

@@ -20,6 +20,8 @@ STALE_SECONDS = 86_400.0
 """Older temporary files belong to nobody: no upload takes a day."""
 CHECK_ROOM_BYTES = 16 * 1024**2
 """How often a writer looks whether there is room left."""
+SEAL_BYTES = 32
+"""Random bytes at the end of a blob that is to be like no other."""
 
 Keep = Callable[[Path, Blob], None]
 """Takes a file that is complete, synced and read-only, and makes it a blob of the store; the file may stay or go."""
@@ -44,12 +46,13 @@ class Spool:
         """Room for the user that runs this. Raises `OSError` if the folder is gone."""
         return shutil.disk_usage(self._folder).free
 
-    def check_room(self) -> None:
-        """Raises `StorageFullError` below `min_free_bytes`, so that the database and running jobs keep some."""
+    def check_room(self, needed_bytes: int = 0) -> None:
+        """Raises `StorageFullError` if less than `min_free_bytes`, for the database and running jobs, would be left."""
         free = self.free_bytes()
-        if free < self._min_free_bytes:
+        if free - needed_bytes < self._min_free_bytes:
+            more = f"{needed_bytes:,} bytes more" if needed_bytes else "more"
             message = (
-                f"There is no room for more: {free:,} bytes are free, and {self._min_free_bytes:,} are kept free. "
+                f"There is no room for {more}: {free:,} bytes are free, and {self._min_free_bytes:,} are kept free. "
                 "Delete what is not needed, or get a larger disk."
             )
             raise StorageFullError(message)
@@ -94,13 +97,20 @@ class SpoolWriter:
         if self._bytes - self._checked_bytes >= CHECK_ROOM_BYTES:
             self._spool.check_room()
             self._checked_bytes = self._bytes
-        self._hash.update(chunk)
-        with out_of_room():
-            self._file.write(chunk)
+        self._append(chunk)
+
+    def written(self) -> Blob:
+        """What was written so far."""
+        return Blob(sha256=self._hash.hexdigest(), bytes=self._bytes)
+
+    def seal(self) -> None:
+        """Append random bytes."""
+        self._bytes += SEAL_BYTES
+        self._append(secrets.token_bytes(SEAL_BYTES))
 
     def commit(self) -> Blob:
         """Sync, then hand it to the store."""
-        blob = Blob(sha256=self._hash.hexdigest(), bytes=self._bytes)
+        blob = self.written()
         with out_of_room():
             self._file.flush()
             os.fchmod(self._file.fileno(), READ_ONLY)
@@ -108,6 +118,11 @@ class SpoolWriter:
             self._file.close()
             self._spool.keep(self._temporary, blob)
         return blob
+
+    def _append(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        with out_of_room():
+            self._file.write(chunk)
 
 
 @contextmanager

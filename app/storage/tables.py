@@ -2,6 +2,7 @@
 
     projects -+- api_keys, idempotency
               +- files
+              +- uploads -- upload_parts   become files
               +- models, datasets          claimed by workers that check them
               +- jobs                      claimed by workers that train them
                    +- job_metadata, events, checkpoints, metrics
@@ -13,12 +14,13 @@ running job that nobody holds.
 
 from typing import Any, ClassVar, get_args
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint, Text, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain.job import CheckpointKind
 from app.domain.progress import Level, ResumeFidelity, Stage
 from app.domain.states import TERMINAL, AssetStatus, JobStatus
+from app.domain.upload import UploadStatus
 from app.storage.columns import Base, JsonList, JsonObject, Owned, newest_first, one_of
 
 METADATA = Base.metadata
@@ -75,7 +77,7 @@ class WorkerRow(Base):
 
 
 class FileRow(Owned, Base):
-    """An upload."""
+    """Bytes that somebody uploaded."""
 
     __tablename__ = "files"
 
@@ -85,6 +87,48 @@ class FileRow(Owned, Base):
     blob: Mapped[JsonObject]
 
     __table_args__ = (newest_first("files"), newest_first("files", "purpose"))
+
+
+class UploadRow(Owned, Base):
+    """A file that arrives in parts."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[UploadStatus] = mapped_column(Text)
+    expires_at: Mapped[float]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    mime_type: Mapped[str]
+    sha256: Mapped[str | None]
+    completed_with: Mapped[str | None]
+    file_id: Mapped[str | None]
+    """What it has become, which may be deleted since."""
+
+    __table_args__ = (
+        one_of("status", get_args(UploadStatus)),
+        CheckConstraint("(status = 'completed') = (file_id IS NOT NULL)", name="file"),
+        newest_first("uploads"),
+        newest_first("uploads", "status"),
+        newest_first("uploads", "sha256"),
+        Index("ix_uploads_expiry", "status", "expires_at"),
+    )
+
+
+class UploadPartRow(Owned, Base):
+    """Some bytes of an upload; gone when that is no longer pending."""
+
+    __tablename__ = "upload_parts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"))
+    number: Mapped[int]
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sealed: Mapped[JsonObject]
+
+    __table_args__ = (UniqueConstraint("upload_id", "number"),)
 
 
 class Leased(Owned, Base):

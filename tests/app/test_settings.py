@@ -45,7 +45,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     assert Settings().s3_region == "us-east-1"
 
 
-@pytest.mark.parametrize("page", ["docker-compose.yml", "docs/machines.md"])
+@pytest.mark.parametrize("page", ["docker-compose.yml", "docs/machines.md", "docs/uploads.md"])
 def test_pages_name_settings_that_there_are(page: str) -> None:
     text = (Path(__file__).resolve().parents[2] / page).read_text(encoding="utf-8")
     named = {name.removesuffix("_FILE") for name in re.findall(r"\bTHAW_[A-Z0-9_]*[A-Z0-9]\b", text)}

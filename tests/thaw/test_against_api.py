@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -52,6 +53,18 @@ class Api:
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(20)
+
+    def kill(self) -> None:
+        """Without a warning."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def get(self, path: str) -> list[dict[str, Any]]:
+        """The entries of a list, as the service sends them."""
+        headers = {"Authorization": f"Bearer {(self.folder / 'api-key').read_text().strip()}"}
+        listed: list[dict[str, Any]] = httpx2.get(f"{self.url}{path}", headers=headers, trust_env=False).json()["data"]
+        return listed
 
     def client(self, **options: object) -> Client:
         return Client(self.url, api_key_file=self.folder / "api-key", **options)  # type: ignore[arg-type]
@@ -194,6 +207,55 @@ def test_watching_survives_a_restart_of_the_service(api: Api, file: Path) -> Non
     assert not watcher.is_alive()
     assert [event.number for event in heard] == list(range(1, len(heard) + 1))
     assert heard[-1].type == "completed"
+
+
+PART = 16 * 1024**2
+PARTS = 6
+
+
+def test_a_large_upload_outlives_sigkill_in_the_middle_of_a_part_and_of_its_end(api: Api) -> None:
+    path = api.folder / "large.npz"
+    path.write_bytes(os.urandom(PARTS * PART))
+    temporary = api.folder / "artifacts" / "tmp"
+
+    def in_the_middle_of_the_second_part(done: int, _total: int | None) -> None:
+        if done > 1.5 * PART:
+            api.kill()
+
+    with api.client() as client, pytest.raises(ConnectionFailedError):
+        client.files.upload(path, on_progress=in_the_middle_of_the_second_part)
+    (rest,) = temporary.iterdir()
+    assert 0 < rest.stat().st_size < PART
+    rest.unlink()  # as a start a day later does
+    api.start()
+    (upload,) = api.get("/v1/uploads?status=pending")
+    assert [part["number"] for part in api.get(f"/v1/uploads/{upload['id']}/parts")] == [1]
+
+    def kill_while_parts_are_put_together() -> None:
+        while not any(file.stat().st_size > PART + 1000 for file in temporary.iterdir() if file.exists()):
+            time.sleep(0.001)
+        api.kill()
+
+    killing = threading.Thread(target=kill_while_parts_are_put_together)
+    killing.start()
+    with api.client() as client, pytest.raises(ConnectionFailedError):
+        client.files.upload(path)
+    killing.join(60)
+    (rest,) = temporary.iterdir()
+    assert PART < rest.stat().st_size < PARTS * PART
+    api.start()
+    assert len(api.get(f"/v1/uploads/{upload['id']}/parts")) == PARTS
+    assert upload["filename"] not in [file["filename"] for file in api.get("/v1/files?limit=100")]
+
+    before = (api.folder / "log").read_text().count("uploads/{upload_id}/parts")
+    pushed = api.run("datasets", "push", path.name, "--no-wait", "--json")
+    assert pushed.returncode == 0, pushed.stderr
+    asked = (api.folder / "log").read_text().count("uploads/{upload_id}/parts") - before
+    assert asked == 1, "the list of the parts; none was sent again"
+    with api.client() as client:
+        file = client.files.get(json.loads(pushed.stdout)["file"])
+    assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [each["file"]["id"] for each in api.get("/v1/uploads")] == [file.id]
 
 
 # === The command line ===

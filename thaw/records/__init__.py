@@ -18,6 +18,8 @@ from thaw.records.assets import (
     PreviewExample,
     Split,
     TableColumn,
+    Upload,
+    UploadPart,
 )
 from thaw.records.jobs import (
     Artifact,
@@ -85,6 +87,8 @@ __all__ = [
     "Split",
     "TableColumn",
     "TimePlan",
+    "Upload",
+    "UploadPart",
     "Worker",
     "read",
 ]

@@ -32,6 +32,34 @@ class File(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Upload(Record):
+    """A file that arrives in parts."""
+
+    id: str
+    status: str
+    """`pending`, `completed`, `cancelled` or `expired`."""
+    bytes: int
+    """Size of the whole file."""
+    filename: str
+    created_at: float = 0.0
+    expires_at: float = 0.0
+    purpose: str | None = None
+    sha256: str | None = None
+    file: File | None = None
+    """What it has become."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadPart(Record):
+    """A part that has arrived."""
+
+    id: str
+    number: int
+    bytes: int = 0
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelInput(Record):
     """One input of a model."""
 

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Unpack
 
 from thaw.connection import Connection
+from thaw.reading import OnProgress, Source
 from thaw.records import Dataset, PreviewExample, read
 from thaw.requests import DatasetOptions
 from thaw.resources.paging import Order, entries, every
 from thaw.resources.waiting import refusal, wait_until
-from thaw.uploading import OnProgress, Source, upload
+from thaw.uploading import upload
 
 
 class Datasets:
@@ -30,7 +31,8 @@ class Datasets:
         """Upload class folders (zip, tar.gz), arrays (npz), a table or texts (CSV, Parquet) and have it validated.
 
         Args:
-            source: A path or a binary file object.
+            source: A path or a binary file object. A file over 64 MiB that the service has under this name already, all
+                of it or some parts, is not sent again.
             wait: Whether to return only when the service has validated it.
             timeout: The longest to wait, in seconds; `None`: no limit.
             on_progress: Called with the bytes sent and the bytes in all.
@@ -40,7 +42,7 @@ class Datasets:
             WorkFailedError: The data cannot be used; the message says why.
             WaitTimeoutError: The check took longer than `timeout`; it goes on.
         """
-        stored = upload(self._connection, source, purpose="fine-tune", on_progress=on_progress)
+        stored = upload(self._connection, source, purpose="fine-tune", on_progress=on_progress, reuse=True)
         dataset = self.create(str(stored["id"]), **options)
         return self.wait(dataset.id, timeout=timeout) if wait else dataset
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from thaw.connection import Connection
 from thaw.downloading import download
+from thaw.reading import OnProgress, Source
 from thaw.records import File, read
 from thaw.resources.paging import Order, every
-from thaw.uploading import OnProgress, Source, upload
+from thaw.uploading import upload
 
 
 class Files:
@@ -28,9 +29,11 @@ class Files:
     ) -> File:
         """Upload a file, streamed from disk; what arrived is compared with what was sent by sha256.
 
+        Files over 64 MiB go in parts: an upload of the same file that was interrupted is gone on with.
+
         Args:
-            source: A path or a binary file object. One that cannot seek, such as a pipe, is not sent again when the
-                connection breaks.
+            source: A path or a binary file object. One that cannot seek, such as a pipe, goes as a whole and
+                once: not again when the connection breaks.
             purpose: Kept with the file, without a meaning for Thaw.
             filename: The name it shall have; left out, the path's last part.
             on_progress: Called with the bytes done and the bytes in all.

@@ -9,12 +9,12 @@ from typing import Unpack
 from thaw.connection import Connection
 from thaw.downloading import download
 from thaw.errors import NotFoundError, WorkFailedError
+from thaw.reading import OnProgress
 from thaw.records import Artifact, Checkpoint, EpochMetrics, Event, Job, Plan, Report, read
 from thaw.requests import ForkRequest, JobRequest, RetryRequest
 from thaw.resources.paging import Order, entries, every
 from thaw.resources.waiting import refusal, wait_until
 from thaw.streaming import follow
-from thaw.uploading import OnProgress
 
 _PATH = "/v1/fine_tuning/jobs"
 _PATIENCE_SECONDS = 300.0

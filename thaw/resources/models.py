@@ -7,11 +7,12 @@ from pathlib import Path
 
 from thaw.connection import Connection
 from thaw.downloading import download
+from thaw.reading import OnProgress, Source
 from thaw.records import CatalogueModel, Layer, Model, read
 from thaw.requests import ENDINGS, NAMED, ModelFile, Rescale
 from thaw.resources.paging import Order, entries, every
 from thaw.resources.waiting import refusal, wait_until
-from thaw.uploading import OnProgress, Source, upload
+from thaw.uploading import upload
 
 
 class Models:
@@ -34,7 +35,8 @@ class Models:
         """Upload a model file (`.keras`, `.h5`, `.hdf5`) and register it, or have one of the catalogue built.
 
         Args:
-            source: A path or a binary file object; or a name of the catalogue, such as `keras:MobileNetV2`.
+            source: A path or a binary file object; or a name of the catalogue, such as `keras:MobileNetV2`. A file
+                over 64 MiB that the service has under this name already, all of it or some parts, is not sent again.
             name: What people will call it; left out, the file's name or the one in the catalogue.
             rescale: How the source wants its inputs; jobs use it unless they say otherwise.
             labels: Names of its outputs, in order.
@@ -49,7 +51,8 @@ class Models:
         if isinstance(source, str) and source.startswith(NAMED):
             wanted = source
         else:
-            wanted = str(upload(self._connection, source, purpose="fine-tune", on_progress=on_progress)["id"])
+            stored = upload(self._connection, source, purpose="fine-tune", on_progress=on_progress, reuse=True)
+            wanted = str(stored["id"])
         model = self.register(wanted, name=name, rescale=rescale, labels=labels)
         return self.wait(model.id, timeout=timeout) if wait else model
 

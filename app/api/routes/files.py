@@ -9,14 +9,14 @@ from starlette.responses import Response
 
 from app.api.deps import CreationDep, FileId, PageDep, ProjectDep, ServicesDep, thaw_router
 from app.api.downloads import DOCUMENTED, download
+from app.api.receiving import ReceivedFile, receive_file
 from app.api.schemas.base import Deleted
 from app.api.schemas.files import FileList, FileObject, Purpose, UploadFields
-from app.api.uploads import Upload, receive_upload
 from app.services import files
 
 PATH = "/v1/files"
 router = thaw_router(PATH, tag="files")
-uploads = thaw_router(PATH, tag="files", json=False)
+form_router = thaw_router(PATH, tag="files", json=False)
 """Apart, because its bodies may be larger than those of the others."""
 
 FORM = {
@@ -49,16 +49,16 @@ FORM = {
 }
 
 
-@uploads.post("", status_code=201, response_model=FileObject, openapi_extra={"requestBody": FORM})
+@form_router.post("", status_code=201, response_model=FileObject, openapi_extra={"requestBody": FORM})
 async def create_file(request: Request, services: ServicesDep, creation: CreationDep) -> Response:
     """Upload a file. It is stored and hashed while it arrives; of one that is refused nothing is kept."""
-    upload = await receive_upload(
+    upload = await receive_file(
         request, services.store, fields=UploadFields, max_bytes=services.settings.max_upload_bytes
     )
     return await run_in_threadpool(_create, creation, upload)
 
 
-def _create(creation: CreationDep, upload: Upload[UploadFields]) -> Response:
+def _create(creation: CreationDep, upload: ReceivedFile[UploadFields]) -> Response:
     def make() -> tuple[str, FileObject]:
         file = files.create(
             creation.services,

@@ -43,7 +43,7 @@ def retrieve_capabilities(services: ServicesDep) -> Capabilities:
 
 
 def _limits(settings: Settings) -> Limits:
-    own = {"max_upload_bytes", "max_body_bytes", "max_model_parameters", "max_unpacked_bytes"}
+    own = {"max_upload_bytes", "max_part_bytes", "max_body_bytes", "max_model_parameters", "max_unpacked_bytes"}
     return Limits(
         **{name: getattr(settings, name) for name in own},
         max_phases=MAX_PHASES,

@@ -12,6 +12,8 @@ class Limits(Wire):
 
     max_upload_bytes: int
     """Largest file."""
+    max_part_bytes: int
+    """Largest part of an upload that arrives in parts."""
     max_body_bytes: int
     """Largest JSON body."""
     max_model_parameters: int

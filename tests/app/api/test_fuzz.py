@@ -27,8 +27,12 @@ def real_ids(live: "Thaw") -> dict[str, str]:
     claim = live.claim(job)
     live.run_epochs(claim, 2, checkpoint=b"weights")
     live.succeed(claim)
+    upload = live.post("/v1/uploads", {"bytes": 1000, "filename": "shoes.zip"})["id"]
+    part = live.client.post(f"/v1/uploads/{upload}/parts", files={"data": ("part", b"one")}).json()["id"]
     return {
         "file_id": live.upload(),
+        "upload_id": upload,
+        "part_id": part,
         "model_id": live.ready_model(),
         "dataset_id": live.ready_dataset(),
         "job_id": job,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
 
 JOBS = "/v1/fine_tuning/jobs"
-LISTS = ["/v1/files", "/v1/models", "/v1/datasets", JOBS]
+LISTS = ["/v1/files", "/v1/uploads", "/v1/models", "/v1/datasets", JOBS]
 
 
 def test_an_empty_list_is_a_list(client: TestClient) -> None:

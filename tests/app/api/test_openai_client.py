@@ -1,9 +1,10 @@
 """The official `openai` package drives Thaw with nothing changed but `base_url` and `api_key`."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.service
 
+BEGUN: dict[str, Any] = {"bytes": 1, "filename": "a", "mime_type": "text/csv", "purpose": "fine-tune"}
 SPEC = {
     "cut": {"drop_last": 1},
     "head": {"layers": [{"type": "dropout", "rate": 0.2}]},
@@ -61,6 +63,39 @@ def test_upload_create_list_retrieve_watch_and_cancel(client: OpenAI, live: "Tha
     cancelled = client.fine_tuning.jobs.cancel(job.id)
     assert cancelled.status == "cancelled"
     assert cancelled.finished_at is not None
+
+
+def test_large_files_go_in_parts(client: OpenAI, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 2000
+    path = tmp_path / "shoes.npz"
+    path.write_bytes(content)
+    upload = client.uploads.create(
+        bytes=len(content), filename=path.name, mime_type="application/zip", purpose="fine-tune"
+    )
+    assert (upload.object, upload.status, upload.bytes, upload.file) == ("upload", "pending", len(content), None)
+    assert upload.expires_at > upload.created_at
+    parts = [client.uploads.parts.create(upload.id, data=half) for half in (content[:200_000], content[200_000:])]
+    assert {(part.object, part.upload_id) for part in parts} == {("upload.part", upload.id)}
+    ids, md5 = [part.id for part in parts], hashlib.md5(content, usedforsecurity=False).hexdigest()
+    for wrong in ({"part_ids": ids[:1]}, {"part_ids": ids[::-1], "md5": md5}):
+        with pytest.raises(openai.UnprocessableEntityError):
+            client.uploads.complete(upload.id, **wrong)  # type: ignore[arg-type]
+    done = client.uploads.complete(upload.id, part_ids=ids, md5=md5)
+    assert done.status == "completed"
+    assert done.file is not None
+    assert client.files.retrieve(done.file.id) == done.file
+    assert client.files.content(done.file.id).read() == content
+
+    for size in (None, 100_000):
+        chunked = client.uploads.upload_file_chunked(
+            file=path, mime_type="application/zip", purpose="fine-tune", part_size=size, md5=md5
+        )
+        assert chunked.file is not None
+        assert (chunked.file.filename, chunked.file.bytes) == ("shoes.npz", len(content))
+    assert client.uploads.cancel(client.uploads.create(**BEGUN).id).status == "cancelled"
+    with pytest.raises(openai.ConflictError) as ended:
+        client.uploads.parts.create(upload.id, data=b"more")
+    assert ended.value.code == "invalid_state_transition"
 
 
 def test_events_and_checkpoints_page_by_themselves(client: OpenAI, live: "Thaw") -> None:

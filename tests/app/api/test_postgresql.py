@@ -53,6 +53,21 @@ def test_the_same_key_makes_one_job(client: TestClient, thaw: "Thaw") -> None:
     assert len(client.get(JOBS).json()["data"]) == 1
 
 
+def test_a_file_of_three_gigabytes_is_declared_arrives_in_parts_and_is_found(client: TestClient, thaw: "Thaw") -> None:
+    declared = thaw.post("/v1/uploads", {"bytes": 3 * 1024**3, "filename": "large"})
+    assert client.get(f"/v1/uploads/{declared['id']}").json()["bytes"] == 3 * 1024**3
+    upload = thaw.post("/v1/uploads", {"bytes": 6, "filename": "small 🧊"})["id"]
+    ids = [
+        client.post(f"/v1/uploads/{upload}/parts", files={"data": ("a", piece)}, data={"number": number}).json()["id"]
+        for number, piece in (("2", b"two"), ("1", b"one"))
+    ]
+    listed = client.get(f"/v1/uploads/{upload}/parts?order=asc&limit=1").json()
+    assert ([part["id"] for part in listed["data"]], listed["has_more"]) == (ids[1:], True)
+    done = client.post(f"/v1/uploads/{upload}/complete", json={"part_ids": ids[::-1]}).json()
+    assert client.get(f"/v1/files/{done['file']['id']}/content").content == b"onetwo"
+    assert [one["id"] for one in client.get("/v1/uploads?status=completed").json()["data"]] == [upload]
+
+
 @pytest.mark.parametrize("text", ["\u0000", "\ud800", "\U0001f9ca", "' OR 1=1 --", "%", "\\"])
 def test_strange_text_is_kept_or_refused_but_never_an_error_of_ours(
     client: TestClient, thaw: "Thaw", text: str

@@ -1,15 +1,20 @@
 """Our own client against the real API: what one writes, the other reads."""
 
 import contextlib
+import dataclasses
+import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
 from thaw import Client
-from thaw.errors import InvalidRequestError, NotFoundError
+from thaw.connection import Connection
+from thaw.errors import ConnectionFailedError, InvalidRequestError, NotFoundError, ThawClientError
 
 if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
@@ -67,3 +72,170 @@ def test_every_wrong_field_arrives(client: Client) -> None:
 def test_health_and_capabilities_are_understood(client: Client) -> None:
     assert client.health().status == "ready"
     assert "sgd" in client.capabilities().optimizers
+
+
+# === Large files, in parts ===
+
+PART = 50_000
+LARGE = bytes(range(256)) * 1200
+PARTS = 7
+"""Of `LARGE`, the last one shorter."""
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that counts as large here; nobody waits before another try."""
+    monkeypatch.setattr("thaw.uploading.LARGE_BYTES", 100_000)
+    monkeypatch.setattr("thaw.parts.PART_BYTES", PART)
+    monkeypatch.setitem(Connection.__init__.__kwdefaults__, "sleep", lambda _seconds: None)
+    (tmp_path / "large.npz").write_bytes(LARGE)
+    return tmp_path / "large.npz"
+
+
+class Network(httpx2.HTTPTransport):
+    """Does to the requests for parts, and to those that complete, what the test plans for them, one after another.
+
+    `lose`: it never arrives. `deafen`: it arrives, and its answer is lost. `busy`: 503. `interrupt`: Ctrl-C.
+    """
+
+    def __init__(self, **plans: Sequence[str | None]) -> None:
+        super().__init__()
+        self._plans = {kind: list(plan) for kind, plan in plans.items()}
+        self.sent = {"parts": 0, "complete": 0, "files": 0}
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        kind = request.url.path.rpartition("/")[2]
+        if request.method != "POST" or kind not in self.sent:
+            return super().handle_request(request)
+        self.sent[kind] += 1
+        plan = self._plans.get(kind)
+        happens = plan.pop(0) if plan else None
+        if happens == "interrupt":
+            raise KeyboardInterrupt
+        if happens == "busy":
+            return httpx2.Response(503, json={"detail": "Busy."})
+        if happens == "lose":
+            message = "Broken pipe"
+            raise httpx2.WriteError(message)
+        response = super().handle_request(request)
+        if happens == "deafen":
+            response.read()
+            message = "Connection reset"
+            raise httpx2.ReadError(message)
+        return response
+
+
+@contextlib.contextmanager
+def over(network: Network, live: "Thaw") -> Iterator[Client]:
+    """A client as of a process of its own."""
+    with Client(base_url=str(live.client.base_url), api_key="thaw_test-key", transport=network) as client:
+        yield client
+
+
+def test_a_large_file_goes_in_parts_and_arrives_whole(live: "Thaw", path: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    with over(Network(), live) as client:
+        file = client.files.upload(path, on_progress=lambda done, total: seen.append((done, total)))
+        assert (file.filename, file.bytes) == ("large.npz", len(LARGE))
+        assert client.files.download(file.id, tmp_path / "back").read_bytes() == LARGE
+    (upload,) = live.client.get("/v1/uploads?status=completed").json()["data"]
+    assert upload["file"] == file.raw
+    assert {total for _, total in seen} == {len(LARGE)}
+    assert seen[-1][0] == len(LARGE)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_each_part_is_tried_again_by_itself(live: "Thaw", path: Path) -> None:
+    network = Network(parts=[None, "lose", None, "busy", "deafen", None, "lose"], complete=["busy", "deafen"])
+    with over(network, live) as client:
+        file = client.files.upload(path)
+    assert file.sha256 == hashlib.sha256(LARGE).hexdigest()
+    assert network.sent == {"parts": PARTS + 4, "complete": 3, "files": 0}
+    assert len(live.client.get("/v1/files").json()["data"]) == 1
+
+
+def test_a_part_that_never_gets_through_is_given_up(live: "Thaw", path: Path) -> None:
+    network = Network(parts=[None, *["lose"] * 20])
+    with over(network, live) as client, pytest.raises(ConnectionFailedError):
+        client.files.upload(path)
+    assert network.sent["parts"] == 1 + 5
+
+
+@pytest.mark.parametrize("happens", ["interrupt", "deafen"])
+def test_who_is_interrupted_and_begins_anew_sends_one_part_again_at_most(
+    live: "Thaw", path: Path, happens: str
+) -> None:
+    interrupted = Network(parts=[None, None, None, happens, *["interrupt"] * 9])
+    with over(interrupted, live) as client, pytest.raises(KeyboardInterrupt):
+        client.datasets.push(path, wait=False)
+    arrived = len(live.client.get(f"/v1/uploads/{_only(live)}/parts").json()["data"])
+    assert arrived == (3 if happens == "interrupt" else 4)
+    again, seen = Network(), []
+    with over(again, live) as client:
+        dataset = client.datasets.push(path, wait=False, on_progress=lambda done, _total: seen.append(done))
+    assert again.sent["parts"] == PARTS - arrived
+    assert seen[0] == arrived * PART, "what is there counts as sent"
+    assert live.client.get(f"/v1/files/{dataset.file}/content").content == LARGE
+
+
+def _only(live: "Thaw") -> str:
+    (upload,) = live.client.get("/v1/uploads").json()["data"]
+    return str(upload["id"])
+
+
+def test_two_that_push_the_same_file_at_once_share_its_parts(live: "Thaw", path: Path) -> None:
+    with over(Network(parts=[None, "interrupt"]), live) as client, pytest.raises(KeyboardInterrupt):
+        client.files.upload(path)
+    with over(Network(), live) as one, over(Network(), live) as other, ThreadPoolExecutor(2) as threads:
+        files = list(threads.map(lambda client: client.files.upload(path), (one, other)))
+    assert files[0] == files[1]
+    assert live.client.get(f"/v1/files/{files[0].id}/content").content == LARGE
+
+
+def test_a_push_takes_the_file_that_is_there_already_and_an_upload_makes_another(live: "Thaw", path: Path) -> None:
+    with over(Network(), live) as client:
+        file = client.files.upload(path)
+    network = Network()
+    with over(network, live) as client:
+        assert client.datasets.push(path, wait=False).file == file.id
+        assert client.models.push(path, wait=False).file == file.id
+        assert network.sent["parts"] == 0
+        assert client.files.upload(path).id != file.id
+
+
+def test_the_same_idempotency_key_gives_the_same_file(live: "Thaw", path: Path) -> None:
+    network = Network(complete=["deafen", *["lose"] * 9])
+    with over(network, live) as client:
+        with pytest.raises(ConnectionFailedError):
+            client.files.upload(path, idempotency_key="once")
+        assert client.files.upload(path, idempotency_key="once") == client.files.upload(path, idempotency_key="once")
+    assert network.sent["parts"] == PARTS
+    assert len(live.client.get("/v1/files").json()["data"]) == 1
+
+
+def test_parts_of_another_size_are_not_gone_on_with(live: "Thaw", path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with over(Network(parts=[None, "interrupt"]), live) as client, pytest.raises(KeyboardInterrupt):
+        client.files.upload(path)
+    monkeypatch.setattr("thaw.parts.PART_BYTES", PART // 2)
+    with over(Network(), live) as client:
+        assert client.files.upload(path).sha256 == hashlib.sha256(LARGE).hexdigest()
+    assert len(live.client.get("/v1/uploads").json()["data"]) == 2
+
+
+def test_a_file_that_changes_while_it_is_sent_is_not_uploaded(live: "Thaw", path: Path) -> None:
+    def change(done: int, _total: int | None) -> None:
+        if done == 2 * PART:
+            path.write_bytes(LARGE[:-1] + b"!")
+
+    with over(Network(), live) as client, pytest.raises(ThawClientError, match="changed while it was uploaded"):
+        client.files.upload(path, on_progress=change)
+    assert live.client.get("/v1/files").json()["data"] == []
+
+
+def test_parts_are_no_larger_than_the_service_takes(live: "Thaw", path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smaller = live.services.settings.model_copy(update={"max_part_bytes": 30_000})
+    monkeypatch.setattr(live.app.state, "services", dataclasses.replace(live.services, settings=smaller))
+    network = Network()
+    with over(network, live) as client:
+        client.files.upload(path)
+    assert network.sent["parts"] == -(-len(LARGE) // 30_000)

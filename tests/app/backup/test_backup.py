@@ -15,7 +15,8 @@ from sqlalchemy import select
 import app.backup.taking
 from app import backup
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError
-from app.services import context, files, history, jobs
+from app.services import context, files, history, jobs, uploads
+from app.services.completion import complete
 from app.services.context import Services
 from app.settings import Settings
 from app.standalone import folder
@@ -155,6 +156,27 @@ def test_a_backup_during_writes_is_of_one_moment(
         thread.join()
     assert counts == sorted(set(counts)), "each has more than the one before"
     assert files.get(services, PROJECT, written[-1].id)
+
+
+def test_an_upload_in_parts_goes_on_after_a_restore_and_parts_of_one_that_has_ended_are_not_kept(
+    services: Services, settings: Settings, tmp_path: Path, restored: Any
+) -> None:
+    about = {"size": 3, "filename": "a", "purpose": "fine-tune", "mime_type": "a/b"}
+    pending, ended = (uploads.create(services, PROJECT, **about) for _ in range(2))
+    for upload in (pending, ended):
+        with services.store.writer(max_bytes=3) as writer:
+            writer.write(b"one")
+            content = writer.written()
+            writer.seal()
+            sealed = writer.commit()
+        uploads.add_part(services, PROJECT, upload.id, number=1, content=content, sealed=sealed)
+    uploads.cancel(services, PROJECT, ended.id)
+    assert backup.take(settings, tmp_path / "b.tar").blobs == 1
+    again = restored(tmp_path / "b.tar")
+    (part,) = uploads.parts_page(again, PROJECT, pending.id, PageQuery()).items
+    done = complete(again, PROJECT, pending.id, part_ids=[part.id])
+    assert done.file is not None
+    assert b"".join(again.store.read(done.file.blob.sha256)) == b"one"
 
 
 def test_what_is_deleted_while_it_is_copied_is_not_missed(

@@ -89,6 +89,10 @@ class MortalWriter:
     def __exit__(self, *error: Any) -> None:  # noqa: PYI036 (handed on)
         self._writer.__exit__(*error)
 
+    def __getattr__(self, name: str) -> Any:
+        """What changes nothing in the store."""
+        return getattr(self._writer, name)
+
     def write(self, chunk: bytes) -> None:
         self._reaper.deed()
         self._writer.write(chunk)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from app.domain.artifacts import Artifact
+from app.domain.artifacts import Artifact, Blob
 from app.domain.model import ModelOptions
 from app.domain.progress import WeightsKept
-from app.services import claims, datasets, files, models, reports
+from app.services import claims, datasets, files, models, reports, uploads
 from app.services.context import Services
 from app.services.orphans import remove_orphans
 from app.storage.blobs import COLUMNS
@@ -175,3 +175,18 @@ def test_a_database_that_knows_nothing_of_the_store_deletes_nothing(services: Se
     _age(services)
     assert remove_orphans(services) == 0
     assert services.store.exists(orphan.sha256)
+
+
+def test_parts_are_needed_while_their_upload_is_pending_and_not_after(world: Any, services: Services) -> None:
+    world.file("other.keras")
+    about = {"size": 100, "filename": "a", "purpose": "fine-tune", "mime_type": "a/b"}
+    pending, cancelled = (uploads.create(services, "default", **about) for _ in range(2))
+    stored = {upload.id: _stored(services, upload.id) for upload in (pending, cancelled)}
+    parts = {name: Blob(sha256=each.sha256, bytes=each.bytes) for name, each in stored.items()}
+    for identifier, part in parts.items():
+        uploads.add_part(services, "default", identifier, number=1, content=part, sealed=part)
+    _age(services)
+    assert remove_orphans(services) == 0
+    uploads.cancel(services, "default", cancelled.id)
+    assert remove_orphans(services) == 1
+    assert services.store.exists(parts[pending.id].sha256)

@@ -162,6 +162,21 @@ def test_exactly_as_much_as_is_allowed_is_allowed(place: Place) -> None:
         assert writer.commit().bytes == 5
 
 
+def test_a_sealed_blob_begins_with_what_was_written_and_is_like_no_other(place: Place) -> None:
+    sealed = []
+    for _ in range(2):
+        with place.store.writer(max_bytes=5) as writer:
+            writer.write(b"hello")
+            assert writer.written() == Blob(sha256=HELLO, bytes=5)
+            writer.seal()
+            sealed.append(writer.commit())
+    assert sealed[0].sha256 != sealed[1].sha256
+    assert [blob.bytes > 5 for blob in sealed] == [True, True]
+    place.store.remove(sealed[0].sha256)
+    assert b"".join(place.store.read(sealed[1].sha256, stop=5)) == b"hello"
+    assert place.blobs() == [sealed[1].sha256]
+
+
 def test_a_blob_is_removed_and_may_be_removed_again(place: Place) -> None:
     _put(place.store, b"hello")
     for _ in range(2):
@@ -226,6 +241,19 @@ def test_an_upload_ends_when_room_runs_short_on_the_way(place: Place, monkeypatc
         with pytest.raises(StorageFullError):
             writer.write(bytes(14 * CHUNK_BYTES))
     assert (place.left(), place.blobs()) == ([], [])
+
+
+def test_room_is_looked_for_where_bytes_will_be(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.store._spool, "_min_free_bytes", 0)
+    monkeypatch.setattr(place.store._spool, "free_bytes", lambda: 1000)
+    place.store.check_room(spooled=400, kept=600)
+    with pytest.raises(StorageFullError, match="no room for 1,001 bytes more: 1,000 bytes are free"):
+        place.store.check_room(spooled=1001, kept=0)
+    if place.bucket is None:
+        with pytest.raises(StorageFullError, match="1,001 bytes more"):
+            place.store.check_room(spooled=400, kept=601)
+    else:
+        place.store.check_room(spooled=400, kept=10**15)
 
 
 def test_a_store_that_is_there_says_nothing(place: Place) -> None:

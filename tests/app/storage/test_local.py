@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.domain.artifacts import Blob
-from app.domain.errors import ServiceUnavailableError, StorageFullError
+from app.domain.errors import PlatformError, ServiceUnavailableError, StorageFullError
 from app.storage.artifacts import CHUNK_BYTES
 from app.storage.local import LocalArtifacts
 
@@ -66,6 +66,14 @@ def test_a_writer_that_is_killed_leaves_no_blob_and_its_rest_is_removed_later(st
     os.utime(rest, (yesterday, yesterday))
     LocalArtifacts(folder)
     assert _temporary(store) == []
+
+
+def test_a_blob_that_is_deleted_before_its_first_byte_is_read_is_missing(store: LocalArtifacts) -> None:
+    _put(store, b"hello")
+    chunks = store.read(HELLO)
+    store.remove(HELLO)
+    with pytest.raises(PlatformError, match="not in the store"):
+        next(chunks)
 
 
 # === Files ===

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from app.domain.ids import event_id
 from app.domain.job import Job
-from app.services import datasets, files, history, jobs, models
+from app.services import datasets, files, history, jobs, models, uploads
 from app.services.context import Services
 from app.services.sweep import sweep
 from app.storage import line
@@ -87,7 +87,14 @@ def test_a_page_in_the_middle_reads_only_itself(services: Services, many_jobs: J
 def test_the_other_lists_are_served_by_their_indexes_too(world: Any, services: Services) -> None:
     """On SQLite, as with three rows PostgreSQL rightly reads the table; the statements are the same."""
     world.job()
-    for module, filters in ((files, {"purpose": "x"}), (models, {"status": "ready"}), (datasets, {"status": "ready"})):
+    lists: tuple[tuple[Any, dict[str, str]], ...] = (
+        (files, {"purpose": "x"}),
+        (models, {"status": "ready"}),
+        (datasets, {"status": "ready"}),
+        (uploads, {"status": "pending"}),
+        (uploads, {"sha256": "0" * 64, "filename": "a"}),
+    )
+    for module, filters in lists:
         for chosen in ({}, filters):
             plan = _plans(services, partial(module.list_page, services, "default", PageQuery(), **chosen))[-1]
             assert "USING INDEX" in plan

@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from app.domain.dataset import DatasetOptions
 from app.domain.model import ModelOptions
-from app.services import claims, datasets, files, history, idempotency, jobs, keys, models
+from app.services import claims, completion, datasets, files, history, idempotency, jobs, keys, models, uploads
 from app.services.context import Services
 from app.services.idempotency import StoredAnswer
 from app.services.sweep import sweep
@@ -20,7 +20,7 @@ from app.storage.tables import METADATA
 
 REPOSITORIES = {
     *("assets", "checkpoints", "datasets", "events", "files", "idempotency"),
-    *("jobs", "keys", "leases", "line", "metrics", "models", "blobs", "tallies"),
+    *("jobs", "keys", "leases", "line", "metrics", "models", "blobs", "tallies", "uploads"),
 }
 
 WITHOUT_PROJECT = {
@@ -37,6 +37,8 @@ WITHOUT_PROJECT = {
     ("line", "position"),
     ("checkpoints", "left_over"),
     ("idempotency", "remove_old"),
+    ("uploads", "overdue"),
+    ("uploads", "left_over"),
     # For those who run the service: they count all projects, or copy everything.
     ("blobs", "referred"),
     *(("tallies", name) for name in ("jobs_by_status", "queued_by_priority", "waiting", "held")),
@@ -136,11 +138,27 @@ def _live(world: Any, services: Services) -> None:
     idempotency.begin(services, "default", key="k", fingerprint="f")
     idempotency.once(idempotency.joined(services), "default", key="k", make=lambda: StoredAnswer(201, {}, ""))
     idempotency.begin(services, "default", key="k", fingerprint="f")
+    _upload(services)
     models.list_page(services, "default", PageQuery(), status="ready")
     datasets.list_page(services, "default", PageQuery(), status="ready")
     models.delete(services, "default", job.model_id)
     datasets.delete(services, "default", job.dataset_id)
     files.delete(services, "default", file.id)
+
+
+def _upload(services: Services) -> None:
+    about = {"size": 3, "filename": "a", "purpose": "fine-tune", "mime_type": "a/b"}
+    upload, other = (uploads.create(services, "default", **about) for _ in range(2))
+    with services.store.writer(max_bytes=3) as writer:
+        writer.write(b"one")
+        blob = writer.commit()
+    part = uploads.add_part(services, "default", upload.id, number=1, content=blob, sealed=blob)
+    uploads.get_part(services, "default", upload.id, part.id)
+    uploads.parts_page(services, "default", upload.id, PageQuery(after=part.id))
+    for _ in range(2):
+        completion.complete(services, "default", upload.id, part_ids=[part.id])
+        uploads.cancel(services, "default", other.id)
+    uploads.list_page(services, "default", PageQuery(), status="expired", sha256="0" * 64, filename="a")
 
 
 def _report(services: Services, claim: claims.JobClaim, told: Any, artifact: Any) -> None:
