@@ -164,7 +164,8 @@ class S3Server:
             )
         deadline = time.monotonic() + 60
         while not self._answers():
-            assert self._process.poll() is None and time.monotonic() < deadline, self._log.read_text()
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, "moto's server did not start"
             time.sleep(0.05)
 
     def _answers(self) -> bool:

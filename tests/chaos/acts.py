@@ -43,7 +43,7 @@ WEIGHTS: Mapping[Action, Mapping[Target, int]] = {
     "stop": {"worker": 40, "child": 20, "api": 15, "broker": 10, "postgres": 15, "store": 10},
     "flush": {"broker": 1},
     "shuffle": {"broker": 1},
-    **{action: _SERVERS for action in NETWORK},
+    **dict.fromkeys(NETWORK, _SERVERS),
     "fill": {"disk": 1},
     "unplug": {"link": 1},
 }

@@ -95,11 +95,8 @@ class Disorder:
                 return _signal(self._victims(act), signal.SIGKILL)
             case "stop":
                 return self._stop(self._victims(act), act.seconds)
-            case "flush":
-                return self._with_broker(lambda broker: bool(broker.flushall()))
-            case "shuffle":
-                chance = random.Random(act.pick)  # noqa: S311 (it is to be repeatable)
-                return self._with_broker(lambda broker: self._messages.shuffle(broker, chance))
+            case "flush" | "shuffle":
+                return self._disturb_broker(act)
             case "fill":
                 return self._fill(act)
             case "unplug":
@@ -128,9 +125,10 @@ class Disorder:
 
     # === Broker ===
 
-    def _with_broker(self, do: Callable[["redis.Redis"], object]) -> object:
+    def _disturb_broker(self, act: Act) -> object:
+        chance = random.Random(act.pick)  # noqa: S311 (it is to be repeatable)
         with contextlib.suppress(redis.RedisError), self.stack.broker() as broker:
-            return do(broker)
+            return broker.flushall() if act.action == "flush" else self._messages.shuffle(broker, chance)
         return None  # it is away, and what it knew with it
 
     # === Connections, disks ===

@@ -67,10 +67,10 @@ class Proxy:
 
     def close(self) -> None:
         """Reset everything, listen no more."""
-        self._call(self._stop_listening())
-        self.cut()
+        self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     # === What it does to a network ===
 
@@ -117,6 +117,12 @@ class Proxy:
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+
+    async def _end(self) -> None:
+        await self._stop_listening()
+        await self._cut()
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _cut(self) -> int:
         found = list(self._connections)

@@ -1,6 +1,5 @@
 """What disturbs does what it says: proxies, disks, links, doubled messages; and the same seed draws the same acts."""
 
-import errno
 import itertools
 import random
 import socket
@@ -30,7 +29,7 @@ EVERYTHING: Exposed = {action: list(acts.WEIGHTS[action]) for action in OFTEN}
 
 
 def _drawn(exposed: Exposed, *, seed: int = 7, count: int = 500) -> list[acts.Act]:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 (it is to be repeatable)
     return list(itertools.islice(acts.draw(rng, exposed, pace_seconds=1), count))
 
 
@@ -126,13 +125,10 @@ def test_nobody_connects_while_connections_are_refused(proxy: Proxy) -> None:
         _connected(port).close()
 
 
-def test_a_client_of_a_server_that_is_away_is_reset() -> None:
+def test_a_connection_to_a_server_that_is_away_ends() -> None:
     proxy = Proxy(Path("/nowhere"))
     with socket.create_connection(("127.0.0.1", proxy.listen("127.0.0.1")), timeout=10) as connection:
-        with pytest.raises(ConnectionResetError):
-            assert connection.recv(1000) == b"never"
-            connection.sendall(b"a")
-            connection.recv(1000)
+        assert connection.recv(1000) == b""
     proxy.close()
 
 
@@ -146,9 +142,8 @@ def test_a_full_disk_has_no_room_until_it_is_freed_and_what_it_held_stays(tmp_pa
     disk = Disk(folder)
     try:
         disk.fill()
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match="No space left"):
             (folder / "file").write_bytes(b"hello")
-        assert caught.value.errno == errno.ENOSPC
         disk.free()
         (folder / "file").write_bytes(b"hello")
     finally:
@@ -183,12 +178,13 @@ def test_nothing_gets_through_a_link_that_is_unplugged() -> None:
 
 def test_messages_come_twice_and_old_ones_again(shared_valkey: Valkey) -> None:
     messages, sent = Messages(), [f"message {number}".encode() for number in range(9)]
+    chance = random.Random(1)  # noqa: S311 (it is to be repeatable)
     with redis.Redis(unix_socket_path=str(shared_valkey.socket)) as broker:
         broker.rpush("thaw:cpu", *sent)
-        assert messages.shuffle(broker, random.Random(1)) == 18
+        assert messages.shuffle(broker, chance) == 18
         found = broker.lrange("thaw:cpu", 0, -1)
         assert Counter(found) == Counter(sent * 2)
         assert found[:9] != sent
         broker.delete("thaw:cpu")
-        assert messages.shuffle(broker, random.Random(1)) == 2
+        assert messages.shuffle(broker, chance) == 2
         assert set(broker.lrange("thaw:cpu", 0, -1)) < set(sent)
