@@ -30,7 +30,7 @@ from tests.chaos.namespaces import Namespace
 from tests.chaos.proxy import Proxy
 from tests.chaos.quick import QUICK
 
-_START_SECONDS = 180.0
+_START_SECONDS = 600.0
 _KEEPER_SECONDS = 0.2
 
 
