@@ -7,13 +7,14 @@ pause      a job pauses, everything is killed and started again, the job is resu
 partition  a worker in mid-job is cut off past its lease; later it is the only one, and must work again
 """
 
+import contextlib
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -27,6 +28,7 @@ from tests.chaos.stacks import Embedded, Program, Stack
 WAITING = 50
 KIND = "carried optimizer"
 _SECONDS = 600.0
+T = TypeVar("T")
 _NO_FENCE = {"THAW_FENCE_SECONDS": "3600"}
 """No worker ends its job by itself when it is late: only the database keeps it from writing."""
 _BACK_SECONDS = 90.0
@@ -53,8 +55,9 @@ def zombie(site: Site) -> dict[str, Any]:
     job = _create(site)
     _until_kept(site, job)
     victims = site.stack.worker_group(_worker_of(site.stack, job))
+    attempt = site.client.look(job)["attempt"]["number"]
     _signal(victims, signal.SIGSTOP)
-    site.client.wait(job, lambda found: found["attempt"]["number"] == 2, seconds=_SECONDS)
+    site.client.wait(job, lambda found: found["attempt"]["number"] > attempt, seconds=_SECONDS)
     _signal(victims, signal.SIGCONT)
     ended = site.client.wait(job, lambda _: False, seconds=_SECONDS)
     _wait(lambda: _refusals(site, job))
@@ -113,9 +116,10 @@ def partition(site: Site) -> dict[str, Any]:
     job = _create(site)
     _until_kept(site, job)
     worker = _worker_of(site.stack, job)
+    attempt = site.client.look(job)["attempt"]["number"]
     others = [each for each in site.stack.find("worker") if each.pid != worker.pid]
     with _link_of(site.stack, worker).unplugged():
-        site.client.wait(job, lambda found: found["attempt"]["number"] == 2, seconds=_SECONDS)
+        site.client.wait(job, lambda found: found["attempt"]["number"] > attempt, seconds=_SECONDS)
         for proxy in site.stack.proxies.values():
             proxy.cut()
         ended = site.client.wait(job, lambda _: False, seconds=_SECONDS)
@@ -201,12 +205,16 @@ def _kill_everything(site: Site) -> None:
 
 
 def _worker_of(stack: Stack, job: Accepted) -> psutil.Process:
-    """The worker whose child works in this job's folder."""
+    """The worker whose child works in this job's folder, once there is one."""
+    return _wait(lambda: _working_on(stack, job))
+
+
+def _working_on(stack: Stack, job: Accepted) -> psutil.Process | None:
     for child in stack.find("child"):
-        if job.id in child.cwd():
-            return child.parents()[1]
-    message = f"no process works on {job.id}"
-    raise AssertionError(message)
+        with contextlib.suppress(psutil.Error):
+            if job.id in child.cwd():
+                return child.parents()[1]
+    return None
 
 
 def _judged(site: Site, jobs: list[Accepted]) -> dict[str, Any]:
@@ -219,8 +227,9 @@ def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(int(number))
 
 
-def _wait(condition: Callable[[], object]) -> None:
+def _wait(condition: Callable[[], T | None]) -> T:
     deadline = time.monotonic() + _SECONDS
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "waited for too long"
         time.sleep(0.05)
+    return found
