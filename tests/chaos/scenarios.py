@@ -31,6 +31,7 @@ _SECONDS = 600.0
 T = TypeVar("T")
 _NO_FENCE = {"THAW_FENCE_SECONDS": "3600"}
 """No worker ends its job by itself when it is late: only the database keeps it from writing."""
+_LOGGED_SECONDS = 60.0
 _BACK_SECONDS = 90.0
 """How soon after a partition a worker must have finished a job."""
 
@@ -60,13 +61,23 @@ def zombie(site: Site) -> dict[str, Any]:
     site.client.wait(job, lambda found: found["attempt"]["number"] > attempt, seconds=_SECONDS)
     _signal(victims, signal.SIGCONT)
     ended = site.client.wait(job, lambda _: False, seconds=_SECONDS)
-    _wait(lambda: _refusals(site, job))
-    return {"attempts": ended["attempt"]["number"], "refused": _refusals(site, job)[0], **_judged(site, [job])}
+    judged = _judged(site, [job])
+    refused = _refusals(site, job, attempt)
+    if not refused:
+        judged["violations"].append(f"nothing that attempt {attempt} wrote after its lease was refused")
+    return {"attempts": ended["attempt"]["number"], "refused": refused[:1], **judged}
 
 
-def _refusals(site: Site, job: Accepted) -> list[str]:
-    lines = site.stack.logs().splitlines()
-    return [line for line in lines if "lease lost" in line and job.id in line and "no longer holds" in line]
+def _refusals(site: Site, job: Accepted, attempt: int) -> list[str]:
+    """What the log says of it, which it may do a little later."""
+    said = f"Attempt {attempt} no longer holds '{job.id}'"
+    deadline = time.monotonic() + _LOGGED_SECONDS
+    while time.monotonic() < deadline:
+        found = [line for line in site.stack.logs().splitlines() if "lease lost" in line and said in line]
+        if found:
+            return found
+        time.sleep(0.2)
+    return []
 
 
 def tree(site: Site) -> dict[str, Any]:
