@@ -24,8 +24,8 @@ _DELAYED = 3
 """How many times as long as one chunk is late are all of them."""
 _VICTIM_SECONDS = 12.0
 """How long a victim is waited for that is not there."""
-_KEPT_SECONDS = 60.0
-"""How long an act waits at most for something to be kept."""
+_KEPT_SECONDS = 300.0
+"""How long an act waits at most for something to be kept: on a busy machine a worker takes a minute to start."""
 _FILL_AGAIN_SECONDS = 0.1
 
 
