@@ -79,6 +79,8 @@ def _celery(settings: Settings, **transport_options: float) -> Celery:
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A broker that answers, but refuses (its disk or its memory is full), passes too.
+        broker_channel_error_retry=True,
         broker_use_ssl=_tls(settings),
         broker_transport_options={"global_keyprefix": "thaw:", "socket_keepalive": True, **transport_options},
         worker_enable_remote_control=False,

@@ -6,6 +6,7 @@ It holds no credentials and no connection but the pipe to its supervisor. This m
 process too, so TensorFlow and the engine are imported where they are used.
 """
 
+import contextlib
 import faulthandler
 import gc
 import io
@@ -54,8 +55,9 @@ def main(connection: Connection, order: Order, work: "Work | None" = None) -> No
     reporter.send(Ready())
     reporter.send(_outcome(work or perform, order, reporter))
     connection.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the log may be on a full disk
+        sys.stdout.flush()
+        sys.stderr.flush()
     # Not through the interpreter's finalization: after a full disk HDF5 crashes there, and CUDA may hang.
     os._exit(0)
 
@@ -105,11 +107,13 @@ class PipeReporter:
 
 def _outcome(work: Work, order: Order, reporter: Reporter) -> Outcome:
     try:
+        _move_into(order.folder)
         return work(order, reporter)
     except TrainingStopped:
         return Stopped()
     except Exception as error:  # noqa: BLE001 (the edge of the process: every end is told)
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log may be on a full disk
+            traceback.print_exc()
         return Failed(failure=endings.failure_of(error))
 
 
@@ -199,7 +203,7 @@ def _test(task: SelfTestOrder, folder: Path) -> Tested:
 
 
 def _settle(order: Order) -> None:
-    """Leave the parent's world: session, signals, files, environment."""
+    """Leave the parent's world: session, signals, environment."""
     # The collector writes into every object that it visits, and each page of TensorFlow's would be copied for it.
     gc.freeze()
     os.setsid()
@@ -207,7 +211,6 @@ def _settle(order: Order) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)
     _close_inherited()
-    _move_into(order.folder)
     _limit(order.memory_bytes)
     os.environ.update(order.environment)
 

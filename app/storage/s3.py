@@ -201,11 +201,13 @@ class S3Artifacts:
             return
         single = blob.bytes <= PART_BYTES
         content = _checked(path, blob)
+        # What is wrong with the file is not the store's fault.
+        body = b"".join(content) if single else content
         with _problems():
             obstore.put(
                 self._store,
                 _key(blob.sha256),
-                b"".join(content) if single else content,
+                body,
                 use_multipart=not single,
                 chunk_size=part_bytes(blob.bytes),
                 max_concurrency=AT_ONCE,

@@ -2,26 +2,37 @@
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.chaos import kinds, scenarios
-from tests.chaos.run import Options, chaos, write_summary
+from tests.chaos.run import STACKS, Options, chaos, write_summary
 from tests.chaos.scenarios import SCENARIOS
-from tests.chaos.stacks import STACKS
 
 
 def main() -> int:
     """Run it, print the summary."""
+    signal.signal(signal.SIGTERM, _leave)
     options = _parser().parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="thaw-chaos-"))
-    summary = scenarios.play(options.scenario, folder) if options.scenario else chaos(_options(options, folder)).summary
+    summary = (
+        scenarios.play(options.scenario, folder, stack=options.stack, namespaces=options.namespaces)
+        if options.scenario
+        else chaos(_options(options, folder)).summary
+    )
     sys.stdout.write(json.dumps(summary, indent=2) + "\n")
     sys.stdout.write(f"Logs: {folder} (what was done: disorder.jsonl; what clients were told: history.jsonl)\n")
     if options.output:
         write_summary(summary, options.output)
     return 1 if summary["violations"] else 0
+
+
+def _leave(*_: object) -> None:
+    """Unmount disks and delete namespaces first; another SIGTERM does not keep this from its end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _options(options: argparse.Namespace, folder: Path) -> Options:
@@ -34,21 +45,25 @@ def _options(options: argparse.Namespace, folder: Path) -> Options:
         kinds=options.kinds,
         pace_seconds=options.pace,
         replay=options.replay,
+        namespaces=options.namespaces,
     )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos", description="Kill a service at random; check its jobs."
+        prog="python -m tests.chaos", description="Disturb a service at random; check its jobs."
     )
     parser.add_argument("--jobs", type=int, default=100, help="how many jobs clients create")
     parser.add_argument("--kills", type=int, default=200, help="how many processes are killed meanwhile")
     parser.add_argument("--seed", type=int, default=7, help="decides what is done, to what, when")
-    parser.add_argument("--stack", choices=sorted(STACKS), default="embedded", help="which service")
+    parser.add_argument("--stack", choices=STACKS, default="embedded", help="which service")
+    parser.add_argument(
+        "--namespaces", action="store_true", help="production: each worker in a network namespace of its own; as root"
+    )
     parser.add_argument("--kinds", type=int, default=len(kinds.KINDS), help="how many kinds of jobs")
     parser.add_argument("--pace", type=float, default=3.0, help="seconds from one disturbance to the next, on average")
     parser.add_argument("--replay", type=Path, help="a disorder.jsonl: do this again, instead of drawing from the seed")
-    parser.add_argument("--scenario", choices=sorted(SCENARIOS), help="a single story instead; only --folder counts")
+    parser.add_argument("--scenario", choices=sorted(SCENARIOS), help="a single story instead, on the --stack")
     parser.add_argument("--folder", type=Path, help="keep everything here")
     parser.add_argument("--output", type=Path, help="write the summary here too")
     return parser

@@ -208,9 +208,10 @@ def _result(evidence: Evidence, books: Books, row: Row) -> Iterator[str]:
     model = books.results[row["id"]][0]
     artifacts = parsed(row["artifacts"])
     for each in [*artifacts, *parsed(model["canonical"]), *parsed(model["download"])]:
-        if evidence.sha256_of(each["sha256"]) != each["sha256"]:
+        found = evidence.blob(each["sha256"])
+        if found is None or found.sha256 != each["sha256"]:
             yield f"the file {each['name']} is missing or damaged"
-        elif evidence.path_of(each["sha256"]).stat().st_size != each["bytes"]:
+        elif found.bytes != each["bytes"]:
             yield f"the file {each['name']} has another size"
     yield from _manifest(evidence, artifacts)
 
@@ -220,9 +221,10 @@ def _manifest(evidence: Evidence, artifacts: Sequence[Mapping[str, Any]]) -> Ite
     if not {MANIFEST, RESULT} <= by_name.keys():
         yield f"it has no {MANIFEST} or no {RESULT}: {sorted(by_name)}"
         return
-    if evidence.sha256_of(by_name[MANIFEST]["sha256"]) is None:
+    content = evidence.store.content(by_name[MANIFEST]["sha256"])
+    if content is None:
         return  # told already
-    manifest = json.loads(evidence.path_of(by_name[MANIFEST]["sha256"]).read_bytes())
+    manifest = json.loads(content)
     listed = {each["name"]: (each["sha256"], each["bytes"]) for each in manifest["files"]}
     stored = {name: (each["sha256"], each["bytes"]) for name, each in by_name.items() if name != MANIFEST}
     if listed != stored:
@@ -234,7 +236,8 @@ def _weights(evidence: Evidence, books: Books, job_id: str) -> str | None:
     for model in books.results.get(job_id, []):
         for each in parsed(model["canonical"]):
             if each["name"] == WEIGHTS:
-                return evidence.sha256_of(each["sha256"])
+                found = evidence.blob(each["sha256"])
+                return found.sha256 if found else None
     return None
 
 

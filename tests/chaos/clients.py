@@ -24,6 +24,8 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 Wish = Literal["finish", "cancel", "pause", "leave paused"]
 
 _POLL_SECONDS = 0.3
+_ROOM_SECONDS = 1.0
+"""Until there may be room for a job again that was set aside, because a disk was full."""
 _PATIENCE_SECONDS = 300.0
 """Longest time that one request is tried again."""
 
@@ -149,13 +151,20 @@ class Client:
         return found
 
     def wait(self, job: Accepted, until: Callable[[dict[str, Any]], bool], *, seconds: float) -> dict[str, Any]:
-        """Poll until it is so, or the job has ended, or time is up."""
+        """Poll until it is so, or the job has ended, or time is up. Meanwhile a job that was set aside is resumed."""
         deadline = time.monotonic() + seconds
         while True:
             found = self.look(job)
             if until(found) or found["status"] in TERMINAL or time.monotonic() > deadline:
                 return found
+            self._resume_if_set_aside(job, found)
             time.sleep(_POLL_SECONDS)
+
+    def _resume_if_set_aside(self, job: Accepted, found: dict[str, Any]) -> None:
+        """As somebody would who has made room; the service may have done so by itself meanwhile."""
+        if found["status"] == "paused" and found["set_aside"]:
+            time.sleep(_ROOM_SECONDS)
+            self.do(job, "resume")
 
     def do(self, job: Accepted, what: str) -> int:
         """Cancel, pause or resume it; the status of the answer."""

@@ -1,85 +1,32 @@
-"""Disorder: what is done to a running service, drawn from a seed before anything happens.
-
-Each act is written to a log when it is done; `read_log` makes the same acts of it again. Whether an act comes at once
-or waits until something was kept since the last one is drawn, too: most wait, so that jobs come to an end.
-"""
+"""Disorder: acts carried out on a running service, and written to a log that they can be read from again."""
 
 import contextlib
-import itertools
 import json
 import random
 import signal
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import psutil
 import redis
 
+from tests.chaos.acts import COSTLY, Act
 from tests.chaos.evidence import Evidence
-from tests.chaos.stacks import LEASE_SECONDS, Stack, Target
+from tests.chaos.messages import Messages
+from tests.chaos.stacks import Stack
 
-Action = Literal["kill", "stop", "flush"]
-
-KILL_WEIGHTS: Mapping[Target, int] = {
-    "child": 30, "worker": 22, "api": 18, "broker": 12, "postgres": 10, "forkserver": 6, "tree": 5,
-}  # fmt: skip
-STOP_WEIGHTS: Mapping[Target, int] = {"worker": 40, "child": 20, "api": 15, "broker": 10, "postgres": 15}
-COSTLY = frozenset({"child", "worker", "forkserver", "postgres", "tree"})
-"""These may cost a job an attempt."""
-STOPS_PER_KILL, FLUSHES_PER_KILL = 0.25, 0.08
-_PATIENT = 0.8
+_DELAYED = 3
+"""How many times as long as one chunk is late are all of them."""
 _VICTIM_SECONDS = 12.0
 """How long a victim is waited for that is not there."""
-_KEPT_SECONDS = 60.0
-"""How long an act waits at most for something to be kept."""
-
-
-@dataclass(frozen=True)
-class Act:
-    """One disturbance."""
-
-    number: int
-    action: Action
-    target: Target
-    pick: int
-    """Which of several."""
-    after_seconds: float
-    """Since the act before."""
-    patient: bool
-    """Whether it waits until something was kept, or has ended, since the last act that was costly."""
-    seconds: float = 0.0
-    """Of a stop."""
-
-
-def draw(rng: random.Random, targets: Sequence[Target], *, pace_seconds: float) -> Iterator[Act]:
-    """Acts without end."""
-    actions: list[Action] = ["kill", "stop", "flush"]
-    for number in itertools.count(1):
-        action = rng.choices(actions, weights=[1, STOPS_PER_KILL, FLUSHES_PER_KILL])[0]
-        weights = KILL_WEIGHTS if action == "kill" else STOP_WEIGHTS
-        known = [target for target in weights if target in targets]
-        target = "broker" if action == "flush" else rng.choices(known, [weights[each] for each in known])[0]
-        long = target in {"worker", "postgres"} and rng.random() < 0.5
-        yield Act(
-            number=number,
-            action=action,
-            target=target,
-            pick=rng.randrange(1000),
-            after_seconds=round(min(rng.expovariate(1 / pace_seconds), 4 * pace_seconds), 3),
-            patient=rng.random() < _PATIENT,
-            seconds=round(LEASE_SECONDS + rng.uniform(1, 4) if long else rng.uniform(0.5, 3), 3),
-        )
-
-
-def read_log(path: Path) -> list[Act]:
-    """The acts of an earlier run."""
-    names = {each.name for each in fields(Act)}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [Act(**{name: value for name, value in line.items() if name in names}) for line in lines]
+_KEPT_SECONDS = 300.0
+"""How long an act waits at most for something to be kept: on a busy machine a worker takes a minute to start."""
+_FILL_AGAIN_SECONDS = 0.1
 
 
 @dataclass
@@ -92,21 +39,24 @@ class Disorder:
     kills: int
     """How many."""
     log: Path
-    killed: dict[str, int] = field(default_factory=dict)
-    """How often what was killed."""
-    stopped: dict[str, int] = field(default_factory=dict)
-    flushed: int = 0
+    done: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """How often was done what to what."""
     error: BaseException | None = None
 
     def __post_init__(self) -> None:
         self._costly_at = time.time()
+        self._messages = Messages()
         self.over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="disorder", daemon=True)
 
     @property
-    def done(self) -> float:
+    def part(self) -> float:
         """Which part of the killing is done."""
-        return min(1.0, sum(self.killed.values()) / max(1, self.kills))
+        return min(1.0, self.done["kill"].total() / max(1, self.kills))
+
+    def summary(self) -> Mapping[str, Mapping[str, int]]:
+        """For JSON."""
+        return {action: dict(counts) for action, counts in self.done.items() if counts}
 
     def start(self) -> None:
         """Begin."""
@@ -119,30 +69,42 @@ class Disorder:
     def _run(self) -> None:
         try:
             for act in self.acts:
-                if self.done >= 1 or self.over.wait(act.after_seconds):
+                if self.part >= 1 or self.over.wait(act.after_seconds):
                     break
-                self._do(act)
+                self._carry_out(act)
         except BaseException as error:  # noqa: BLE001 (the edge of the thread: the run reports it)
             self.error = error
         finally:
             self.over.set()
 
-    def _do(self, act: Act) -> None:
+    def _carry_out(self, act: Act) -> None:
         if act.target in COSTLY and act.patient:
             self._wait(self._something_was_kept, _KEPT_SECONDS)
-        if act.action == "flush":
-            hit = self._flush()
-        else:
-            victims = self._victims(act)
-            hit = [process.pid for process in victims]
-            if victims:
-                _kill(victims) if act.action == "kill" else self._stop(victims, act.seconds)
-                counts = self.killed if act.action == "kill" else self.stopped
-                counts[act.target] = counts.get(act.target, 0) + 1
-        if act.target in COSTLY and hit:
-            self._costly_at = time.time()
+        hit = self._do(act)
+        if hit:
+            self.done[act.action][act.target] += 1
+            if act.target in COSTLY:
+                self._costly_at = time.time()
         with self.log.open("a") as file:
             file.write(json.dumps({**asdict(act), "at": round(time.time(), 3), "hit": hit}) + "\n")
+
+    def _do(self, act: Act) -> object:
+        """What was hit: ids of processes, numbers of connections or messages; nothing, if nothing was there."""
+        match act.action:
+            case "kill":
+                return _signal(self._victims(act), signal.SIGKILL)
+            case "stop":
+                return self._stop(self._victims(act), act.seconds)
+            case "flush" | "shuffle":
+                return self._disturb_broker(act)
+            case "fill":
+                return self._fill(act)
+            case "unplug":
+                return self._unplug(act)
+            case _:
+                return self._disturb_connections(act)
+
+    # === Processes ===
 
     def _victims(self, act: Act) -> list[psutil.Process]:
         """What is hit: of workers that are stopped, all that they have started; of servers, one process."""
@@ -155,17 +117,55 @@ class Disorder:
         chosen = found[index]
         return self.stack.worker_group(chosen) if (act.action, act.target) == ("stop", "worker") else [chosen]
 
-    def _stop(self, victims: Sequence[psutil.Process], seconds: float) -> None:
-        _signal(victims, signal.SIGSTOP)
+    def _stop(self, victims: Sequence[psutil.Process], seconds: float) -> list[int]:
+        hit = _signal(victims, signal.SIGSTOP)
         self.over.wait(seconds)
         _signal(victims, signal.SIGCONT)
+        return hit
 
-    def _flush(self) -> list[int]:
-        with contextlib.suppress(redis.RedisError):  # it is away, and what it knew with it
-            with self.stack.broker() as broker:
-                broker.flushall()
-            self.flushed += 1
-        return []
+    # === Broker ===
+
+    def _disturb_broker(self, act: Act) -> object:
+        chance = random.Random(act.pick)  # noqa: S311 (it is to be repeatable)
+        with contextlib.suppress(redis.RedisError), self.stack.broker() as broker:
+            return broker.flushall() if act.action == "flush" else self._messages.shuffle(broker, chance)
+        return None  # it is away, and what it knew with it
+
+    # === Connections, disks ===
+
+    def _disturb_connections(self, act: Act) -> object:
+        proxy = self.stack.proxies[act.target]
+        if act.action == "cut":
+            return proxy.cut()
+        if act.action == "half-close":
+            return proxy.half_close("client" if act.pick % 2 else "server")
+        late = act.action == "delay"
+        with proxy.delayed(act.seconds) if late else proxy.refusing():
+            self.over.wait(act.seconds * (_DELAYED if late else 1))
+        return True
+
+    def _unplug(self, act: Act) -> bool:
+        if not self.stack.links:  # the log is that of a run with namespaces
+            return False
+        with self.stack.links[act.pick % len(self.stack.links)].unplugged():
+            self.over.wait(act.seconds)
+        return True
+
+    def _fill(self, act: Act) -> bool:
+        """Whoever deletes something meanwhile gains nothing."""
+        if not self.stack.disks:  # the log is that of a run as root
+            return False
+        disk = self.stack.disks[act.pick % len(self.stack.disks)]
+        until = time.monotonic() + act.seconds
+        try:
+            while time.monotonic() < until and not self.over.is_set():
+                disk.fill()
+                self.over.wait(_FILL_AGAIN_SECONDS)
+        finally:
+            disk.free()
+        return True
+
+    # === Patience ===
 
     def _something_was_kept(self) -> bool:
         rows = self.evidence.rows(
@@ -182,12 +182,9 @@ class Disorder:
             pass
 
 
-def _kill(victims: Sequence[psutil.Process]) -> None:
-    """Who would start something again goes first."""
-    _signal(victims, signal.SIGKILL)
-
-
-def _signal(victims: Sequence[psutil.Process], number: signal.Signals) -> None:
+def _signal(victims: Sequence[psutil.Process], number: signal.Signals) -> list[int]:
+    """The ids of all; who would start something again comes first."""
     for process in victims:
         with contextlib.suppress(psutil.Error):
             process.send_signal(cast("int", number))
+    return [process.pid for process in victims]

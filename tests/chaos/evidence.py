@@ -1,6 +1,6 @@
-"""What a run left behind, read by plain SQL and as plain files: nothing of Thaw's own code looks at it.
+"""What a run left behind, read by plain SQL and as plain files or objects: nothing of Thaw's own code looks at it.
 
-The store of blobs is a folder: `sha256/ab/cd/abcd…`.
+A store of blobs is a folder or a bucket, and names them by their sha256: `sha256/ab/cd/abcd…`.
 """
 
 import hashlib
@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
@@ -20,14 +21,81 @@ _PATIENCE_SECONDS = 60.0
 """How long a database that is being disturbed may be away."""
 
 
+class Store(Protocol):
+    """Where blobs are."""
+
+    def content(self, sha256: str) -> bytes | None:
+        """What is stored under that name; `None`: nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A local artifact store."""
+
+    path: Path
+
+    def path_of(self, sha256: str) -> Path:
+        """Where a blob must be."""
+        return self.path / _key(sha256)
+
+    def content(self, sha256: str) -> bytes | None:
+        """The file's bytes."""
+        path = self.path_of(sha256)
+        return path.read_bytes() if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An artifact store in S3, read by another client than Thaw's, and not through a proxy."""
+
+    endpoint: str
+    name: str
+    prefix: str
+
+    @cached_property
+    def client(self) -> Any:
+        """Of boto3."""
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="evidence",
+            aws_secret_access_key="evidence",
+        )
+
+    def content(self, sha256: str) -> bytes | None:
+        """The object's bytes."""
+        try:
+            answer = self.client.get_object(Bucket=self.name, Key=f"{self.prefix}/{_key(sha256)}")
+        except self.client.exceptions.NoSuchKey:
+            return None
+        content: bytes = answer["Body"].read()
+        return content
+
+
+def _key(sha256: str) -> str:
+    return f"sha256/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """What a blob really is."""
+
+    sha256: str
+    bytes: int
+
+
 @dataclass
 class Evidence:
     """One database and one store."""
 
     database: Path | str
     """SQLite's file, or what libpq takes for PostgreSQL."""
-    store: Path
-    _hashed: dict[Path, str] = field(default_factory=dict)
+    store: Store
+    _seen: dict[str, Blob] = field(default_factory=dict)
 
     def rows(self, query: str, *values: object) -> list[Row]:
         """The rows; `?` stands for values. Waits for a database that is away."""
@@ -54,18 +122,14 @@ class Evidence:
     def _spelled(self, query: str) -> str:
         return query if isinstance(self.database, Path) else query.replace("?", "%s")
 
-    def path_of(self, sha256: str) -> Path:
-        """Where a blob must be."""
-        return self.store / "sha256" / sha256[:2] / sha256[2:4] / sha256
-
-    def sha256_of(self, sha256: str) -> str | None:
-        """What the blob of that name really contains; `None`: it is not there."""
-        path = self.path_of(sha256)
-        if not path.is_file():
-            return None
-        if path not in self._hashed:
-            self._hashed[path] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return self._hashed[path]
+    def blob(self, named: str) -> Blob | None:
+        """What is really stored under that name, as its content says; `None`: nothing."""
+        if named not in self._seen:
+            content = self.store.content(named)
+            if content is None:
+                return None
+            self._seen[named] = Blob(hashlib.sha256(content).hexdigest(), len(content))
+        return self._seen[named]
 
 
 def _select(connection: Any, query: str, values: tuple[object, ...]) -> list[Row]:

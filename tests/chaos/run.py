@@ -6,20 +6,24 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
-from tests.chaos import checker, clients, disorder, kinds
+from tests.chaos import acts, checker, clients, disorder, kinds
 from tests.chaos.clients import Accepted, Client, Errand, History
 from tests.chaos.evidence import Evidence
-from tests.chaos.stacks import STACKS, Stack
+from tests.chaos.production import Production
+from tests.chaos.stacks import Embedded, Stack
 
+STACKS = ("embedded", "production")
 WINDOW = 4
 """Jobs that are open at once."""
+_START_SECONDS = 600.0
+"""A machine may be busy with other things."""
 _JOB_SECONDS = 900.0
 """A job that has not ended by then is lost."""
 
@@ -38,6 +42,17 @@ class Options:
     """How long it takes on average from one act of disorder to the next."""
     replay: Path | None = None
     """A log of disorder, to be done again."""
+    namespaces: bool = False
+    """Of production: each worker in a network namespace of its own."""
+
+
+def stack_of(
+    name: str, folder: Path, *, namespaces: bool = False, environment: Mapping[str, str] | None = None
+) -> Stack:
+    """The service that is to be disturbed, not started yet."""
+    if name == "production":
+        return Production(folder, environment or {}, in_namespaces=namespaces)
+    return Embedded(folder, environment or {})
 
 
 @dataclass
@@ -67,7 +82,7 @@ def open_site(stack: Stack, folder: Path, names: list[str]) -> Iterator[Site]:
     try:
         making = kinds.make_inputs(stack.folder)
         stack.start()
-        assert making.wait(120) == 0, "the files of the jobs were not made; see above why"
+        assert making.wait(_START_SECONDS) == 0, "the files of the jobs were not made; see above why"
         model, dataset = (client.upload(stack.folder / name) for name in ("source.keras", "digits.npz"))
         site = Site(stack, history, client, model, dataset)
         for name in names:
@@ -103,7 +118,7 @@ def chaos(options: Options) -> Outcome:
     """All of it."""
     started = time.monotonic()
     names = list(kinds.KINDS)[: options.kinds]
-    stack = STACKS[options.stack](options.folder / "service")
+    stack = stack_of(options.stack, options.folder / "service", namespaces=options.namespaces)
     with open_site(stack, options.folder, names) as site:
         ready = time.monotonic()
         disturbance, failures = disturb(site, names, options)
@@ -112,9 +127,7 @@ def chaos(options: Options) -> Outcome:
     summary = {
         **{name: value for name, value in asdict(options).items() if isinstance(value, int | float | str)},
         "accepted": len(site.history.accepted),
-        "killed": disturbance.killed,
-        "stopped": disturbance.stopped,
-        "flushed": disturbance.flushed,
+        "done": disturbance.summary(),
         **verdict.summary(),
         "seconds": {"ready": round(ready - started), "all": round(time.monotonic() - started)},
     }
@@ -125,13 +138,13 @@ def disturb(site: Site, names: list[str], options: Options) -> tuple[disorder.Di
     """Let clients work while everything is disturbed; what went wrong with the run itself, in words."""
     rng = random.Random(options.seed)  # noqa: S311 (it is to be repeatable)
     errands = clients.draw(rng, jobs=options.jobs, names=names)
-    acts: Iterator[disorder.Act] = (
-        iter(disorder.read_log(options.replay))
+    drawn = (
+        iter(acts.read_log(options.replay))
         if options.replay
-        else disorder.draw(rng, site.stack.targets, pace_seconds=options.pace_seconds)
+        else acts.draw(rng, site.stack.exposed(), pace_seconds=options.pace_seconds)
     )
     log = options.folder / "disorder.jsonl"
-    disturbance = disorder.Disorder(site.stack, site.stack.evidence(), acts, options.kills, log)
+    disturbance = disorder.Disorder(site.stack, site.stack.evidence(), drawn, options.kills, log)
     crowd = _Crowd(site, errands, disturbance)
     disturbance.start()
     crowd.run()
@@ -187,7 +200,7 @@ class _Crowd:
         return self.errands[index]
 
     def _released(self) -> int:
-        return WINDOW + math.floor(max(0, len(self.errands) - WINDOW) * self.disturbance.done)
+        return WINDOW + math.floor(max(0, len(self.errands) - WINDOW) * self.disturbance.part)
 
 
 def write_summary(summary: dict[str, Any], path: Path) -> None:

@@ -1,41 +1,47 @@
 """Single stories, each on a service of its own, each judged by the same checker.
 
-zombie   a worker is stopped past its lease and goes on while another one has its job
-tree     kill -9 of everything in mid-job, then the same command again
-flush    the broker forgets everything while fifty jobs wait and one runs
-pause    a job pauses, everything is killed and started again, the job is resumed
+zombie     a worker is stopped past its lease and goes on while another one has its job
+tree       kill -9 of everything in mid-job, then the same command again
+flush      the broker forgets everything while fifty jobs wait and one runs
+pause      a job pauses, everything is killed and started again, the job is resumed
+partition  a worker in mid-job is cut off past its lease; later it is the only one, and must work again
 """
 
+import contextlib
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from app.standalone.broker import broker_url, socket_path
 from tests.chaos import checker
 from tests.chaos.clients import Accepted, Errand
-from tests.chaos.run import Site, open_site
+from tests.chaos.quick import LEASE_SECONDS
+from tests.chaos.run import STACKS, Site, open_site, stack_of
 from tests.chaos.stacks import Embedded, Program, Stack
 
 WAITING = 50
 KIND = "carried optimizer"
 _SECONDS = 600.0
+T = TypeVar("T")
+_NO_FENCE = {"THAW_FENCE_SECONDS": "3600"}
+"""No worker ends its job by itself when it is late: only the database keeps it from writing."""
+_LOGGED_SECONDS = 60.0
+_BACK_SECONDS = 90.0
+"""How soon after a partition a worker must have finished a job."""
 
 
 class TwoWorkers(Embedded):
-    """`thaw up`, and a second worker on the same data folder. Neither ends its job by itself when it is late.
-
-    So only the database keeps a worker that was stopped from writing.
-    """
+    """`thaw up`, and a second worker on the same data folder."""
 
     def prepare(self) -> None:
         """The second worker finds the broker's socket where `thaw up` puts it."""
         super().prepare()
-        self.environment = {**self.environment, "THAW_FENCE_SECONDS": "3600"}
         variables = {
             "THAW_DATA_DIR": str(self.data_dir),
             "THAW_REDIS_URL": broker_url(socket_path(self.data_dir / "run")),
@@ -50,17 +56,28 @@ def zombie(site: Site) -> dict[str, Any]:
     job = _create(site)
     _until_kept(site, job)
     victims = site.stack.worker_group(_worker_of(site.stack, job))
+    attempt = site.client.look(job)["attempt"]["number"]
     _signal(victims, signal.SIGSTOP)
-    site.client.wait(job, lambda found: found["attempt"]["number"] == 2, seconds=_SECONDS)
+    site.client.wait(job, lambda found: found["attempt"]["number"] > attempt, seconds=_SECONDS)
     _signal(victims, signal.SIGCONT)
     ended = site.client.wait(job, lambda _: False, seconds=_SECONDS)
-    _wait(lambda: _refusals(site, job))
-    return {"attempts": ended["attempt"]["number"], "refused": _refusals(site, job)[0], **_judged(site, [job])}
+    judged = _judged(site, [job])
+    refused = _refusals(site, job, attempt)
+    if not refused:
+        judged["violations"].append(f"nothing that attempt {attempt} wrote after its lease was refused")
+    return {"attempts": ended["attempt"]["number"], "refused": refused[:1], **judged}
 
 
-def _refusals(site: Site, job: Accepted) -> list[str]:
-    lines = site.stack.logs().splitlines()
-    return [line for line in lines if "lease lost" in line and job.id in line and "no longer holds" in line]
+def _refusals(site: Site, job: Accepted, attempt: int) -> list[str]:
+    """What the log says of it, which it may do a little later."""
+    said = f"Attempt {attempt} no longer holds '{job.id}'"
+    deadline = time.monotonic() + _LOGGED_SECONDS
+    while time.monotonic() < deadline:
+        found = [line for line in site.stack.logs().splitlines() if "lease lost" in line and said in line]
+        if found:
+            return found
+        time.sleep(0.2)
+    return []
 
 
 def tree(site: Site) -> dict[str, Any]:
@@ -101,20 +118,78 @@ def pause(site: Site) -> dict[str, Any]:
     }
 
 
-SCENARIOS: Mapping[str, tuple[type[Stack], Callable[[Site], dict[str, Any]]]] = {
-    "zombie": (TwoWorkers, zombie),
-    "tree": (Embedded, tree),
-    "flush": (Embedded, flush),
-    "pause": (Embedded, pause),
+def partition(site: Site) -> dict[str, Any]:
+    """Another worker ends the job.
+
+    The servers forget their connections meanwhile, as if they had been started again; who is cut off never hears of it.
+    """
+    _wait(lambda: len(site.stack.find("worker")) == 2)
+    job = _create(site)
+    _until_kept(site, job)
+    worker = _worker_of(site.stack, job)
+    attempt = site.client.look(job)["attempt"]["number"]
+    others = [each for each in site.stack.find("worker") if each.pid != worker.pid]
+    with _link_of(site.stack, worker).unplugged():
+        site.client.wait(job, lambda found: found["attempt"]["number"] > attempt, seconds=_SECONDS)
+        for proxy in site.stack.proxies.values():
+            proxy.cut()
+        ended = site.client.wait(job, lambda _: False, seconds=_SECONDS)
+        time.sleep(LEASE_SECONDS)
+    for other in others:
+        _signal(site.stack.worker_group(other), signal.SIGSTOP)
+    back = _create(site, 1)
+    began = time.monotonic()
+    site.client.wait(back, lambda _: False, seconds=_SECONDS)
+    seconds = time.monotonic() - began
+    judged = _judged(site, [job, back])
+    if seconds > _BACK_SECONDS:
+        judged["violations"].append(f"a worker was of no use for {seconds:.0f} s after it was cut off")
+    return {"attempts": ended["attempt"]["number"], "back after seconds": round(seconds, 1), **judged}
+
+
+def _link_of(stack: Stack, worker: psutil.Process) -> Any:
+    """The link of the namespace that this worker runs in: workers and links are made in one order."""
+    programs = [program.process for program in stack.programs if program.target == "worker"]
+    return stack.links[[process is not None and process.pid for process in programs].index(worker.pid)]
+
+
+# === All of them ===
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is told, and on which stacks."""
+
+    tell: Callable[[Site], dict[str, Any]]
+    stacks: tuple[str, ...] = STACKS
+    environment: Mapping[str, str] | None = None
+    needs_two_workers: bool = False
+    needs_namespaces: bool = False
+
+
+SCENARIOS: Mapping[str, Story] = {
+    "zombie": Story(zombie, environment=_NO_FENCE, needs_two_workers=True),
+    "tree": Story(tree),
+    "flush": Story(flush),
+    "pause": Story(pause),
+    "partition": Story(partition, stacks=("production",), needs_namespaces=True),
 }
 
 
-def play(name: str, folder: Path) -> dict[str, Any]:
-    """One of them, from the start of the service to the verdict."""
-    kind_of_stack, story = SCENARIOS[name]
-    stack = kind_of_stack(folder / "service")
-    with open_site(stack, folder, [KIND]) as site:
-        return {"scenario": name, **story(site)}
+def play(name: str, folder: Path, *, stack: str, namespaces: bool = False) -> dict[str, Any]:
+    """One of them, from the start of the service to the verdict. Raises `ValueError` for a stack that it is not for."""
+    story = SCENARIOS[name]
+    if stack not in story.stacks:
+        message = f"The scenario '{name}' is for {' and '.join(story.stacks)}, not for {stack}; give another --stack."
+        raise ValueError(message)
+    with open_site(_stack(story, stack, folder / "service", namespaces=namespaces), folder, [KIND]) as site:
+        return {"scenario": name, "stack": stack, **story.tell(site)}
+
+
+def _stack(story: Story, name: str, folder: Path, *, namespaces: bool) -> Stack:
+    if story.needs_two_workers and name == "embedded":
+        return TwoWorkers(folder, story.environment or {})
+    return stack_of(name, folder, namespaces=namespaces or story.needs_namespaces, environment=story.environment)
 
 
 # === Steps ===
@@ -134,19 +209,23 @@ def _until_kept(site: Site, job: Accepted) -> None:
 
 def _kill_everything(site: Site) -> None:
     """At once; what keeps the stack starts it again."""
-    before = site.stack.programs[0].starts
+    before = [program.starts for program in site.stack.programs]
     _signal(site.stack.family(), signal.SIGKILL)
-    _wait(lambda: site.stack.programs[0].starts > before)
+    _wait(lambda: all(now.starts > then for now, then in zip(site.stack.programs, before, strict=True)))
     site.stack.wait_until_ready()
 
 
 def _worker_of(stack: Stack, job: Accepted) -> psutil.Process:
-    """The worker whose child works in this job's folder."""
+    """The worker whose child works in this job's folder, once there is one."""
+    return _wait(lambda: _working_on(stack, job))
+
+
+def _working_on(stack: Stack, job: Accepted) -> psutil.Process | None:
     for child in stack.find("child"):
-        if job.id in child.cwd():
-            return child.parents()[1]
-    message = f"no process works on {job.id}"
-    raise AssertionError(message)
+        with contextlib.suppress(psutil.Error):
+            if job.id in child.cwd():
+                return child.parents()[1]
+    return None
 
 
 def _judged(site: Site, jobs: list[Accepted]) -> dict[str, Any]:
@@ -159,8 +238,9 @@ def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(int(number))
 
 
-def _wait(condition: Callable[[], object]) -> None:
+def _wait(condition: Callable[[], T | None]) -> T:
     deadline = time.monotonic() + _SECONDS
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "waited for too long"
         time.sleep(0.05)
+    return found

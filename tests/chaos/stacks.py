@@ -11,35 +11,26 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import httpx2
 import psutil
 import redis
 
 from app.standalone import tether
-from app.standalone.broker import find_broker_binary, socket_path
-from app.storage.database import Database, upgrade
-from tests.chaos.evidence import Evidence
-from tests.servers import Postgres, postgres_folder
+from app.standalone.broker import socket_path
+from tests.chaos import disks
+from tests.chaos.acts import NETWORK, WEIGHTS, Exposed, Target
+from tests.chaos.disks import Disk
+from tests.chaos.evidence import Evidence, Folder
+from tests.chaos.namespaces import Namespace
+from tests.chaos.proxy import Proxy
+from tests.chaos.quick import QUICK
 
-Target = Literal["api", "worker", "child", "forkserver", "broker", "postgres", "tree"]
-TARGETS: tuple[Target, ...] = get_args(Target)
-
-QUICK: Mapping[str, str] = {
-    "THAW_LEASE_SECONDS": "6",
-    "THAW_HEARTBEAT_SECONDS": "1",
-    "THAW_FENCE_SECONDS": "4",
-    "THAW_SWEEP_SECONDS": "1",
-    "THAW_RING_AGAIN_SECONDS": "2",
-    "THAW_MIN_FREE_DISK_BYTES": "0",
-}
-"""Everything that takes half a minute in real life takes seconds here."""
-LEASE_SECONDS = float(QUICK["THAW_LEASE_SECONDS"])
-
-_START_SECONDS = 180.0
+_START_SECONDS = 600.0
 _KEEPER_SECONDS = 0.2
 
 
@@ -70,11 +61,17 @@ class Stack(ABC):
     """Beside `QUICK`."""
     programs: list[Program] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
+    proxies: dict[Target, Proxy] = field(default_factory=dict)
+    """Between the services and their servers."""
+    disks: list[Disk] = field(default_factory=list)
+    links: list[Namespace] = field(default_factory=list)
     targets: ClassVar[Sequence[Target]] = ()
-    """What there is to disturb."""
+    """What can be killed."""
 
     def __post_init__(self) -> None:
         self.api_key = f"thaw_{secrets.token_hex(16)}"
+        self.resources = ExitStack()
+        """What is to be closed, in reverse order, once all processes are killed."""
         self._over = threading.Event()
         # The kernel kills what a thread has started when that thread ends, so one thread starts everything.
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -102,9 +99,10 @@ class Stack(ABC):
         for program in self.programs:
             if program.process:
                 program.process.wait(10)
+        self.resources.close()
 
     def wait_until_ready(self, *, seconds: float = _START_SECONDS) -> None:
-        """Until every API says that it is ready, and as many workers as there are have been heard of."""
+        """Until every API says that it is ready."""
         deadline = time.monotonic() + seconds
         while not all(self._is_ready(url) for url in self.urls):
             if time.monotonic() > deadline:
@@ -134,7 +132,7 @@ class Stack(ABC):
     # === Processes ===
 
     def family(self) -> list[psutil.Process]:
-        """All processes there are."""
+        """All processes that may be killed."""
         found = []
         for program in self.programs:
             if program.process and program.process.poll() is None:
@@ -157,9 +155,30 @@ class Stack(ABC):
 
     # === Its parts ===
 
+    def exposed(self) -> Exposed:
+        """What can be done to what, once it is started."""
+        return {
+            "kill": self.targets,
+            "stop": [target for target in WEIGHTS["stop"] if target in self.targets],
+            "flush": ["broker"],
+            "shuffle": ["broker"],
+            **{action: list(self.proxies) for action in NETWORK},
+            "fill": ["disk"] if self.disks else [],
+            "unplug": ["link"] if self.links else [],
+        }
+
+    def own_disk(self, folder: Path) -> None:
+        """Make the folder: on a disk of its own that can be full, if this process may make one."""
+        if not disks.mountable():
+            folder.mkdir()
+            return
+        disk = Disk(folder)
+        self.resources.callback(disk.close)
+        self.disks.append(disk)
+
     @abstractmethod
     def broker(self) -> "redis.Redis":
-        """A connection to the broker."""
+        """A connection to the broker, past every proxy."""
 
     @abstractmethod
     def evidence(self) -> Evidence:
@@ -190,13 +209,17 @@ def kind_of(process: psutil.Process) -> Target | None:
 
 
 class Embedded(Stack):
-    """`thaw up`: SQLite, Valkey on a socket, one API, one worker; it starts again what dies below it."""
+    """`thaw up`: SQLite, Valkey on a socket, one API, one worker; it starts again what dies below it.
+
+    As root the whole data folder is a disk that can be full: then SQLite, the broker and the logs have no room either.
+    """
 
     targets: ClassVar = ("api", "worker", "child", "forkserver", "broker", "tree")
 
     def prepare(self) -> None:
         """One program: `thaw up`."""
         self.data_dir = self.folder / "data"
+        self.own_disk(self.data_dir)
         port = free_port()
         command = [sys.executable, "-P", "-m", "app.standalone", "--data-dir", str(self.data_dir), "--port", str(port)]
         self.urls.append(f"http://127.0.0.1:{port}")
@@ -208,86 +231,4 @@ class Embedded(Stack):
 
     def evidence(self) -> Evidence:
         """SQLite's file and the folder beside it."""
-        return Evidence(self.data_dir / "thaw.db", self.data_dir / "artifacts")
-
-
-def _upgrade(url: str) -> None:
-    database = Database(url)
-    upgrade(database)
-    database.close()
-
-
-class Production(Stack):
-    """PostgreSQL, Valkey by URL with a password, two APIs, two workers; each is started again when it is gone.
-
-    The workers share nothing but the artifact store: it is one folder that both data folders link to.
-    """
-
-    targets: ClassVar = ("api", "worker", "child", "forkserver", "broker", "postgres")
-
-    def prepare(self) -> None:
-        """Servers first."""
-        folder = postgres_folder()
-        if folder is None:
-            message = "PostgreSQL's programs (initdb, postgres) are neither on PATH nor in /usr/lib/postgresql."
-            raise RuntimeError(message)
-        self.postgres = Postgres(folder, survives_kills=True)
-        self.postgres.start()
-        self._port, self._password = free_port(), secrets.token_hex(16)
-        self._shared = {
-            "THAW_DATABASE_URL": self.postgres.create_database("thaw"),
-            "THAW_REDIS_URL": f"redis://:{self._password}@127.0.0.1:{self._port}/0",
-            "THAW_API_KEY": self.api_key,
-        }
-        self.store = self.folder / "artifacts"
-        self.store.mkdir()
-        _upgrade(self._shared["THAW_DATABASE_URL"])
-        database = Program("postgres", self.postgres.launch, self.postgres._process)
-        self.programs = [
-            database,
-            Program("broker", self._launch_broker),
-            *(self._api(number) for number in (1, 2)),
-            *(self._worker(number) for number in (1, 2)),
-        ]
-
-    def _launch_broker(self) -> "subprocess.Popen[bytes]":
-        folder = self.folder / "broker"
-        folder.mkdir(exist_ok=True)
-        options = {"port": self._port, "bind": "127.0.0.1", "requirepass": self._password, "dir": folder}
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        return self.spawn("broker", [str(find_broker_binary()), *words, "--appendonly", "yes", "--save", ""])
-
-    def _api(self, number: int) -> Program:
-        port = free_port()
-        self.urls.append(f"http://127.0.0.1:{port}")
-        variables = {**self._shared, **self._data(f"api-{number}"), "THAW_PORT": str(port)}
-        command = [sys.executable, "-P", "-m", "app.main"]
-        return Program("api", lambda: self.spawn(f"api-{number}", command, **variables))
-
-    def _worker(self, number: int) -> Program:
-        variables = {**self._shared, **self._data(f"worker-{number}")}
-        command = [sys.executable, "-P", "-m", "worker", "--queues", "cpu,prepare"]
-        return Program("worker", lambda: self.spawn(f"worker-{number}", command, **variables))
-
-    def _data(self, name: str) -> dict[str, str]:
-        """A data folder of its own."""
-        folder = self.folder / name
-        folder.mkdir()
-        (folder / "artifacts").symlink_to(self.store)
-        return {"THAW_DATA_DIR": str(folder)}
-
-    def stop(self) -> None:
-        """The database's folder, too."""
-        super().stop()
-        self.postgres.stop()
-
-    def broker(self) -> "redis.Redis":
-        """Through its port."""
-        return redis.Redis(host="127.0.0.1", port=self._port, password=self._password, socket_timeout=5)
-
-    def evidence(self) -> Evidence:
-        """PostgreSQL, through its socket, and the shared folder."""
-        return Evidence(f"host={self.postgres.folder} dbname=thaw user=thaw", self.store)
-
-
-STACKS: Mapping[str, type[Stack]] = {"embedded": Embedded, "production": Production}
+        return Evidence(self.data_dir / "thaw.db", Folder(self.data_dir / "artifacts"))

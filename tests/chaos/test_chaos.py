@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import checker, disorder
+from tests.chaos import acts, checker, disks
+from tests.chaos.acts import Act
 from tests.chaos.clients import Accepted
-from tests.chaos.disorder import Act
-from tests.chaos.evidence import Evidence
+from tests.chaos.evidence import Evidence, Folder
+from tests.chaos.quick import LEASE_SECONDS
 from tests.chaos.run import Options, Outcome, chaos
-from tests.chaos.stacks import LEASE_SECONDS
 
 pytestmark = [pytest.mark.service, pytest.mark.tensorflow, pytest.mark.timeout(900)]
 
@@ -22,8 +22,10 @@ ACTS = [
     Act(1, "kill", "child", pick=0, after_seconds=0.5, patient=True),
     Act(2, "flush", "broker", pick=0, after_seconds=0.5, patient=False),
     Act(3, "kill", "api", pick=0, after_seconds=0.5, patient=False),
-    Act(4, "kill", "broker", pick=0, after_seconds=0.5, patient=False),
-    Act(5, "stop", "worker", pick=0, after_seconds=0.5, patient=True, seconds=LEASE_SECONDS + 1),
+    Act(4, "shuffle", "broker", pick=0, after_seconds=0.1, patient=False),
+    Act(5, "kill", "broker", pick=0, after_seconds=0.5, patient=False),
+    Act(6, "fill", "disk", pick=0, after_seconds=0.5, patient=True, seconds=1.0),
+    Act(7, "stop", "worker", pick=0, after_seconds=0.5, patient=True, seconds=LEASE_SECONDS + 1),
 ]
 """One of each kind, the dearest last."""
 SEED = 36
@@ -41,16 +43,17 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 def test_every_job_that_was_accepted_ends_once_with_the_weights_of_an_undisturbed_run(outcome: Outcome) -> None:
     summary = outcome.summary
     assert summary["violations"] == []
-    assert summary["killed"] == {"child": 1, "api": 1, "broker": 1}
-    assert (summary["stopped"], summary["flushed"], summary["accepted"]) == ({"worker": 1}, 1, 6)
+    assert summary["done"]["kill"] == {"child": 1, "api": 1, "broker": 1}
+    assert summary["done"]["stop"] == {"worker": 1}
+    assert summary["done"].get("fill", {}) == ({"disk": 1} if disks.mountable() else {})
+    assert summary["accepted"] == 6
     assert summary["compared"] >= 4
     assert summary["statuses"]["paused"] == 1
     assert summary["attempts"] > 6
 
 
 def test_what_was_done_can_be_done_again_from_its_log(outcome: Outcome) -> None:
-    log = Path(outcome.evidence.store).parents[2] / "disorder.jsonl"
-    assert disorder.read_log(log) == ACTS
+    assert acts.read_log(_store(outcome.evidence).parents[2] / "disorder.jsonl") == ACTS
 
 
 # === The checker sees ===
@@ -102,6 +105,11 @@ TAMPERED: dict[str, tuple[str, str]] = {
 }
 
 
+def _store(evidence: Evidence) -> Path:
+    assert isinstance(evidence.store, Folder)
+    return evidence.store.path
+
+
 def _succeeded(outcome: Outcome) -> Accepted:
     return next(job for job in outcome.accepted if job.ended == "succeeded")
 
@@ -117,14 +125,14 @@ def test_the_checker_sees(name: str, outcome: Outcome, books: Evidence) -> None:
 
 
 def test_the_checker_sees_a_damaged_file(outcome: Outcome, books: Evidence, tmp_path: Path) -> None:
-    shutil.copytree(books.store, tmp_path / "store")
-    damaged = Evidence(books.database, tmp_path / "store")
+    store = Folder(tmp_path / "store")
+    shutil.copytree(_store(books), store.path)
     (row,) = books.rows("SELECT artifacts FROM jobs WHERE id = ?", _succeeded(outcome).id)
-    path = damaged.path_of(json.loads(row["artifacts"])[0]["sha256"])
+    path = store.path_of(json.loads(row["artifacts"])[0]["sha256"])
     content = path.read_bytes()
     path.chmod(0o600)
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    violations = checker.check(damaged, outcome.accepted, outcome.references).violations
+    violations = checker.check(Evidence(books.database, store), outcome.accepted, outcome.references).violations
     assert any("missing or damaged" in violation for violation in violations)
 
 

@@ -77,6 +77,23 @@ def test_an_unexpected_error_names_itself_and_leaves_its_traceback_in_the_log(st
     assert 'return {}["missing"]' in (tmp_path / "attempt" / "output.log").read_text()
 
 
+def test_an_error_comes_over_although_the_log_is_on_a_full_disk(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "attempt").mkdir()
+    (tmp_path / "attempt" / "output.log").symlink_to("/dev/full")
+    child = start("error")
+    outcome = follow(child)[-1]
+    assert isinstance(outcome, Failed)
+    assert "KeyError: 'missing'" in outcome.failure.message
+    assert child.exit_code() == 0
+
+
+def test_a_child_that_cannot_work_in_its_folder_says_why(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "attempt").write_text("a file")
+    outcome = follow(start("succeed"))[-1]
+    assert isinstance(outcome, Failed)
+    assert "NotADirectoryError" in outcome.failure.message
+
+
 def test_sigterm_stops_it_between_two_steps(start: Start) -> None:
     child = start("forever")
     follow(child, until=Reported)

@@ -220,6 +220,17 @@ def test_an_emptied_broker_loses_no_job(shared_yard: Yard) -> None:
     assert {shared_yard.get(job_id).attempt.number for job_id in job_ids} == {1}
 
 
+def test_a_broker_that_refuses_every_write_ends_no_worker(shared_yard: Yard) -> None:
+    """As it does when its disk is full, in other words."""
+    (worker,) = shared_yard.running
+    assert shared_yard.valkey.command("CONFIG SET min-replicas-to-write 1") == b"+OK\r\n"
+    _until_log_says(worker, "NOREPLICAS")
+    job_id = shared_yard.shop.submit("succeed")
+    assert shared_yard.valkey.command("CONFIG SET min-replicas-to-write 0") == b"+OK\r\n"
+    shared_yard.wait_for("succeeded", job_id)
+    assert worker.process.poll() is None
+
+
 def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_stops_without_it(yard: Yard) -> None:
     yard.valkey.kill()
     worker = yard.start()

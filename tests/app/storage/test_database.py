@@ -12,9 +12,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, create_engine, inspect, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InternalError
 
-from app.storage import line
+from app.storage import database, line
 from app.storage.database import (
     Database,
     _is_repaired,
@@ -27,6 +27,34 @@ from app.storage.database import (
     upgrade,
 )
 from app.storage.tables import METADATA, ProjectRow, WorkerRow
+from tests.servers import Postgres
+
+# === Connections ===
+
+
+def test_a_transaction_that_hangs_lets_go_of_its_rows(
+    postgres: Postgres, postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "IDLE_SECONDS", 0.2)
+    hanging = Database(postgres.url("thaw"))
+    statement = select(ProjectRow).with_for_update()
+    with hanging.engine.connect() as stopped:
+        stopped.execute(statement)
+        with postgresql_database.begin() as session:
+            session.execute(text("SET LOCAL lock_timeout = '10s'"))
+            assert session.scalars(statement).all()
+        with pytest.raises(InternalError, match="idle-in-transaction timeout"):
+            stopped.execute(statement)
+    hanging.close()
+
+
+def test_a_url_may_say_otherwise_what_a_connection_waits_for(postgres: Postgres) -> None:
+    engine = Database(f"{postgres.url('postgres')}&keepalives_idle=77").engine
+    with engine.connect() as connection:
+        said = connection.connection.driver_connection.info.get_parameters()
+        assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("77", "20000")
+    engine.dispose()
+
 
 # === Migrations ===
 

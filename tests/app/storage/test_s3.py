@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.artifacts import Blob
 from app.domain.errors import MisconfiguredError, PlatformError, ServiceUnavailableError, StorageFullError
 from app.settings import GIB, Settings
 from app.storage import s3
@@ -114,6 +115,15 @@ def test_the_same_bytes_are_sent_once(moody: Any, open_store: Callable[..., S3Ar
     store = open_store(s3_endpoint=moody.endpoint)
     store.put_file(file)
     assert moody.seen == ["HEAD", "PUT"]
+
+
+def test_a_file_that_vanishes_is_not_the_stores_fault(
+    moody: Any, open_store: Callable[..., S3Artifacts], file: Path
+) -> None:
+    store = open_store(s3_endpoint=moody.endpoint)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        store._upload(file, Blob(sha256=HELLO, bytes=5))
 
 
 # === A store that is away, or has no time ===
