@@ -2,7 +2,7 @@
 
 kill, stop         SIGKILL; SIGSTOP, and SIGCONT some seconds later
 flush, shuffle     the broker forgets everything; it gets all its messages twice, in another order
-cut, half-close    connections are reset; one direction of them ends
+cut, half-close    connections are reset, or one direction of them ends, in the place of an answer
 delay, refuse      every chunk of bytes is late; nobody can connect
 fill               a disk is full
 unplug             a worker's network link is down: nothing is reset, nothing arrives

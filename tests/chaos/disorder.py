@@ -45,7 +45,7 @@ class Disorder:
 
     def __post_init__(self) -> None:
         self._costly_at = time.time()
-        self._messages = Messages()
+        self._messages = Messages(self.stack.broker)
         self.over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="disorder", daemon=True)
 
@@ -68,6 +68,7 @@ class Disorder:
 
     def _run(self) -> None:
         try:
+            self._messages.start()
             for act in self.acts:
                 if self.part >= 1 or self.over.wait(act.after_seconds):
                     break
@@ -76,6 +77,7 @@ class Disorder:
             self.error = error
         finally:
             self.over.set()
+            self._messages.stop()
 
     def _carry_out(self, act: Act) -> None:
         if act.target in COSTLY and act.patient:
@@ -135,14 +137,19 @@ class Disorder:
 
     def _disturb_connections(self, act: Act) -> object:
         proxy = self.stack.proxies[act.target]
-        if act.action == "cut":
-            return proxy.cut()
-        if act.action == "half-close":
-            return proxy.half_close("client" if act.pick % 2 else "server")
-        late = act.action == "delay"
-        with proxy.delayed(act.seconds) if late else proxy.refusing():
-            self.over.wait(act.seconds * (_DELAYED if late else 1))
-        return True
+        before = proxy.harmed
+        match act.action:
+            case "cut":
+                doing = proxy.harming("reset")
+            case "half-close":
+                doing = proxy.harming("client" if act.pick % 2 else "server")
+            case "delay":
+                doing = proxy.delayed(act.seconds)
+            case _:
+                doing = proxy.refusing()
+        with doing:
+            self.over.wait(act.seconds * (_DELAYED if act.action == "delay" else 1))
+        return proxy.harmed - before if act.action in {"cut", "half-close"} else True
 
     def _unplug(self, act: Act) -> bool:
         if not self.stack.links:  # the log is that of a run with namespaces

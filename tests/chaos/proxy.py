@@ -15,7 +15,8 @@ _CHUNK_BYTES = 65_536
 _CALL_SECONDS = 30.0
 
 Address = tuple[str, int]
-Side = Literal["client", "server"]
+Harm = Literal["reset", "client", "server"]
+"""Both sides are reset; or one side reads an end of file, and may go on to write."""
 T = TypeVar("T")
 
 
@@ -39,9 +40,12 @@ class _Connection:
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
-    def end_one_way(self, side: Side) -> None:
-        """This side reads an end of file, and may go on to write."""
-        writer = self.client if side == "client" else self.server
+    def harm(self, how: Harm) -> None:
+        """See `Harm`."""
+        if how == "reset":
+            self.reset()
+            return
+        writer = self.client if how == "client" else self.server
         with contextlib.suppress(OSError):
             writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
 
@@ -53,6 +57,9 @@ class Proxy:
         """`server`: where it listens; a path is a Unix socket's."""
         self._server = server
         self._delay_seconds = 0.0
+        self._harm: Harm | None = None
+        self.harmed = 0
+        """Connections, so far."""
         self._connections: set[_Connection] = set()
         self._listeners: dict[Address, asyncio.Server] = {}
         self._loop = asyncio.new_event_loop()
@@ -74,13 +81,19 @@ class Proxy:
 
     # === What it does to a network ===
 
-    def cut(self) -> int:
-        """Reset all connections; how many there were."""
-        return self._call(self._cut())
+    def cut(self) -> None:
+        """Reset all connections."""
+        self._call(self._harm_all("reset"))
 
-    def half_close(self, side: Side) -> int:
-        """End one direction of all connections; how many there were."""
-        return self._call(self._half_close(side))
+    @contextmanager
+    def harming(self, how: Harm) -> Iterator[None]:
+        """Harm all connections, and meanwhile each other one in the place of its first answer."""
+        self._harm = how
+        try:
+            self._call(self._harm_all(how))
+            yield
+        finally:
+            self._harm = None
 
     @contextmanager
     def delayed(self, seconds: float) -> Iterator[None]:
@@ -120,20 +133,14 @@ class Proxy:
 
     async def _end(self) -> None:
         await self._stop_listening()
-        await self._cut()
+        await self._harm_all("reset")
         serving = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*serving, return_exceptions=True)
 
-    async def _cut(self) -> int:
-        found = list(self._connections)
-        for connection in found:
-            connection.reset()
-        return len(found)
-
-    async def _half_close(self, side: Side) -> int:
-        for connection in self._connections:
-            connection.end_one_way(side)
-        return len(self._connections)
+    async def _harm_all(self, how: Harm) -> None:
+        for connection in list(self._connections):
+            self.harmed += 1
+            connection.harm(how)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -146,7 +153,7 @@ class Proxy:
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pass_on(reader, server_writer))
-                both.create_task(self._pass_on(server_reader, writer))
+                both.create_task(self._pass_on(server_reader, writer, answers=connection))
         except* OSError:
             connection.reset()  # one side is gone
         finally:
@@ -158,10 +165,17 @@ class Proxy:
             return await asyncio.open_unix_connection(str(self._server))
         return await asyncio.open_connection(*self._server)
 
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: _Connection | None = None
+    ) -> None:
+        """`answers`: what is passed on are the answers of this connection."""
         while chunk := await source.read(_CHUNK_BYTES):
             if self._delay_seconds:
                 await asyncio.sleep(self._delay_seconds)
+            if self._harm and answers:
+                self.harmed += 1
+                answers.harm(self._harm)
+                return
             sink.write(chunk)
             await sink.drain()
         sink.write_eof()

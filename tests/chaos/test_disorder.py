@@ -1,6 +1,7 @@
 """What disturbs does what it says: proxies, disks, links, doubled messages; and the same seed draws the same acts."""
 
 import itertools
+import json
 import random
 import socket
 import socketserver
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from app.queue import CeleryDoorbell
+from app.settings import Settings
 from tests.chaos import acts, disks, namespaces
 from tests.chaos.acts import OFTEN, Action, Exposed
 from tests.chaos.disks import Disk
@@ -89,7 +92,17 @@ def test_a_proxy_passes_both_directions_and_their_ends(proxy: Proxy) -> None:
 def test_cut_connections_are_reset_and_new_ones_work(proxy: Proxy) -> None:
     port = proxy.listen("127.0.0.1")
     with _connected(port) as connection:
-        assert proxy.cut() == 1
+        proxy.cut()
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1000)
+    _connected(port).close()
+    assert proxy.harmed == 1
+
+
+def test_meanwhile_new_connections_are_cut_in_the_place_of_their_answer(proxy: Proxy) -> None:
+    port = proxy.listen("127.0.0.1")
+    with proxy.harming("reset"), socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"hello")
         with pytest.raises(ConnectionResetError):
             connection.recv(1000)
     _connected(port).close()
@@ -98,21 +111,21 @@ def test_cut_connections_are_reset_and_new_ones_work(proxy: Proxy) -> None:
 def test_a_connection_that_ends_one_way_goes_on_the_other_way(proxy: Proxy) -> None:
     port = proxy.listen("127.0.0.1")
     with _connected(port) as connection:
-        assert proxy.half_close("server") == 1
+        with proxy.harming("server"):
+            pass
         assert connection.recv(1000) == b"end"
     with _connected(port) as connection:
-        proxy.half_close("client")
+        with proxy.harming("client"):
+            pass
         assert connection.recv(1000) == b""
         connection.sendall(b"still")
 
 
 def test_chunks_are_late_while_they_are_delayed(proxy: Proxy) -> None:
-    with _connected(proxy.listen("127.0.0.1")) as connection:
-        with proxy.delayed(0.2):
-            began = time.monotonic()
-            assert _echoed(connection, b"there and back") == b"there and back"
-            assert time.monotonic() - began >= 0.4
-        assert proxy.cut() == 1
+    with _connected(proxy.listen("127.0.0.1")) as connection, proxy.delayed(0.2):
+        began = time.monotonic()
+        assert _echoed(connection, b"there and back") == b"there and back"
+        assert time.monotonic() - began >= 0.4
 
 
 def test_nobody_connects_while_connections_are_refused(proxy: Proxy) -> None:
@@ -176,15 +189,26 @@ def test_nothing_gets_through_a_link_that_is_unplugged() -> None:
 # === Messages ===
 
 
-def test_messages_come_twice_and_old_ones_again(shared_valkey: Valkey) -> None:
-    messages, sent = Messages(), [f"message {number}".encode() for number in range(9)]
-    chance = random.Random(1)  # noqa: S311 (it is to be repeatable)
-    with redis.Redis(unix_socket_path=str(shared_valkey.socket)) as broker:
-        broker.rpush("thaw:cpu", *sent)
-        assert messages.shuffle(broker, chance) == 18
-        found = broker.lrange("thaw:cpu", 0, -1)
-        assert Counter(found) == Counter(sent * 2)
-        assert found[:9] != sent
+def test_messages_come_twice_and_sent_ones_again(shared_valkey: Valkey, tmp_path: Path) -> None:
+    def connect() -> "redis.Redis":
+        return redis.Redis(unix_socket_path=str(shared_valkey.socket), socket_timeout=0.5)
+
+    messages, chance = Messages(connect), random.Random(1)  # noqa: S311 (it is to be repeatable)
+    messages.start()
+    bell = CeleryDoorbell(Settings(data_dir=tmp_path, redis_url=shared_valkey.url))
+    waiting = [f'{{"number": {number}}}'.encode() for number in range(9)]
+    deadline = time.monotonic() + 20
+    with connect() as broker:
+        while messages.seen < 2:  # it may not listen yet
+            assert time.monotonic() < deadline, "it does not see what is sent"
+            assert bell.ring("train", f"job-{messages.seen}", queue="cpu")
+            time.sleep(0.05)
         broker.delete("thaw:cpu")
-        assert messages.shuffle(broker, chance) == 2
-        assert set(broker.lrange("thaw:cpu", 0, -1)) < set(sent)
+        broker.rpush("thaw:cpu", *waiting)
+        assert messages.shuffle(broker, chance) >= 20
+        found = broker.lrange("thaw:cpu", 0, -1)
+    assert Counter(each for each in found if each in waiting) == Counter(waiting * 2)
+    assert [each for each in found if each in waiting][:9] != waiting
+    assert {json.loads(each)["headers"]["task"] for each in found if each not in waiting} == {"thaw.train"}
+    messages.stop()
+    bell.close()
