@@ -74,7 +74,13 @@ np.savez(sys.argv[1] + "/digits.npz", x=(digits.data / 16).astype("float32"), y=
 
 def body(kind: str, *, model: str, training_file: str, metadata: dict[str, str]) -> dict[str, Any]:
     """The request for a job of this kind."""
-    return {**{**KINDS, **BRIEF}[kind], "model": model, "training_file": training_file, "seed": SEED, "metadata": metadata}
+    return {
+        **{**KINDS, **BRIEF}[kind],
+        "model": model,
+        "training_file": training_file,
+        "seed": SEED,
+        "metadata": metadata,
+    }
 
 
 def make_inputs(folder: Path) -> "subprocess.Popen[bytes]":

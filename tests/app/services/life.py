@@ -1,8 +1,8 @@
 """The life of a job, told by chance: whatever happens in whatever order, it is what the model below says.
 
-The model is a few plain fields, with which services and database must agree after every step (`truths`). Workers are three
-logical ones, whose clocks jump by up to a day; a hint may come to any of them, at any time, and twice. Every life begins
-in an empty database, and every move in it is counted by its line in `MOVES`.
+The model is a few plain fields, with which services and database must agree after every step (`truths`). Workers are
+three logical ones, whose clocks jump by up to a day; a hint may come to any of them, at any time, and twice. Every life
+begins in an empty database, and every move in it is counted by its line in `MOVES`.
 """
 
 from collections import Counter
@@ -185,7 +185,7 @@ class Life(Truths):
         self.world.expire(JobRow, self.job.id)
         self._let_go()
 
-    @precondition(lambda self: self.holder)
+    @precondition(lambda self: self.holder and self.age > self.youth)
     @rule()
     def run_for_long(self) -> None:
         """It matters when the attempt ends without a result."""

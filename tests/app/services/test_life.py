@@ -1,6 +1,6 @@
 """Lives of a job, told by chance on both databases (`life`): some in the checks, many by one command.
 
-THAW_TEST_LIVES=100000 uv run pytest tests/app/services/test_life.py -k sqlite -s --hypothesis-seed=7 --basetemp=/dev/shm/lives
+THAW_TEST_LIVES=100000 uv run pytest tests/app/services/test_life.py -s --hypothesis-seed=7 --basetemp=/dev/shm/lives
 
 tells so many lives, a twentieth of them on PostgreSQL, and asks that every line of `MOVES` was taken in them. The seed
 decides which lives; without one they are always the same.

@@ -201,11 +201,8 @@ def _waiting(stack: Stack) -> int:
 
 def _starts_and_ends(evidence: Evidence, jobs: Sequence[Accepted]) -> list[tuple[float, int]]:
     """When the number of running jobs went up (1) or down (-1), in order."""
-    found: list[tuple[float, int]] = []
-    for job in jobs:
-        for move in steps.moves(evidence, job.id)[1:]:
-            found.append((move.at, 1 if move.status == "running" else -1))
-    return sorted(found)
+    moves = [move for job in jobs for move in steps.moves(evidence, job.id)[1:]]
+    return sorted((move.at, 1 if move.status == "running" else -1) for move in moves)
 
 
 def longest_wait(changes: Sequence[tuple[float, int]], *, since: float, slots: int) -> float:
@@ -221,7 +218,7 @@ def longest_wait(changes: Sequence[tuple[float, int]], *, since: float, slots: i
         running += change
         if running >= slots:
             free_since = None
-        elif change < 0 or free_since is not None:
+        elif change > 0 or free_since is None:
             free_since = max(at, since)
     return longest
 

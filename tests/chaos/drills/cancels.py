@@ -72,9 +72,7 @@ def _findings(stops: Sequence[Stop], later: list[str], violations: Sequence[str]
             percentile(gone, 99), lease_seconds + STOP_SECONDS
         ),
         "jobs that ran after they had stopped": exactly(len(later), 0),
-        "resumed jobs that succeeded": exactly(
-            sum(stop.job.ended == "succeeded" for stop in resumed), len(resumed)
-        ),
+        "resumed jobs that succeeded": exactly(sum(stop.job.ended == "succeeded" for stop in resumed), len(resumed)),
         "stops that were granted": at_least(len(there) + len(gone), len(stops) / 2),
     }
     facts = {

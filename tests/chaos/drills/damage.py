@@ -42,7 +42,9 @@ def play(exercise: Exercise) -> Findings:
     rng = exercise.rng()
     with exercise.site(KIND) as site:
         job = _paused(site, "copied")
-        cases = _damage_copies(_checkpoints(site.stack.evidence(), job), exercise.folder / "copies", rng, exercise.times)
+        cases = _damage_copies(
+            _checkpoints(site.stack.evidence(), job), exercise.folder / "copies", rng, exercise.times
+        )
         site.client.do(job, "resume")
         stories = [_damage_store(site, name, rng) for name in FILES]
         jobs = [job, *(story.job for story in stories)]
@@ -51,14 +53,18 @@ def play(exercise: Exercise) -> Findings:
         refused = [_refused(site.stack.evidence(), story) for story in stories]
     figures = {
         "damages that were detected": exactly(sum(case.detected for case in cases), len(cases)),
-        "damages after which the checkpoint before was used": exactly(sum(case.fell_back for case in cases), len(cases)),
+        "damages after which the checkpoint before was used": exactly(
+            sum(case.fell_back for case in cases), len(cases)
+        ),
         "jobs that told of it and went on from the one before": exactly(sum(refused), len(stories)),
         "jobs with the weights of an undisturbed run": exactly(
             verdict.compared - sum("weights" in each for each in verdict.violations), len(jobs)
         ),
     }
     facts = {
-        "cases": {f"{how} {name}": number for (how, name), number in Counter((case.how, case.file) for case in cases).items()},
+        "cases": {
+            f"{how} {name}": number for (how, name), number in Counter((case.how, case.file) for case in cases).items()
+        },
         "checked": verdict.summary(),
     }
     return Findings(figures, facts, verdict.violations)
@@ -79,7 +85,10 @@ def _checkpoints(evidence: Evidence, job: Accepted) -> list[dict[str, Any]]:
     """What there is to go on from, the oldest first: for each its step, and where its files are by name."""
     query = "SELECT step, files FROM checkpoints WHERE job_id = ? AND kind = 'resume' ORDER BY attempt, number"
     return [
-        {"step": row["step"], "files": {each["name"]: evidence.path_of(each["sha256"]) for each in parsed(row["files"])}}
+        {
+            "step": row["step"],
+            "files": {each["name"]: evidence.path_of(each["sha256"]) for each in parsed(row["files"])},
+        }
         for row in evidence.rows(query, job.id)
     ]
 
@@ -154,7 +163,9 @@ def _damage_store(site: Site, name: str, rng: random.Random) -> Story:
 
 
 def _refused(evidence: Evidence, story: Story) -> bool:
-    query = "SELECT type, data FROM events WHERE job_id = ? AND type IN ('checkpoint_refused', 'resumed') ORDER BY number"
+    query = (
+        "SELECT type, data FROM events WHERE job_id = ? AND type IN ('checkpoint_refused', 'resumed') ORDER BY number"
+    )
     told = [(row["type"], parsed(row["data"])) for row in evidence.rows(query, story.job.id)]
     return [each for each, _ in told] == ["checkpoint_refused", "resumed"] and told[1][1]["step"] == story.step_before
 

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from app.domain.states import MAX_ATTEMPTS
 from tests.chaos.checker import LOST
@@ -55,9 +55,7 @@ def play(exercise: Exercise) -> Findings:
 
 
 def _was_given_up(row: Mapping[str, Any]) -> bool:
-    return bool(
-        row["status"] == "failed" and row["attempt"] == MAX_ATTEMPTS and parsed(row["error"])["code"] in LOST
-    )
+    return bool(row["status"] == "failed" and row["attempt"] == MAX_ATTEMPTS and parsed(row["error"])["code"] in LOST)
 
 
 @dataclass
@@ -73,7 +71,7 @@ class _Poisoner:
         self._seen: set[int] = set()
         self._thread = threading.Thread(target=self._watch, name="poisoner", daemon=True)
 
-    def __enter__(self) -> "_Poisoner":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -96,7 +96,7 @@ def _taken(site: Site, dataset: str) -> bool:
 
 def _decided(site: Site, dataset: str) -> bool:
     rows = site.stack.evidence().rows("SELECT status FROM datasets WHERE id = ?", dataset)
-    return rows[0]["status"] == "ready"
+    return bool(rows[0]["status"] == "ready")
 
 
 DRILL = Drill(

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Self
 
 import psutil
 
@@ -191,7 +192,7 @@ class _Crowd:
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._work, args=(number,), daemon=True) for number in range(CROWD)]
 
-    def __enter__(self) -> "_Crowd":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

@@ -97,7 +97,7 @@ def _growth(looks: Sequence[Look]) -> tuple[dict[str, Figure], dict[str, object]
 
 
 def _most(looks: Sequence[Look], what: str) -> int:
-    return max(getattr(look, what) for look in looks)
+    return max(int(getattr(look, what)) for look in looks)
 
 
 # === A batch ===

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Self
 
 import httpx2
 
@@ -69,7 +70,9 @@ def _findings(
     numbers = [reading.numbers for reading in readings]
     figures = {
         "gaps": exactly(sum(later > earlier + 1 for each in numbers for earlier, later in _pairs(each)), 0),
-        "numbers that came twice": exactly(sum(later <= earlier for each in numbers for earlier, later in _pairs(each)), 0),
+        "numbers that came twice": exactly(
+            sum(later <= earlier for each in numbers for earlier, later in _pairs(each)), 0
+        ),
         "readings that are the job's history": exactly(
             sum(list(zip(each.numbers, each.types, strict=True)) == written[each.job] for each in readings),
             len(readings),
@@ -116,7 +119,7 @@ class _Shop:
         self._thread = threading.Thread(target=self._keep, name="shop", daemon=True)
         self.error: BaseException | None = None
 
-    def __enter__(self) -> "_Shop":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -147,7 +150,7 @@ class _Shop:
             self.error = error
 
     def _has_ended(self, job: Accepted) -> bool:
-        return self._site.client.look(job)["status"] == "succeeded"
+        return bool(self._site.client.look(job)["status"] == "succeeded")
 
 
 # === Readers ===
@@ -161,7 +164,7 @@ class _Audience:
         self._stack, self._shop, self._rng = stack, shop, rng
         self._thread = threading.Thread(target=lambda: asyncio.run(self._read_all()), name="audience", daemon=True)
 
-    def __enter__(self) -> "_Audience":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -177,7 +180,7 @@ class _Audience:
 
     async def _read_jobs(self, client: httpx2.AsyncClient) -> None:
         """One after the other, as long as there are new ones; at least one."""
-        while not self._shop.jobs:
+        while not self._shop.jobs:  # noqa: ASYNC110 (another thread makes them)
             await asyncio.sleep(_GLANCE_SECONDS)
         seen: set[str] = set()
         while job := next((each.id for each in reversed(self._shop.jobs) if each.id not in seen), None):
@@ -188,7 +191,7 @@ class _Audience:
                 await asyncio.wait_for(self._follow(client, reading), _GIVEN_UP_SECONDS)
             except TimeoutError:
                 reading.problem = f"a reader of {job} was stuck after {reading.numbers[-1:]}"
-            while not self._shop.closed and all(each.id in seen for each in self._shop.jobs):
+            while not self._shop.closed and all(each.id in seen for each in self._shop.jobs):  # noqa: ASYNC110 (as above)
                 await asyncio.sleep(_GLANCE_SECONDS)
 
     async def _follow(self, client: httpx2.AsyncClient, reading: Reading) -> None:

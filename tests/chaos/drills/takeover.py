@@ -57,7 +57,7 @@ def _kill_its_worker(site: Site, job: Accepted) -> float | None:
 
 
 def _over(site: Site, job: Accepted) -> bool:
-    return site.client.look(job)["status"] == "succeeded"
+    return bool(site.client.look(job)["status"] == "succeeded")
 
 
 DRILL = Drill(
