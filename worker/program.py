@@ -1,6 +1,6 @@
 """One worker process, from its settings to its exit.
 
-read settings -> connect -> empty the environment -> forkserver -> sweeper, self-test -> Celery … signal … ->
+read settings -> connect -> empty the environment -> sweeper -> forkserver -> self-test -> Celery … signal … ->
 children end, claims go back to the queue -> exit, within 8 s
 … SIGUSR1 … what runs ends -> exit, whenever that is
 """
@@ -29,6 +29,7 @@ from worker.devices import Device, DevicePool
 from worker.fitness import Fitness
 from worker.gpus import Gpu
 from worker.lanes import Lane
+from worker.lease import UNREACHABLE
 from worker.processes import Launcher
 from worker.selftesting import SelfTesting
 from worker.supervisor import Supervisor
@@ -62,7 +63,6 @@ def run(settings: Settings, queues: Sequence[QueueName], *, launcher: Launcher |
     lent = devices.choose(found, slots=settings.worker_slots)
     _check(services)
     launcher = launcher or Launcher()
-    launcher.warm()
     stale = folders.remove_stale(settings.work_dir())
     name = new_id("worker")
     _log.info(
@@ -94,7 +94,8 @@ def _serve(
     services: Services, launcher: Launcher, *, name: str, queues: Sequence[QueueName], lent: list[Device]
 ) -> int:
     settings = services.settings
-    stopping, draining, fitness = threading.Event(), threading.Event(), Fitness()
+    stopping, draining, warm = threading.Event(), threading.Event(), threading.Event()
+    fitness = Fitness()
     supervisor = Supervisor(
         services=services,
         worker=name,
@@ -112,13 +113,12 @@ def _serve(
 
     def announced() -> WorkerCapabilities:
         fit = fitness.announced(capabilities)
+        if not warm.is_set():
+            return fit.model_copy(update={"queues": []})
         return fit.model_copy(update={"queues": [], "draining": True}) if draining.is_set() else fit
 
     sweeper = Sweeper(services, worker=name, capabilities=announced)
-    sweeper.start()
     self_testing = SelfTesting(settings, launcher, lent[0], fitness, worker=name, stopping=stopping)
-    if _trains(queues):
-        self_testing.start()
 
     def stop() -> None:
         if not stopping.is_set():
@@ -132,7 +132,14 @@ def _serve(
         for lane in lanes.values():
             lane.clear()
 
+    sweeper.start()
     try:
+        # Meanwhile the sweeper takes back what a worker had that died: loading TensorFlow may take a minute.
+        launcher.warm()
+        warm.set()
+        _announce(sweeper)
+        if _trains(queues):
+            self_testing.start()
         return celery_app.serve(
             celery, name=name, queues=queues, concurrency=_threads(queues, lent), on_stop=stop, on_drain=drain
         )
@@ -141,6 +148,13 @@ def _serve(
         sweeper.end()
         if self_testing.ident is not None:
             self_testing.join(_SELF_TEST_ENDS_SECONDS)
+
+
+def _announce(sweeper: Sweeper) -> None:
+    try:
+        sweeper.announce()
+    except UNREACHABLE as error:
+        _log.warning("database not reached, announced with the next sweep", error=repr(error))
 
 
 def _leave(*_: object) -> None:

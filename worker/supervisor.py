@@ -26,7 +26,7 @@ from app.services.context import Services
 from worker import endings, folders, memory
 from worker.bundles import BundleCache
 from worker.child import LOG, RUN
-from worker.devices import DevicePool
+from worker.devices import Device, DevicePool
 from worker.duties import Duty, Registration, Training, Validation
 from worker.endings import Exit
 from worker.fitness import Fitness
@@ -48,6 +48,9 @@ _UPLOAD_SECONDS_AFTER_A_FAULT = 600.0
 
 _IDS: Mapping[TaskName, str] = {"train": "job_id", "register": "model_id", "validate": "dataset_id"}
 """What the id of a claim is called in the log."""
+
+_DONE = frozenset({"succeeded", "failed", "cancelled", "paused"})
+"""Endings after which a worker goes on with the next job. After others it would get the same one again."""
 
 SomeClaim = TypeVar("SomeClaim")
 
@@ -78,20 +81,30 @@ class Supervisor:
     """Set: what runs goes on, nothing else is claimed."""
 
     def train(self, job_id: str) -> None:
-        """Train the job that is next, be it another one, if a device is free and this worker is fit to."""
-        refusal = self.fitness.refusal()
-        if refusal is not None:
-            _log.error("training refused, the job will be rung for again", hint=job_id, because=refusal)
-            return
+        """Train the job that is next, be it another one, if a device is free and this worker is fit to.
+
+        Then the one after it, and so on: hints are for workers that have nothing to do, as the broker may lose them.
+        """
         with self.devices.borrow() as device:
             if device is None:
                 _log.info("no device is free, the job will be rung for again", hint=job_id)
                 return
-            self._carry_out(
-                lambda: claims.claim_next(self.services, job_id, worker=self.worker),
-                lambda claim: Training(self.services, claim, self.cache, device, self.fitness),
-                hint=job_id,
-            )
+            hint: str | None = job_id
+            while self._train_next(device, hint):
+                hint = None
+
+    def _train_next(self, device: Device, hint: str | None) -> bool:
+        """Whether to go on with the line after this."""
+        refusal = self.fitness.refusal()
+        if refusal is not None:
+            _log.error("training refused, the job will be rung for again", hint=hint, because=refusal)
+            return False
+        ending = self._carry_out(
+            lambda: claims.claim_next(self.services, hint, worker=self.worker),
+            lambda claim: Training(self.services, claim, self.cache, device, self.fitness),
+            hint=hint,
+        )
+        return ending in _DONE
 
     def register(self, model_id: str) -> None:
         """Check a model file, if nobody else does."""
@@ -110,23 +123,24 @@ class Supervisor:
         )
 
     def _carry_out(
-        self, claim: Callable[[], SomeClaim | None], duty_of: Callable[[SomeClaim], Duty], *, hint: str
-    ) -> None:
-        """Claim it and see it through. Never raises: the thread belongs to the next task."""
+        self, claim: Callable[[], SomeClaim | None], duty_of: Callable[[SomeClaim], Duty], *, hint: str | None
+    ) -> str | None:
+        """Claim it and see it through; returns how it ended. Never raises: the thread belongs to the next task."""
         if self.stopping.is_set() or self.draining.is_set():
-            return
+            return None
         claimed_at = time.monotonic()
         try:
             claimed = claim()
             if claimed is None:
                 _log.debug("stale hint", hint=hint)
-                return
-            Attempt(self, duty_of(claimed), claimed_at=claimed_at).run()
+                return None
+            return Attempt(self, duty_of(claimed), claimed_at=claimed_at).run()
         except UNREACHABLE as error:
             # Before a claim nothing is lost; after it, the lease runs out and the sweeper takes it back.
             _log.warning("database not reached, the sweeper will ring again", hint=hint, error=repr(error))
         except Exception:  # noqa: BLE001 (the edge of the thread, which belongs to the next task)
             _log.exception("attempt given up", hint=hint)
+        return None
 
 
 class Attempt:
@@ -144,14 +158,15 @@ class Attempt:
         self._seconds: dict[str, float] = {}
         self._lease = Lease(self._services, duty.claim, claimed_at=claimed_at, log=self._log)
 
-    def run(self) -> None:
-        """See it through. Every line that is logged meanwhile in this thread says what it is about."""
+    def run(self) -> str:
+        """See it through; returns how it ended. What is logged meanwhile in this thread says what it is about."""
         with structlog.contextvars.bound_contextvars(**self._about), self._lease:
             try:
                 ending = self._finish()
             except LeaseLostError:
                 ending = "lease lost"
         self._log.info("attempt ended", ending=ending, **self._seconds)
+        return ending
 
     def _finish(self) -> str:
         """Work, and write down how it ended; returns it in a word."""

@@ -33,6 +33,7 @@ class Sweeper(threading.Thread):
         self._worker = worker
         self._capabilities = capabilities
         self._over = threading.Event()
+        self._announcing = threading.Lock()
         pause = self._orphans_pause()
         # Soon, as a worker may be restarted often; not all workers of a service at the same moment.
         self._orphans_at = time.monotonic() + random.uniform(0, min(pause, _SOON_SECONDS))  # noqa: S311 (no secret)
@@ -50,6 +51,11 @@ class Sweeper(threading.Thread):
     def end(self) -> None:
         """Stop after the round that runs now."""
         self._over.set()
+
+    def announce(self) -> None:
+        """Say that the worker lives, and what it is like now; also from other threads, when that has changed."""
+        with self._announcing:  # what was asked for last must be written last
+            workers.announce(self._services, worker=self._worker, capabilities=self._capabilities())
 
     def _orphans_pause(self) -> float:
         return self._services.settings.orphan_grace_seconds / _ORPHANS_IN_GRACE
@@ -69,7 +75,7 @@ class Sweeper(threading.Thread):
 
     def _round(self) -> None:
         try:
-            workers.announce(self._services, worker=self._worker, capabilities=self._capabilities())
+            self.announce()
             result = sweep.sweep(self._services)
         except Exception as error:  # noqa: BLE001 (the edge of the thread: the next round may succeed)
             _log.warning("sweep failed, trying again", error=repr(error))

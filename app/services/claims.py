@@ -97,11 +97,12 @@ Claim = JobClaim | ModelClaim | DatasetClaim
 # === Claim ===
 
 
-def claim_next(services: Services, rung_for: str, *, worker: str) -> JobClaim | None:
+def claim_next(services: Services, rung_for: str | None, *, worker: str) -> JobClaim | None:
     """Take the job that is next in the line, be it another one than the hint was for; `None`: none waits.
 
     The hint for the one that was taken finds somebody else by then. A worker on another queue than the one that is rung
-    now (an old hint reached a CPU while there are GPUs) takes what it was rung for, and nothing else.
+    now (an old hint reached a CPU while there are GPUs) takes what it was rung for, and nothing else. `rung_for` is
+    `None` for one that looks by itself.
     """
     for _ in range(TRIES if _serves_the_line(services, worker) else 0):
         with services.db.read() as session:
@@ -111,7 +112,7 @@ def claim_next(services: Services, rung_for: str, *, worker: str) -> JobClaim | 
         claim = claim_job(services, job_id, worker=worker)
         if claim is not None:
             return claim
-    return claim_job(services, rung_for, worker=worker)
+    return None if rung_for is None else claim_job(services, rung_for, worker=worker)
 
 
 def _serves_the_line(services: Services, worker: str) -> bool:

@@ -1,5 +1,6 @@
 """Databases of both kinds, and services on them without Redis or workers."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,11 @@ def db(request: pytest.FixtureRequest) -> Iterator[Database]:
     """
     database: Database = request.getfixturevalue(f"{request.param}_database")
     yield database
+    empty(database)
+
+
+def empty(database: Database) -> None:
+    """Delete all rows but the one project that there is."""
     with database.begin() as session:
         for table in reversed(METADATA.sorted_tables):
             session.execute(table.delete())
@@ -300,6 +306,12 @@ class World:
     def expire(self, row: type[Leased], identifier: str) -> None:
         """The lease ran out a second ago: its worker was not heard of."""
         self.set(row, identifier, lease_expires_at=now() - 1)
+
+    def clear(self) -> None:
+        """Begin anew: an empty database, an empty store."""
+        empty(self.services.db)
+        for folder in self.services.settings.artifacts_dir().glob("sha256/*"):
+            shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -43,6 +43,19 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 """By name, in the order in which a short run takes them."""
 
+BRIEF: dict[str, dict[str, Any]] = {
+    "tiny": {"batch_size": 256, "cache": "off", "schedule": [{"epochs": 1, "optimizer": MOMENTUM}]},
+    "every part": {
+        "head": DROPOUT,
+        "batch_size": 8,
+        "schedule": [
+            {"epochs": 60, "unfreeze": {"last": 1}, "optimizer": ADAM, "early_stopping": {"patience": 60}},
+            {"epochs": 1, "optimizer": MOMENTUM, "start_from": "best"},
+        ],
+    },
+}
+"""For drills: as short as can be; and one that keeps everything that a checkpoint can hold."""
+
 SEED = 5
 """Of every job: jobs of one kind must all end in the same weights."""
 
@@ -61,7 +74,13 @@ np.savez(sys.argv[1] + "/digits.npz", x=(digits.data / 16).astype("float32"), y=
 
 def body(kind: str, *, model: str, training_file: str, metadata: dict[str, str]) -> dict[str, Any]:
     """The request for a job of this kind."""
-    return {**KINDS[kind], "model": model, "training_file": training_file, "seed": SEED, "metadata": metadata}
+    return {
+        **{**KINDS, **BRIEF}[kind],
+        "model": model,
+        "training_file": training_file,
+        "seed": SEED,
+        "metadata": metadata,
+    }
 
 
 def make_inputs(folder: Path) -> "subprocess.Popen[bytes]":

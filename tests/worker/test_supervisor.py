@@ -101,6 +101,14 @@ def test_a_duplicate_hint_is_harmless(shop: Shop) -> None:
     assert (job.status, job.attempt.number) == ("cancelled", 1)
 
 
+def test_one_hint_is_enough_for_all_jobs_that_wait(shop: Shop) -> None:
+    first, cancelled, failing, last = (shop.submit(each) for each in ("succeed", "succeed", "refuse", "succeed"))
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, cancelled)
+    shop.supervisor.train(last)
+    ended = {job_id: shop.get(job_id).status for job_id in (first, cancelled, failing, last)}
+    assert ended == {first: "succeeded", cancelled: "cancelled", failing: "failed", last: "succeeded"}
+
+
 def test_a_hint_for_nothing_is_harmless(shop: Shop) -> None:
     shop.supervisor.train("ftjob-none")
     shop.supervisor.register("model-none")

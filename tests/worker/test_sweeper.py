@@ -6,14 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 import worker.sweeper
+from app.domain.errors import PlatformError
 from app.domain.worker import WorkerCapabilities
 from app.queue import QUEUES
-from app.services import workers
+from app.services import claims, workers
+from app.storage.database import now
+from app.storage.tables import JobRow
 from worker import __main__ as command
-from worker import messages
+from worker import messages, program
+from worker.devices import CPU
 from worker.messages import Failed, Ready
+from worker.processes import Launcher
 from worker.sweeper import Sweeper, version
 
 CAPABILITIES = WorkerCapabilities(queues=["cpu"], devices=["cpu"], keras="3", tensorflow="2")
@@ -41,6 +47,28 @@ def test_it_rings_again_for_what_nobody_took(shop: Any, eventually: Callable[...
     eventually(lambda: ("train", job_id, "cpu") in shop.bell.rung)
     sweeper.end()
     sweeper.join(5)
+
+
+@pytest.mark.service
+def test_a_worker_that_still_loads_takes_back_what_a_dead_one_had_and_serves_nothing_yet(
+    shop: Any, eventually: Callable[..., float]
+) -> None:
+    job_id = shop.submit("succeed")
+    assert claims.claim_job(shop.services, job_id, worker="worker-dead") is not None
+    with shop.database.begin() as session:
+        session.execute(update(JobRow).values(lease_expires_at=now() - 1))
+    seen: list[tuple[str, list[str]]] = []
+
+    class Loading(Launcher):
+        def warm(self) -> float:
+            eventually(lambda: shop.get(job_id).status == "queued")
+            seen.extend((worker.id, list(worker.queues)) for worker in workers.live(shop.services))
+            message = "TensorFlow cannot be loaded."
+            raise PlatformError(message)
+
+    with pytest.raises(PlatformError, match="cannot be loaded"):
+        program._serve(shop.services, Loading(), name="worker-new", queues=["cpu"], lent=[CPU])
+    assert seen == [("worker-new", [])]
 
 
 def test_versions_are_known_without_an_import() -> None:

@@ -1,0 +1,178 @@
+"""Checkpoints of real jobs with a flipped byte, or cut off, at a random place in each kind of file.
+
+Many times what the engine reads is damaged: a copy of the last two checkpoints of a job that is paused. Once for each
+kind of file the store is: the job is resumed, tells that it takes the checkpoint before, and ends in the weights of an
+undisturbed run.
+"""
+
+import random
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.chaos.clients import Accepted
+from tests.chaos.drills import steps
+from tests.chaos.drills.drill import Drill, Exercise, Findings, exactly
+from tests.chaos.evidence import Evidence, parsed
+from tests.chaos.run import Site
+from worker.engine.checkpoint import FOLDER, META, PARTS, Checkpoints, Meta
+
+KIND = "every part"
+FILES = (*(f"{part}.safetensors" for part in PARTS), "meta.json", "manifest.json")
+"""What a checkpoint is made of at most; this kind of job has all of it."""
+How = Literal["flip", "truncate"]
+HOWS: tuple[How, ...] = ("flip", "truncate")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One damage: to which file, what, and whether it was noticed."""
+
+    file: str
+    how: How
+    detected: bool
+    fell_back: bool
+
+
+def play(exercise: Exercise) -> Findings:
+    """So many damaged copies, and one job for each kind of file."""
+    rng = exercise.rng()
+    with exercise.site(KIND) as site:
+        job = _paused(site, "copied")
+        cases = _damage_copies(
+            _checkpoints(site.stack.evidence(), job), exercise.folder / "copies", rng, exercise.times
+        )
+        site.client.do(job, "resume")
+        stories = [_damage_store(site, name, rng) for name in FILES]
+        jobs = [job, *(story.job for story in stories)]
+        steps.see_ended(site, jobs)
+        verdict = steps.verdict(site, jobs)
+        refused = [_refused(site.stack.evidence(), story) for story in stories]
+    figures = {
+        "damages that were detected": exactly(sum(case.detected for case in cases), len(cases)),
+        "damages after which the checkpoint before was used": exactly(
+            sum(case.fell_back for case in cases), len(cases)
+        ),
+        "jobs that told of it and went on from the one before": exactly(sum(refused), len(stories)),
+        "jobs with the weights of an undisturbed run": exactly(
+            verdict.compared - sum("weights" in each for each in verdict.violations), len(jobs)
+        ),
+    }
+    facts = {
+        "cases": {
+            f"{how} {name}": number for (how, name), number in Counter((case.how, case.file) for case in cases).items()
+        },
+        "checked": verdict.summary(),
+    }
+    return Findings(figures, facts, verdict.violations)
+
+
+def _paused(site: Site, name: str) -> Accepted:
+    """A job that has two checkpoints, and waits."""
+    job = steps.submit(site, KIND, name)
+    evidence = site.stack.evidence()
+    steps.until(lambda: len(_checkpoints(evidence, job)) >= 2)
+    site.client.do(job, "pause")
+    found = site.client.wait(job, lambda found: found["status"] == "paused", seconds=steps.PATIENCE_SECONDS)
+    assert found["status"] == "paused", found["status"]
+    return job
+
+
+def _checkpoints(evidence: Evidence, job: Accepted) -> list[dict[str, Any]]:
+    """What there is to go on from, the oldest first: for each its step, and where its files are by name."""
+    query = "SELECT step, files FROM checkpoints WHERE job_id = ? AND kind = 'resume' ORDER BY attempt, number"
+    return [
+        {
+            "step": row["step"],
+            "files": {each["name"]: evidence.path_of(each["sha256"]) for each in parsed(row["files"])},
+        }
+        for row in evidence.rows(query, job.id)
+    ]
+
+
+def _damaged(content: bytes, how: How, rng: random.Random) -> bytes:
+    position = rng.randrange(len(content))
+    if how == "truncate":
+        return content[:position]
+    return content[:position] + bytes([content[position] ^ (1 << rng.randrange(8))]) + content[position + 1 :]
+
+
+# === What the engine reads ===
+
+
+def _damage_copies(
+    checkpoints: Sequence[Mapping[str, Any]], folder: Path, rng: random.Random, count: int
+) -> list[Case]:
+    whole = folder / "whole"
+    for number, checkpoint in enumerate(checkpoints[-2:], 1):
+        there = whole / FOLDER / f"resume-{number:06d}"
+        there.mkdir(parents=True)
+        for name, path in checkpoint["files"].items():
+            shutil.copy(path, there / name)
+    meta = Meta.model_validate_json((whole / FOLDER / "resume-000002" / META).read_bytes())
+    assert _steps(whole, meta) == (checkpoints[-1]["step"], []), "an undamaged copy is not used"
+    return [_damage_copy(whole, meta, FILES[number % len(FILES)], rng) for number in range(count)]
+
+
+def _damage_copy(whole: Path, meta: Meta, name: str, rng: random.Random) -> Case:
+    copy = whole.with_name("damaged")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(whole, copy)
+    path = copy / FOLDER / "resume-000002" / name
+    how = rng.choice(HOWS)
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(_damaged(content, how, rng))
+    step, refused = _steps(copy, meta)
+    before = Meta.model_validate_json((whole / FOLDER / "resume-000001" / META).read_bytes())
+    return Case(name, how, detected=refused == ["resume-000002"], fell_back=step == before.steps)
+
+
+def _steps(folder: Path, meta: Meta) -> tuple[int, list[str]]:
+    """Steps of the checkpoint that is used, and the names of those that are refused."""
+    checkpoints = Checkpoints(folder, meta.identity)
+    found = checkpoints.newest()
+    return 0 if found is None else found.meta.steps, [each.name for each in checkpoints.refused]
+
+
+# === What the store keeps ===
+
+
+@dataclass(frozen=True)
+class Story:
+    """A job whose newest checkpoint is damaged in the store."""
+
+    job: Accepted
+    file: str
+    step_before: int
+    """Of the checkpoint before."""
+
+
+def _damage_store(site: Site, name: str, rng: random.Random) -> Story:
+    job = _paused(site, f"damaged-{name.replace('.', '-')}")
+    before, newest = _checkpoints(site.stack.evidence(), job)[-2:]
+    path: Path = newest["files"][name]
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(_damaged(content, rng.choice(HOWS), rng))
+    site.client.do(job, "resume")
+    return Story(job, name, before["step"])
+
+
+def _refused(evidence: Evidence, story: Story) -> bool:
+    query = (
+        "SELECT type, data FROM events WHERE job_id = ? AND type IN ('checkpoint_refused', 'resumed') ORDER BY number"
+    )
+    told = [(row["type"], parsed(row["data"])) for row in evidence.rows(query, story.job.id)]
+    return [each for each, _ in told] == ["checkpoint_refused", "resumed"] and told[1][1]["step"] == story.step_before
+
+
+DRILL = Drill(
+    promise="a damaged checkpoint is noticed, and the one before is used",
+    play=play,
+    times=200,
+    stacks=("embedded",),
+)

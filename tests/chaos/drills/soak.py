@@ -1,0 +1,165 @@
+"""A thousand tiny jobs through `thaw up`, some of them disturbed: does anything grow?
+
+Memory, open files and threads of the API and of the worker are read between jobs, when nothing is trained, and
+straight lines are laid through them. What grows only while it warms up (imports, pools, compiled statements) is left
+out: the lines begin after the first part. Disturbances are such as leave API and worker alive: training processes are
+killed, the broker is flushed, and killed. A zombie is a process that has ended and that nobody has asked for its end
+for some seconds.
+"""
+
+import contextlib
+import itertools
+import random
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from tests.chaos.clients import Accepted
+from tests.chaos.drills import steps
+from tests.chaos.drills.drill import Drill, Exercise, Figure, Findings, at_most, exactly, slope
+from tests.chaos.run import Site
+from tests.chaos.stacks import Stack, Target
+
+PROGRAMS: tuple[Target, ...] = ("api", "worker")
+BATCH = 10
+"""Jobs that are submitted at once; then everything is looked at."""
+MIB_PER_HOUR = 1.0
+WARM_PART = 0.2
+"""Of all looks, those that the lines leave out."""
+FAULTS = ("child", "flush", "broker", None)
+"""What happens during a batch, in turn."""
+_FAULT_SECONDS = 2.0
+_ZOMBIE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """One program at one moment."""
+
+    at: float
+    """Seconds since the first look."""
+    jobs: int
+    program: Target
+    pid: int
+    rss_mib: float
+    files: int
+    threads: int
+
+
+def play(exercise: Exercise) -> Findings:
+    """So many jobs."""
+    rng = exercise.rng()
+    jobs: list[Accepted] = []
+    zombies: list[str] = []
+    with exercise.site("tiny") as site:
+        started = time.monotonic()
+        looks = list(_look(site.stack, started, 0))
+        for fault in itertools.cycle(FAULTS):
+            jobs += _batch(site, fault, rng, first=len(jobs), count=min(BATCH, exercise.times - len(jobs)))
+            zombies += _zombies(site.stack)
+            looks += _look(site.stack, started, len(jobs))
+            if len(jobs) >= exercise.times:
+                break
+        verdict = steps.verdict(site, jobs)
+    figures: dict[str, Figure] = {
+        "jobs that succeeded": exactly(sum(job.ended == "succeeded" for job in jobs), len(jobs)),
+        "zombies": exactly(len(zombies), 0),
+    }
+    facts: dict[str, object] = {"hours": round(looks[-1].at / 3600, 3), "zombies": zombies}
+    for program in PROGRAMS:
+        grown, about = _growth([look for look in looks if look.program == program])
+        figures |= {f"{program}: {name}": figure for name, figure in grown.items()}
+        facts[program] = about
+    return Findings(figures, {**facts, "checked": verdict.summary()}, verdict.violations)
+
+
+def _growth(looks: Sequence[Look]) -> tuple[dict[str, Figure], dict[str, object]]:
+    """The lines through what one program was like, and where they began and ended."""
+    warm = looks[int(len(looks) * WARM_PART) :]
+    middle = len(warm) // 2
+    per_hour = slope([(look.at / 3600, look.rss_mib) for look in warm])
+    figures = {
+        "processes": exactly(len({look.pid for look in looks}), 1),
+        "MiB per hour": at_most(per_hour, MIB_PER_HOUR),
+        "open files more at the end": at_most(_most(warm[middle:], "files") - _most(warm[:middle], "files"), 0),
+        "threads more at the end": at_most(_most(warm[middle:], "threads") - _most(warm[:middle], "threads"), 0),
+    }
+    facts: dict[str, object] = {
+        "MiB per 100 jobs": round(slope([(look.jobs / 100, look.rss_mib) for look in warm]), 3),
+        "MiB": [round(look.rss_mib, 1) for look in (looks[0], warm[0], looks[-1])],
+        "open files": [look.files for look in (looks[0], warm[0], looks[-1])],
+        "threads": [look.threads for look in (looks[0], warm[0], looks[-1])],
+    }
+    return figures, facts
+
+
+def _most(looks: Sequence[Look], what: str) -> int:
+    return max(int(getattr(look, what)) for look in looks)
+
+
+# === A batch ===
+
+
+def _batch(site: Site, fault: str | None, rng: random.Random, *, first: int, count: int) -> list[Accepted]:
+    jobs = [steps.submit(site, "tiny", f"soak-{first + number}") for number in range(count)]
+    if fault is not None:
+        site.client.wait(jobs[0], lambda found: found["status"] == "running", seconds=steps.PATIENCE_SECONDS)
+        time.sleep(rng.uniform(0, _FAULT_SECONDS))
+        _strike(site.stack, fault)
+    steps.see_ended(site, jobs)
+    steps.until(lambda: not site.stack.find("child"))
+    return jobs
+
+
+def _strike(stack: Stack, fault: str) -> None:
+    if fault == "child":
+        steps.send(stack.find("child"), signal.SIGKILL)
+    elif fault == "broker":
+        steps.kill(stack.find("broker"))
+        steps.until(lambda: steps.broker_answers(stack))
+    else:
+        with stack.broker() as broker:
+            broker.flushall()
+
+
+# === Looking ===
+
+
+def _look(stack: Stack, started: float, jobs: int) -> Iterator[Look]:
+    for program in PROGRAMS:
+        for process in stack.find(program):
+            with process.oneshot():
+                yield Look(
+                    at=time.monotonic() - started,
+                    jobs=jobs,
+                    program=program,
+                    pid=process.pid,
+                    rss_mib=process.memory_info().rss / 2**20,
+                    files=process.num_fds(),
+                    threads=process.num_threads(),
+                )
+
+
+def _zombies(stack: Stack) -> list[str]:
+    """Those that are still zombies after some seconds."""
+    deadline = time.monotonic() + _ZOMBIE_SECONDS
+    while (found := [process for process in stack.family() if _is_zombie(process)]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return [f"{process.pid}, a child of {process.ppid()}" for process in found]
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.status() == psutil.STATUS_ZOMBIE
+    return False
+
+
+DRILL = Drill(
+    promise="API and worker do not grow, however many jobs there are",
+    play=play,
+    times=1000,
+    stacks=("embedded",),
+)
