@@ -247,14 +247,18 @@ def hold_waiting_for(session: Session, project: str, asset_id: str) -> list[str]
 def behind_time(session: Session, *, limit: int) -> list[tuple[leases.Overdue, JobStatus]]:
     """Jobs of all projects that nobody has and that should have ended by now, for the sweeper."""
     at = time_of(session)  # as a value: PostgreSQL finds nothing in an index by a clock that moves
-    statement = (
-        select(JobRow.project, JobRow.id, JobRow.attempt, JobRow.status)
-        .where(JobRow.status.in_([status for status in UNFINISHED if status != JobRow.held]))
-        .where(JobRow.deadline_at <= at)
-        .order_by(JobRow.deadline_at, JobRow.id)
-    )
-    found = session.execute(statement.limit(limit)).all()
-    return [(leases.Overdue(each.project, each.id, each.attempt), each.status) for each in found]
+    found: list[tuple[leases.Overdue, JobStatus]] = []
+    # One status after the other: asked for several, SQLite may rather read the whole table than seek in an index.
+    for status in UNFINISHED:
+        if status != JobRow.held:
+            statement = (
+                select(JobRow.project, JobRow.id, JobRow.attempt)
+                .where(JobRow.status == status, JobRow.deadline_at <= at)
+                .order_by(JobRow.deadline_at)
+            )
+            rows = session.execute(statement.limit(limit)).all()
+            found += [(leases.Overdue(each.project, each.id, each.attempt), status) for each in rows]
+    return found
 
 
 def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
