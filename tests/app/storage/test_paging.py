@@ -98,6 +98,24 @@ def test_the_other_lists_are_served_by_their_indexes_too(world: Any, services: S
             assert "TEMP B-TREE" not in plan
 
 
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_what_may_be_large_is_read_only_where_it_is_shown(world: Any, services: Services) -> None:
+    """Reports, and the pictures of datasets' previews."""
+    job, page = world.succeed(world.claim()), PageQuery()
+    asked = [
+        statement
+        for statement, _ in _asked(services, lambda: world.job(model=job.model_id, training_file=job.dataset_id))
+    ]
+    asked += [statement for statement, _ in _asked(services, partial(jobs.list_page, services, "default", page))]
+    asked += [statement for statement, _ in _asked(services, partial(datasets.list_page, services, "default", page))]
+    read = "\n".join(statement for statement in asked if statement.startswith("SELECT"))
+    assert "FROM jobs" in read
+    assert "FROM datasets" in read
+    assert "report" not in read
+    assert "preview" not in read
+    assert jobs.get(services, "default", job.id).report is not None
+
+
 def test_a_sweep_reads_only_what_is_overdue(services: Services, many_jobs: Job) -> None:
     assert many_jobs.status == "queued"
     plans = _plans(services, partial(sweep, services), analyze=False)
@@ -107,7 +125,7 @@ def test_a_sweep_reads_only_what_is_overdue(services: Services, many_jobs: Job) 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
 def test_a_sweep_in_which_nothing_is_due_reads_hardly_anything(services: Services, many_jobs: Job) -> None:
-    """All jobs wait, and were rung just now; all keys were used just now. SQLite's plans do not tell how much they read."""
+    """All jobs were rung, and all keys used, just now. SQLite's plans do not tell how much they read."""
     assert many_jobs.status == "queued"
     plans = _plans(services, partial(sweep, services))
     assert len([plan for plan in plans if "on jobs" in plan]) >= 3
@@ -157,14 +175,7 @@ def _read_by(analyzed: list[str]) -> float:
 
 def _plans(services: Services, call: Callable[[], Any], *, analyze: bool = True) -> list[str]:
     """How the database carries out what `call` asks; to analyze is to carry it out once more."""
-    asked: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        asked.append((statement, parameters))
-
-    events.listen(services.db.engine, "before_cursor_execute", note)
-    call()
-    events.remove(services.db.engine, "before_cursor_execute", note)
+    asked = _asked(services, call)
     known = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN (ANALYZE, TIMING OFF)" if analyze else "EXPLAIN"}
     explain = known[services.db.engine.dialect.name]
     with services.db.read() as session:
@@ -174,3 +185,16 @@ def _plans(services: Services, call: Callable[[], Any], *, analyze: bool = True)
             for statement, parameters in asked
             if statement.startswith(("SELECT", "UPDATE", "DELETE"))
         ]
+
+
+def _asked(services: Services, call: Callable[[], Any]) -> list[tuple[str, Any]]:
+    """The statements of a call, with their parameters."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    events.listen(services.db.engine, "before_cursor_execute", note)
+    call()
+    events.remove(services.db.engine, "before_cursor_execute", note)
+    return asked
