@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
-from service import Service, machine, running, write_digits
+from running import Service, machine, running, write_digits
 
 
 def memory(service: Service) -> dict[str, int]:

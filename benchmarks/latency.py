@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from service import Service, machine, running, write_digits
+from running import Service, machine, running, write_digits
 
 PLAIN = Path(__file__).with_name("plain_digits.py")
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
-from service import machine, running
+from running import machine, running
 
 from app.domain.presets import PresetName
 from thaw.records import Job

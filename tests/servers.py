@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,16 @@ def _end_with_parent() -> None:
 class Postgres:
     """A PostgreSQL server on a Unix socket, in a folder of its own."""
 
-    def __init__(self, programs: Path, *, survives_kills: bool = False) -> None:
-        """`survives_kills`: what was committed is there again after a SIGKILL of the server."""
+    def __init__(
+        self, programs: Path, *, survives_kills: bool = False, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """`survives_kills`: what was committed is there again after a SIGKILL of the server.
+
+        `settings` take the place of those that make it fast.
+        """
         self._programs = programs
         self._survives_kills = survives_kills
+        self._settings = settings or {}
         # The kernel takes no longer paths for sockets than about 100 bytes, and pytest's are long.
         self.folder = Path(tempfile.mkdtemp(prefix="thawpg"))
         self._identity = _unprivileged()
@@ -70,7 +77,7 @@ class Postgres:
             "full_page_writes": "off",
             "synchronous_commit": "on" if self._survives_kills else "off",
         }
-        settings = [f"--{name}={value}" for name, value in {**options, **fast}.items()]
+        settings = [f"--{name}={value}" for name, value in {**options, **fast, **self._settings}.items()]
         command = [self._programs / "postgres", "-D", self._data, *settings]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -88,10 +88,10 @@ async def _copy(request: Request, form: FormReader, writer: BlobWriter) -> None:
         async for chunk in body:
             waiting += form.feed(chunk)
             if len(waiting) >= WRITE_BYTES:
-                await run_in_threadpool(writer.write, bytes(waiting))
-                waiting.clear()
+                await run_in_threadpool(writer.write, waiting)
+                waiting = bytearray()
     if waiting:
-        await run_in_threadpool(writer.write, bytes(waiting))
+        await run_in_threadpool(writer.write, waiting)
 
 
 def _checked(model: type[Fields], received: dict[str, str]) -> Fields:

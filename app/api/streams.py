@@ -1,7 +1,8 @@
 """Event streams: a job's events as they happen, over `text/event-stream`.
 
 The database is the only source, so a stream can be left and taken up again on any API process. One watcher asks
-it, for all open streams of this process together, which jobs have news; only the streams of those jobs read.
+it, for all open streams of this process together, which jobs have news; only the streams of those jobs read, and those
+that have come equally far read together.
 A thousand idle streams cost one small query each half second, and no thread waits for anybody.
 """
 
@@ -44,6 +45,15 @@ class _Listener:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+@dataclass(frozen=True)
+class _Told:
+    """An event as it is sent."""
+
+    number: int
+    is_last: bool
+    encoded: bytes
+
+
 class Streams:
     """All open event streams of this process. `running` must be entered before the first one."""
 
@@ -52,6 +62,7 @@ class Streams:
         self._heartbeat_seconds = heartbeat_seconds
         self._listeners: dict[Watched, set[_Listener]] = defaultdict(set)
         self._readers = CapacityLimiter(READERS)
+        self._reads: dict[tuple[Watched, int], asyncio.Task[list[_Told]]] = {}
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -89,13 +100,13 @@ class Streams:
         with self._listening(watched, after_number) as listener:
             while not self._stopping.is_set():
                 listener.news.clear()
-                events = await self._in_thread(lambda: self._read(watched, listener.number))
-                for event in events:
-                    yield _encoded(event)
+                told = await self._behind(watched, listener.number)
+                for event in told:
+                    yield event.encoded
                     listener.number = event.number
-                if events and events[-1].type == "completed":
+                if told and told[-1].is_last:
                     return
-                if not events and not await _within(self._heartbeat_seconds, listener.news):
+                if not told and not await _within(self._heartbeat_seconds, listener.news):
                     yield KEEPALIVE_COMMENT
 
     @contextlib.contextmanager
@@ -109,9 +120,18 @@ class Streams:
             if not self._listeners[watched]:
                 del self._listeners[watched]
 
-    def _read(self, watched: Watched, after_number: int) -> list[Event]:
+    async def _behind(self, watched: Watched, number: int) -> list[_Told]:
+        """The events behind this number; whoever asks for the same at the same time waits for one read."""
+        asked = (watched, number)
+        if asked not in self._reads:
+            self._reads[asked] = asyncio.create_task(self._in_thread(lambda: self._read(watched, number)))
+            self._reads[asked].add_done_callback(lambda _: self._reads.pop(asked))
+        return await asyncio.shield(self._reads[asked])
+
+    def _read(self, watched: Watched, after_number: int) -> list[_Told]:
         project, job_id = watched
-        return history.events_since(self._services, project, job_id, after_number=after_number)
+        events = history.events_since(self._services, project, job_id, after_number=after_number)
+        return [_Told(event.number, event.type == "completed", _encoded(event)) for event in events]
 
     # === The watcher ===
 

@@ -183,8 +183,6 @@ class Dataset(Value):
     options: DatasetOptions
     info: DatasetInfo | None
     """Set once the status is `ready`."""
-    preview: list[PreviewExample] = Field(default_factory=list)
-    """A few examples of each class, made at validation."""
     canonical: Bundle | None
     """What training processes read."""
     error: Failure | None

@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from sqlalchemy.orm import Session
 
-from app.domain.dataset import Dataset, DatasetOptions
+from app.domain.dataset import Dataset, DatasetOptions, PreviewExample
 from app.domain.errors import NotFoundError
 from app.domain.file import File
 from app.domain.ids import new_id
@@ -63,6 +63,14 @@ def get(services: Services, project: str, identifier: str) -> Dataset:
     if dataset is None:
         raise unknown_dataset(identifier)
     return dataset
+
+
+def preview(services: Services, project: str, identifier: str) -> list[PreviewExample]:
+    """A few examples of each class, made at validation; none before it is ready. Raises `NotFoundError`."""
+    with services.db.read() as session:
+        if datasets.find(session, project, identifier) is None:
+            raise unknown_dataset(identifier)
+        return datasets.preview(session, project, identifier)
 
 
 def list_page(

@@ -94,9 +94,10 @@ def list_page(
     metadata: dict[str, str] | None = None,
     created_after: float | None = None,
 ) -> Page[Job]:
-    """One page of a project's jobs; all filters must hold. Raises `InvalidRequestError` for an unknown `after`.
+    """One page of a project's jobs, without their reports; all filters must hold.
 
-    `model` and `dataset` take ids of models and datasets, not of the files that they came from.
+    `model` and `dataset` take ids of models and datasets, not of the files that they came from. Raises
+    `InvalidRequestError` for an unknown `after`.
     """
     with services.db.read() as session:
         return jobs.page(

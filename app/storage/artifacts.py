@@ -35,7 +35,7 @@ class BlobWriter(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | bytearray) -> None:
         """Append. Raises `TooLargeError` beyond `max_bytes`, `StorageFullError` if there is no room."""
         ...
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.domain.dataset import Dataset, DatasetInfo, DatasetOptions, PreviewExample
@@ -18,7 +19,7 @@ def add(session: Session, project: str, dataset: Dataset) -> None:
         updated_at=dataset.created_at,
         rung_at=dataset.created_at,
         options=dumped(dataset.options),
-        preview=dumped_all(dataset.preview),
+        preview=[],
     )
     session.add(row)
     session.flush()
@@ -28,6 +29,13 @@ def find(session: Session, project: str, identifier: str) -> Dataset | None:
     """The dataset, or `None`."""
     row = assets.find(session, DatasetRow, project, identifier)
     return None if row is None else dataset_of(row)
+
+
+def preview(session: Session, project: str, identifier: str) -> list[PreviewExample]:
+    """The examples to look at; none: it is not ready, or there is no such dataset."""
+    statement = select(DatasetRow.preview).where(DatasetRow.id == identifier, DatasetRow.project == project)
+    found = session.scalars(statement).one_or_none()
+    return [PreviewExample.model_validate(each) for each in found or ()]
 
 
 def found_out(info: DatasetInfo, preview: Sequence[PreviewExample]) -> dict[str, object]:
@@ -45,7 +53,6 @@ def dataset_of(row: DatasetRow) -> Dataset:
         file_id=row.file_id or "",
         options=DatasetOptions.model_validate(row.options),
         info=None if row.info is None else DatasetInfo.model_validate(row.info),
-        preview=[PreviewExample.model_validate(each) for each in row.preview],
         canonical=None if row.canonical is None else bundle_of(row.canonical),
         error=failure_of(row.error),
     )

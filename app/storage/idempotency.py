@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
-from app.storage.database import insert_or_ignore, now
+from app.storage.database import insert_or_ignore, now, time_of
 from app.storage.tables import IdempotencyRow
 
 
@@ -69,7 +69,8 @@ def remove(session: Session, project: str, key: str) -> None:
 
 def remove_old(session: Session, *, older_than_seconds: float) -> int:
     """Forget all projects' keys of this age; how many there were."""
-    statement = delete(IdempotencyRow).where(IdempotencyRow.created_at <= now() - older_than_seconds)
+    since = time_of(session) - older_than_seconds  # as a value: PostgreSQL would read all of them, by a moving clock
+    statement = delete(IdempotencyRow).where(IdempotencyRow.created_at <= since)
     return len(session.execute(statement.returning(IdempotencyRow.key)).all())
 
 

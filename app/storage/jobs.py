@@ -175,7 +175,7 @@ def page(
     metadata: Mapping[str, str] | None = None,
     created_after: float | None = None,
 ) -> Page[Job]:
-    """One page of a project's jobs. `model` and `dataset` are the ids of what they train from and on."""
+    """One page of a project's jobs, without reports. `model` and `dataset` are ids of what they train from and on."""
     wanted = [(JobRow.status, status), (JobRow.model_id, model), (JobRow.dataset_id, dataset)]
     where: list[ColumnElement[bool]] = [column == value for column, value in wanted if value is not None]
     pairs = [(key, value, aliased(JobMetadataRow)) for key, value in (metadata or {}).items()]
@@ -185,7 +185,8 @@ def page(
     position = (pairs[0][2].created_at, pairs[0][2].job_id) if pairs else (JobRow.created_at, JobRow.id)
     if created_after is not None:
         where.append(position[0] > created_after)
-    return page_of(session, JobRow, project, query, where=where, position=position).map(job_of)
+    found = page_of(session, JobRow, project, query, where=where, position=position, without=JobRow.report)
+    return found.map(lambda row: _job(row, report=None))
 
 
 @dataclass(frozen=True)
@@ -247,14 +248,18 @@ def hold_waiting_for(session: Session, project: str, asset_id: str) -> list[str]
 def behind_time(session: Session, *, limit: int) -> list[tuple[leases.Overdue, JobStatus]]:
     """Jobs of all projects that nobody has and that should have ended by now, for the sweeper."""
     at = time_of(session)  # as a value: PostgreSQL finds nothing in an index by a clock that moves
-    statement = (
-        select(JobRow.project, JobRow.id, JobRow.attempt, JobRow.status)
-        .where(JobRow.status.in_([status for status in UNFINISHED if status != JobRow.held]))
-        .where(JobRow.deadline_at <= at)
-        .order_by(JobRow.deadline_at, JobRow.id)
-    )
-    found = session.execute(statement.limit(limit)).all()
-    return [(leases.Overdue(each.project, each.id, each.attempt), each.status) for each in found]
+    found: list[tuple[leases.Overdue, JobStatus]] = []
+    # One status after the other: asked for several, SQLite may rather read the whole table than seek in an index.
+    for status in UNFINISHED:
+        if status != JobRow.held:
+            statement = (
+                select(JobRow.project, JobRow.id, JobRow.attempt)
+                .where(JobRow.status == status, JobRow.deadline_at <= at)
+                .order_by(JobRow.deadline_at)
+            )
+            rows = session.execute(statement.limit(limit)).all()
+            found += [(leases.Overdue(each.project, each.id, each.attempt), status) for each in rows]
+    return found
 
 
 def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
@@ -283,6 +288,10 @@ def _why_set_aside(session: Session, row: JobRow) -> Failure | None:
 
 def job_of(row: JobRow) -> Job:
     """The value that a row stands for."""
+    return _job(row, report=None if row.report is None else Report.model_validate(row.report))
+
+
+def _job(row: JobRow, *, report: Report | None) -> Job:
     return Job(
         id=row.id,
         created_at=row.created_at,
@@ -313,6 +322,6 @@ def job_of(row: JobRow) -> Job:
         error=failure_of(row.error),
         result_model_id=row.result_model_id,
         artifacts=bundle_of(row.artifacts),
-        report=None if row.report is None else Report.model_validate(row.report),
+        report=report,
         updated_at=row.updated_at,
     )

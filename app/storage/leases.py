@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from app.storage.database import now
+from app.storage.database import now, time_of
 from app.storage.tables import Leased
 
 LeasedRow = TypeVar("LeasedRow", bound=Leased)
@@ -123,9 +123,10 @@ def unrung(session: Session, row: AnyLeased, *, older_than_seconds: float, limit
 
     They count as rung from now on, so that of several sweepers one rings.
     """
+    since = time_of(session) - older_than_seconds  # as a value: PostgreSQL would read all that wait, by a moving clock
     due = (
         select(row.id)
-        .where(*unclaimed(row), row.rung_at <= now() - older_than_seconds)
+        .where(*unclaimed(row), row.rung_at <= since)
         .order_by(row.rung_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

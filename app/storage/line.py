@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
 
-from sqlalchemy import ColumnElement, ScalarSelect, Select, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Double, Integer, Row, ScalarSelect, Select, Text, bindparam, func, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from app.storage import jobs
@@ -26,62 +26,98 @@ LOOKS = 10
 RECENT = 20
 """Jobs that are looked at to say how long one takes."""
 
+# === Statements ===
+# Built once: to build one takes longer than to run it. What they are asked with stands in `bindparam`s.
+
 _QUEUED = JobRow.status == JobRow.waiting
+_READY = (_QUEUED, JobRow.cancel_requested_at.is_(None), ~jobs.overdue())
+_MOST = bindparam("most", type_=Integer())
+
+_URGENT = select(JobRow.priority).where(*_READY).order_by(JobRow.priority).limit(1)
+"""The highest priority that anything waits at."""
+_RUNNING = select(JobRow.api_key_id, func.count().label("jobs")).where(JobRow.status == JobRow.held)
+_RUNNING = _RUNNING.group_by(JobRow.api_key_id)
+"""They are as many as workers have devices, so all of them are counted."""
+_LINE = (
+    select(JobRow.created_at, JobRow.id)
+    .where(_QUEUED, JobRow.priority == bindparam("priority"), JobRow.api_key_id == bindparam("key"))
+    .order_by(JobRow.created_at, JobRow.id)
+)
+"""The queued jobs of one key and priority, the oldest first."""
+_NEXT_IN_LINE = _LINE.where(*_READY).limit(1)
+_AT = _LINE.limit(1).offset(bindparam("turns", type_=Integer()))
+Standing = Row[str, int, str, float]
+_STANDS = select(JobRow.id, JobRow.priority, JobRow.api_key_id, JobRow.created_at)
+_STANDS = _STANDS.where(JobRow.id == bindparam("id"), _QUEUED)
+_PLACE = tuple_(bindparam("created_at", type_=Double()), bindparam("id", type_=Text()))
+_MORE_URGENT = select(JobRow.api_key_id).where(_QUEUED, JobRow.priority < bindparam("priority")).limit(_MOST).subquery()
+_BY_KEY = select(_MORE_URGENT.c.api_key_id, func.count().label("jobs")).group_by(_MORE_URGENT.c.api_key_id)
+"""Queued jobs of higher priority by API key, so many at most."""
+
+
+def _counted(line: Select[float, str]) -> Select[int]:
+    return select(func.count().label("jobs")).select_from(line.limit(_MOST).subquery())
+
+
+_LENGTH = _counted(_LINE)
+_OLDER = _counted(_LINE.where(tuple_(JobRow.created_at, JobRow.id) < _PLACE))
+
+
+def _next_key(*, after: ColumnElement[str] | None = None) -> ScalarSelect[str]:
+    row = aliased(JobRow)
+    statement = select(func.min(row.api_key_id))
+    statement = statement.where(row.status == JobRow.waiting, row.priority == bindparam("priority"))
+    return (statement if after is None else statement.where(row.api_key_id > after)).scalar_subquery()
+
+
+def _all_keys() -> Select[str]:
+    """The API keys that have queued jobs of a priority: from each to the next, one seek in the index."""
+    keys = select(_next_key().label("key")).cte("keys", recursive=True)
+    keys = keys.union_all(select(_next_key(after=keys.c.key)).where(keys.c.key.is_not(None)))
+    return select(keys.c.key).where(keys.c.key.is_not(None)).limit(_MOST)
+
+
+_KEYS = _all_keys()
+_TOOK = (
+    select(JobRow.started_at, JobRow.finished_at)
+    .where(JobRow.project == bindparam("project"), JobRow.status == "succeeded")
+    .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+    .limit(RECENT)
+)
 
 # === Who is next ===
 
 
 def first(session: Session) -> str | None:
     """The id of the job that is to be claimed next, or `None` if none waits."""
-    urgent = select(JobRow.priority).where(*_ready()).order_by(JobRow.priority).limit(1)
     for _ in range(LOOKS):
-        priority = session.scalars(urgent).one_or_none()
+        priority = session.scalars(_URGENT).one_or_none()
         head = None if priority is None else _head(session, priority)
         if priority is None or head is not None:
             return head
     return None
 
 
-def _ready() -> list[ColumnElement[bool]]:
-    return [_QUEUED, JobRow.cancel_requested_at.is_(None), ~jobs.overdue()]
-
-
 def _head(session: Session, priority: int) -> str | None:
     """The next one of this priority, by its key's share and its age; `None`: others have just taken the last."""
     running = _running(session)
-    keys = sorted(_keys(session, priority, limit=COUNTED), key=lambda key: running.get(key, 0))
+    keys = sorted(_keys(session, priority, most=COUNTED), key=lambda key: running.get(key, 0))
     for _, equal in groupby(keys, key=lambda key: running.get(key, 0)):
-        found = [session.execute(_in_line(priority, key).where(*_ready()).limit(1)).one_or_none() for key in equal]
+        asked = [{"priority": priority, "key": key} for key in equal]
+        found = [session.execute(_NEXT_IN_LINE, each).one_or_none() for each in asked]
         heads: list[tuple[float, str]] = [(head.created_at, head.id) for head in found if head is not None]
         if heads:
             return min(heads)[1]
     return None
 
 
-def _in_line(priority: int, key: str) -> Select[float, str]:
-    """The queued jobs of one key and priority, the oldest first."""
-    statement = select(JobRow.created_at, JobRow.id)
-    statement = statement.where(_QUEUED, JobRow.priority == priority, JobRow.api_key_id == key)
-    return statement.order_by(JobRow.created_at, JobRow.id)
-
-
 def _running(session: Session) -> dict[str, int]:
-    """Running jobs by API key. They are as many as workers have devices, so all of them are counted."""
-    statement = select(JobRow.api_key_id, func.count().label("jobs")).where(JobRow.status == JobRow.held)
-    return {found.api_key_id: found.jobs for found in session.execute(statement.group_by(JobRow.api_key_id))}
+    """Running jobs by API key."""
+    return {found.api_key_id: found.jobs for found in session.execute(_RUNNING)}
 
 
-def _keys(session: Session, priority: int, *, limit: int) -> list[str]:
-    """The API keys that have queued jobs of this priority: from each to the next, one seek in the index."""
-    keys = select(_next_key(priority).label("key")).cte("keys", recursive=True)
-    keys = keys.union_all(select(_next_key(priority, after=keys.c.key)).where(keys.c.key.is_not(None)))
-    return list(session.scalars(select(keys.c.key).where(keys.c.key.is_not(None)).limit(limit)))
-
-
-def _next_key(priority: int, *, after: ColumnElement[str] | None = None) -> ScalarSelect[str]:
-    row = aliased(JobRow)
-    statement = select(func.min(row.api_key_id)).where(row.status == JobRow.waiting, row.priority == priority)
-    return (statement if after is None else statement.where(row.api_key_id > after)).scalar_subquery()
+def _keys(session: Session, priority: int, *, most: int) -> list[str]:
+    return list(session.scalars(_KEYS, {"priority": priority, "most": most}))
 
 
 # === Where a job stands ===
@@ -92,12 +128,13 @@ def position(session: Session, identifier: str) -> int | None:
 
     `None`: it does not wait, or stands too far behind for that to be counted.
     """
-    row = session.get(JobRow, identifier)
-    if row is None or row.status != JobRow.waiting:
+    row = session.execute(_STANDS, {"id": identifier}).one_or_none()
+    if row is None:
         return None
-    before = _by_key(session, row.priority)
-    own = _count(session, _in_line(row.priority, row.api_key_id).where(_older_than(row)))
-    keys = _keys(session, row.priority, limit=MAX_KEYS + 1)
+    more_urgent = session.execute(_BY_KEY, {"priority": row.priority, "most": COUNTED + 1})
+    before = {found.api_key_id: found.jobs for found in more_urgent}
+    own = session.scalars(_OLDER, _of(row, row.api_key_id)).one()
+    keys = _keys(session, row.priority, most=MAX_KEYS + 1)
     if max(own, sum(before.values())) > COUNTED or len(keys) > MAX_KEYS:
         return None
     # Jobs of higher priority go first, and will be running when this one's turn comes.
@@ -111,30 +148,19 @@ def position(session: Session, identifier: str) -> int | None:
     return ahead + 1 if ahead < COUNTED else None
 
 
-def _turns_before(session: Session, row: JobRow, key: str, *, turns: int) -> int:
+def _turns_before(session: Session, row: Standing, key: str, *, turns: int) -> int:
     """Jobs of another key that go before: so many that it has as much as the own one, and one more if that is older."""
     if turns < 0:
         return 0
-    line = _in_line(row.priority, key)
-    decisive = session.execute(line.limit(1).offset(turns)).one_or_none()
+    decisive = session.execute(_AT, {**_of(row, key), "turns": turns}).one_or_none()
     if decisive is None:
-        return min(turns, _count(session, line))
+        return min(turns, session.scalars(_LENGTH, _of(row, key)).one())
     return turns + int((decisive.created_at, decisive.id) < (row.created_at, row.id))
 
 
-def _older_than(row: JobRow) -> ColumnElement[bool]:
-    return tuple_(JobRow.created_at, JobRow.id) < tuple_(literal(row.created_at), literal(row.id))
-
-
-def _by_key(session: Session, priority: int) -> dict[str, int]:
-    """Queued jobs of higher priority by API key; about one more than `COUNTED` in all if there are more."""
-    ahead = select(JobRow.api_key_id).where(_QUEUED, JobRow.priority < priority).limit(COUNTED + 1).subquery()
-    statement = select(ahead.c.api_key_id, func.count().label("jobs")).group_by(ahead.c.api_key_id)
-    return {found.api_key_id: found.jobs for found in session.execute(statement)}
-
-
-def _count(session: Session, line: Select[float, str]) -> int:
-    return session.scalars(select(func.count().label("jobs")).select_from(line.limit(COUNTED + 1).subquery())).one()
+def _of(row: Standing, key: str) -> dict[str, object]:
+    """What is asked about the line of this key, in which the job stands, or beside which it does."""
+    return {**row._asdict(), "key": key, "most": COUNTED + 1}
 
 
 # === How long it takes ===
@@ -152,11 +178,6 @@ class Pace:
 
 def pace(session: Session, project: str) -> Pace:
     """How long jobs take, and how many run."""
-    statement = (
-        select(JobRow.started_at, JobRow.finished_at)
-        .where(JobRow.project == project, JobRow.status == "succeeded")
-        .order_by(JobRow.created_at.desc(), JobRow.id.desc())
-        .limit(RECENT)
-    )
-    took = [finished - started for started, finished in session.execute(statement) if started and finished]
+    found = session.execute(_TOOK, {"project": project})
+    took = [finished - started for started, finished in found if started and finished]
     return Pace(usual_seconds=median(took) if took else None, running=sum(_running(session).values()))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from sqlalchemy import ColumnElement, UnaryExpression, select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from app.domain.errors import FieldProblem, InvalidRequestError
 from app.storage.tables import CheckpointRow, FileRow, Leased, UploadRow
@@ -55,13 +55,17 @@ def page_of(
     *,
     where: Sequence[ColumnElement[bool]] = (),
     position: Position | None = None,
+    without: InstrumentedAttribute[Any] | None = None,
 ) -> Page[ListedRow]:
     """One page of a project's rows. Raises `InvalidRequestError` if `query.after` names nothing in the project.
 
-    `position` is the pair of columns that orders, if they are to come from another table than `row`.
+    `position` is the pair of columns that orders, if they are to come from another table than `row`. `without`: a
+    column that is not read, as it may be large.
     """
     columns = position or (row.created_at, row.id)
     statement = select(row).where(row.project == project, *where)
+    if without is not None:
+        statement = statement.options(defer(without, raiseload=True))
     if query.after is not None:
         at = tuple_(*_place(session, row, project, query.after))
         here = tuple_(*columns)

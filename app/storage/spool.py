@@ -88,7 +88,7 @@ class SpoolWriter:
         finally:
             self._temporary.unlink(missing_ok=True)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | bytearray) -> None:
         """Append."""
         self._bytes += len(chunk)
         if self._bytes > self._max_bytes:

@@ -210,7 +210,8 @@ class DatasetRow(Asset):
 
     __tablename__ = "datasets"
 
-    preview: Mapped[JsonList]
+    preview: Mapped[JsonList] = mapped_column(deferred=True, deferred_raiseload=True)
+    """Pictures of hundreds of kilobytes: read only where they are shown."""
 
     __table_args__ = _asset_rules("datasets")
 

@@ -2,11 +2,19 @@
 
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Double, bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from app.storage.database import insert_or_ignore, now
 from app.storage.tables import WorkerRow
+
+_SEEN = (
+    select(WorkerRow.id, WorkerRow.capabilities)
+    .where(WorkerRow.seen_at > now() - bindparam("seconds", type_=Double()))
+    .order_by(WorkerRow.id)
+    .limit(10_000)
+)
+"""Built once: whoever polls a queued job asks it."""
 
 
 def announce(session: Session, *, identifier: str, capabilities: dict[str, Any]) -> None:
@@ -19,8 +27,8 @@ def announce(session: Session, *, identifier: str, capabilities: dict[str, Any])
 
 def seen_within(session: Session, seconds: float) -> list[tuple[str, dict[str, Any]]]:
     """Ids and capabilities of the workers that were heard of in the last `seconds`, at most 10,000."""
-    statement = select(WorkerRow).where(WorkerRow.seen_at > now() - seconds).order_by(WorkerRow.id).limit(10_000)
-    return [(row.id, row.capabilities) for row in session.scalars(statement)]
+    found = session.execute(_SEEN, {"seconds": seconds})
+    return [(row.id, row.capabilities) for row in found]
 
 
 def remove_silent(session: Session, *, seconds: float) -> None:

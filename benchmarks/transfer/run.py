@@ -93,7 +93,7 @@ def compare(name: str, folder: Path, facts: dict[str, Any], rounds: int) -> dict
 def twenty_jobs(folder: Path, facts: dict[str, Any], scripts: int) -> dict[str, Any]:
     """20 jobs through a running service, against scripts of which `scripts` are run and the rest counted alike."""
     from engine import spec_of
-    from service import running, watched_memory
+    from running import running, watched_memory
 
     phases = [{**HEAD, "epochs": TWENTY_EPOCHS}]
     wishes = [{**facts, "phases": phases, "hidden": HIDDEN[seed % 5], "seed": seed} for seed in range(20)]

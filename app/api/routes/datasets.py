@@ -60,7 +60,8 @@ def preview_dataset(dataset_id: DatasetId, services: ServicesDep, project: Proje
     if dataset.status != "ready":
         message = f"Dataset '{dataset.id}' has no preview: its status is '{dataset.status}', it must be 'ready'."
         raise ConflictError(message)
-    return PreviewList.of([PreviewObject.of(example) for example in dataset.preview], name=PreviewObject.name)
+    examples = datasets.preview(services, project, dataset_id)
+    return PreviewList.of([PreviewObject.of(example) for example in examples], name=PreviewObject.name)
 
 
 @router.delete("/{dataset_id}")

@@ -81,7 +81,7 @@ def list_jobs(
         metadata=metadata or None,
         created_after=created_after,
     )
-    return JobList.of([JobObject.in_list(job) for job in found.items], name=lambda job: job.id, has_more=found.has_more)
+    return JobList.of([JobObject.of(job) for job in found.items], name=lambda job: job.id, has_more=found.has_more)
 
 
 @router.get("/{job_id}")

@@ -201,11 +201,6 @@ class JobObject(Wire):
             hyperparameters=Hyperparameters(batch_size=spec.batch_size, n_epochs=total_epochs(spec.schedule)),
         )
 
-    @classmethod
-    def in_list(cls, job: Job) -> Self:
-        """The wire form without its report, which may be large (a confusion matrix grows with the square)."""
-        return cls.of(job.model_copy(update={"report": None}))
-
 
 _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",

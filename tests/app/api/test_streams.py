@@ -161,28 +161,43 @@ def test_stopping_ends_open_streams_at_once(thaw: "Thaw") -> None:
     assert asyncio.run(watch()) < 5
 
 
-def test_hundreds_of_listeners_wait_without_a_thread_or_a_query_each(
+def test_hundreds_of_listeners_wait_and_hear_without_a_thread_or_a_query_each(
     thaw: "Thaw", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = thaw.job()
     claim = thaw.claim(job)
     reads, looks = counted(monkeypatch, "events_since"), counted(monkeypatch, "newest_numbers")
 
-    async def watch() -> tuple[int, int, list[list[Event]]]:
+    async def watch() -> tuple[int, int, int, list[list[Event]]]:
         async with asyncio.timeout(60), streaming(thaw) as running:
-            listeners = [asyncio.create_task(until_completed(items(running, thaw, job))) for _ in range(LISTENERS)]
-            await reached(lambda: reads() >= 2 * LISTENERS and running.listener_count == LISTENERS)
+            heard: list[None] = []
+            listeners = [asyncio.create_task(counting(items(running, thaw, job), heard)) for _ in range(LISTENERS)]
+            await reached(lambda: len(heard) == 2 * LISTENERS)  # all that has happened so far
+            looked = looks()
+            await reached(lambda: looks() >= looked + 5)
             threads, settled, looked = threading.active_count(), reads(), looks()
             await reached(lambda: looks() >= looked + 5)
             idle_reads = reads() - settled
             await asyncio.to_thread(thaw.succeed, claim)
-            return threads, idle_reads, await asyncio.gather(*listeners)
+            histories = await asyncio.gather(*listeners)
+            return threads, idle_reads, reads() - settled, histories
 
-    threads, idle_reads, histories = asyncio.run(watch())
+    threads, idle_reads, reads_of_news, histories = asyncio.run(watch())
     assert threads < 60
     assert idle_reads == 0
+    assert 0 < reads_of_news < LISTENERS / 10
     assert all(events[-1]["event"] == "completed" for events in histories)
     assert all(events == histories[0] for events in histories)
+
+
+async def counting(source: AsyncIterator[Event | str], heard: list[None]) -> list[Event]:
+    """`until_completed`, with an entry in `heard` for each event."""
+    events = []
+    async for event in source:
+        if isinstance(event, dict):
+            heard.append(None)
+            events.append(event)
+    return events
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[[], int]:

@@ -54,6 +54,10 @@ COPIES = (
         "INSERT INTO events (project, job_id, created_at, number, level, type, message, data) NUMBERS "
         "SELECT project, id, 0, n + 10, 'info', 'message', '', '{}' FROM jobs, numbers WHERE id = :job_id"
     ),
+    (
+        "INSERT INTO idempotency (project, key, fingerprint, created_at) NUMBERS "
+        "SELECT project, ID, '', created_at FROM jobs, numbers WHERE id = :job_id"
+    ),
     "ANALYZE",
 )
 
@@ -101,11 +105,38 @@ def test_the_other_lists_are_served_by_their_indexes_too(world: Any, services: S
             assert "TEMP B-TREE" not in plan
 
 
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_what_may_be_large_is_read_only_where_it_is_shown(world: Any, services: Services) -> None:
+    """Reports, and the pictures of datasets' previews."""
+    job, page = world.succeed(world.claim()), PageQuery()
+    asked = [
+        statement
+        for statement, _ in _asked(services, lambda: world.job(model=job.model_id, training_file=job.dataset_id))
+    ]
+    asked += [statement for statement, _ in _asked(services, partial(jobs.list_page, services, "default", page))]
+    asked += [statement for statement, _ in _asked(services, partial(datasets.list_page, services, "default", page))]
+    read = "\n".join(statement for statement in asked if statement.startswith("SELECT"))
+    assert "FROM jobs" in read
+    assert "FROM datasets" in read
+    assert "report" not in read
+    assert "preview" not in read
+    assert jobs.get(services, "default", job.id).report is not None
+
+
 def test_a_sweep_reads_only_what_is_overdue(services: Services, many_jobs: Job) -> None:
     assert many_jobs.status == "queued"
     plans = _plans(services, partial(sweep, services), analyze=False)
     assert len([plan for plan in plans if "jobs" in plan]) >= 3
     assert [plan for plan in plans if re.search(r"SCAN jobs|Seq Scan on jobs", plan)] == []
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_a_sweep_in_which_nothing_is_due_reads_hardly_anything(services: Services, many_jobs: Job) -> None:
+    """All jobs were rung, and all keys used, just now. SQLite's plans do not tell how much they read."""
+    assert many_jobs.status == "queued"
+    plans = _plans(services, partial(sweep, services))
+    assert len([plan for plan in plans if "on jobs" in plan]) >= 3
+    assert _read_by(plans) < 100
 
 
 @pytest.mark.parametrize("db", ["sqlite"], indirect=True)
@@ -135,9 +166,15 @@ def _in_session(services: Services, ask: Callable[..., Any]) -> None:
 def _rows_read(services: Services, call: Callable[[], Page[Any]]) -> float:
     """Of PostgreSQL: rows that all steps have read. SQLite counts none: all of them if it scans a table or sorts."""
     assert len(call().items) == 5
-    plans = "\n".join(_plans(services, call))
+    plans = _plans(services, call)
     if services.db.engine.dialect.name == "sqlite":
-        return MANY * len(re.findall(r"TEMP B-TREE|SCAN", plans))
+        return MANY * len(re.findall(r"TEMP B-TREE|SCAN", "\n".join(plans)))
+    return _read_by(plans)
+
+
+def _read_by(analyzed: list[str]) -> float:
+    """Rows that all steps of PostgreSQL's plans have read."""
+    plans = "\n".join(analyzed)
     kept = re.findall(r"actual rows=([\d.]+) loops=(\d+)", plans)
     removed = re.findall(r"Rows Removed by [^:]*: (\d+)", plans)
     return sum(float(rows) * int(loops) for rows, loops in kept) + sum(map(int, removed))
@@ -145,14 +182,7 @@ def _rows_read(services: Services, call: Callable[[], Page[Any]]) -> float:
 
 def _plans(services: Services, call: Callable[[], Any], *, analyze: bool = True) -> list[str]:
     """How the database carries out what `call` asks; to analyze is to carry it out once more."""
-    asked: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        asked.append((statement, parameters))
-
-    events.listen(services.db.engine, "before_cursor_execute", note)
-    call()
-    events.remove(services.db.engine, "before_cursor_execute", note)
+    asked = _asked(services, call)
     known = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN (ANALYZE, TIMING OFF)" if analyze else "EXPLAIN"}
     explain = known[services.db.engine.dialect.name]
     with services.db.read() as session:
@@ -162,3 +192,16 @@ def _plans(services: Services, call: Callable[[], Any], *, analyze: bool = True)
             for statement, parameters in asked
             if statement.startswith(("SELECT", "UPDATE", "DELETE"))
         ]
+
+
+def _asked(services: Services, call: Callable[[], Any]) -> list[tuple[str, Any]]:
+    """The statements of a call, with their parameters."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    events.listen(services.db.engine, "before_cursor_execute", note)
+    call()
+    events.remove(services.db.engine, "before_cursor_execute", note)
+    return asked
