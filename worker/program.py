@@ -23,7 +23,7 @@ from app.services import context
 from app.services.context import Services
 from app.settings import Settings
 from app.storage.database import ensure_schema
-from worker import celery_app, devices, environment, folders, gpus, tasks
+from worker import celery_app, devices, environment, folders, gpus, room, tasks
 from worker.bundles import BundleCache
 from worker.devices import Device, DevicePool
 from worker.fitness import Fitness
@@ -112,7 +112,11 @@ def _serve(
 
     def announced() -> WorkerCapabilities:
         fit = fitness.announced(capabilities)
-        return fit.model_copy(update={"queues": [], "draining": True}) if draining.is_set() else fit
+        if draining.is_set():
+            return fit.model_copy(update={"queues": [], "draining": True})
+        # Its queues stay: jobs for a GPU should not go to processors because a disk is full for an hour.
+        refusal = fit.refuses_training or (room.refusal(services) if _trains(queues) else None)
+        return fit.model_copy(update={"refuses_training": refusal})
 
     sweeper = Sweeper(services, worker=name, capabilities=announced)
     sweeper.start()

@@ -19,11 +19,18 @@ from typing import TypeVar
 
 import structlog
 
-from app.domain.errors import CapacityError, Failure, LeaseLostError, MisconfiguredError, ServiceUnavailableError
+from app.domain.errors import (
+    CapacityError,
+    Failure,
+    LeaseLostError,
+    MisconfiguredError,
+    ServiceUnavailableError,
+    StorageFullError,
+)
 from app.queue import TaskName
 from app.services import claims
 from app.services.context import Services
-from worker import endings, folders, memory
+from worker import endings, folders, memory, room
 from worker.bundles import BundleCache
 from worker.child import LOG, RUN
 from worker.devices import DevicePool
@@ -78,8 +85,8 @@ class Supervisor:
     """Set: what runs goes on, nothing else is claimed."""
 
     def train(self, job_id: str) -> None:
-        """Train the job that is next, be it another one, if a device is free and this worker is fit to."""
-        refusal = self.fitness.refusal()
+        """Train the job that is next, be it another one, if a device and room are free and this worker is fit to."""
+        refusal = self.fitness.refusal() or room.refusal(self.services)
         if refusal is not None:
             _log.error("training refused, the job will be rung for again", hint=job_id, because=refusal)
             return
@@ -254,6 +261,8 @@ class Attempt:
 
     def _fail(self, failure: Failure) -> str:
         self._log.info("attempt failed", error_class=failure.error_class, code=failure.code)
+        if failure.code == StorageFullError.code:
+            room.clear_caches(self._services)
         return self._lease.persist(lambda: self._duty.fail(failure))
 
     def _note(self, moment: str) -> None:

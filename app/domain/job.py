@@ -145,6 +145,8 @@ class Job(Value):
     """Changes with every change of this record."""
     set_aside: Failure | None = None
     """Why Thaw itself has paused it; set only where one job is asked for."""
+    resume_at: float | None = None
+    """When Thaw may resume what it has set aside."""
     queue_position: int | None = None
     """From 1, in the order in which workers take jobs, up to 10,000; set only where one job is asked for."""
 

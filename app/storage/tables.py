@@ -195,6 +195,10 @@ class JobRow(Leased):
     attempt_started_at: Mapped[float | None]
     run_seconds: Mapped[float] = mapped_column(default=0.0)
     """How long the attempts that have ended have run."""
+    resume_at: Mapped[float | None]
+    """Paused because a disk was full: when it may go on without anybody's asking; else `None`."""
+    times_full: Mapped[int] = mapped_column(default=0)
+    """How often in a row it found no room, with nothing new kept in between."""
     retry_of: Mapped[str | None]
     forked_from: Mapped[JsonObject | None]
     model: Mapped[str]
@@ -236,6 +240,7 @@ class JobRow(Leased):
         *_for_the_sweeper("jobs"),
         Index("ix_jobs_line", "status", "priority", "api_key_id", "created_at", "id"),
         Index("ix_jobs_deadlines", "status", "deadline_at"),
+        Index("ix_jobs_aside", "status", "resume_at"),
     )
 
 

@@ -195,7 +195,9 @@ class Job(Record):
     finished_at: float | None = None
     error: Failure | None = None
     set_aside: Failure | None = None
-    """Why the service itself has paused the job, until somebody resumes it."""
+    """Why the service itself has paused the job."""
+    resume_at: float | None = None
+    """From when on the service resumes what it has set aside, as soon as a worker has room."""
     cut: Mapping[str, object] | None = None
     head: object = None
     schedule: Sequence[Mapping[str, object]] = ()

@@ -25,12 +25,16 @@ from sqlalchemy import select
 from app.domain.again import RetryRequest
 from app.domain.errors import Failure, InvalidStateTransitionError, LeaseLostError
 from app.domain.states import MAX_ATTEMPTS, TERMINAL, TRANSITIONS
-from app.services import again, claims, history, jobs, models, reports
+from app.domain.worker import WorkerCapabilities
+from app.services import again, aside, claims, failing, history, jobs, models, reports
 from app.services.sweep import sweep
+from app.storage.database import now
 from app.storage.paging import PageQuery
 from app.storage.tables import JobRow
 
 FAILURE = Failure(error_class="user", code="x", message="It is broken.")
+FULL = Failure(error_class="platform", code="storage_full", message="There is no room.")
+ROOMY = WorkerCapabilities(queues=["cpu"], devices=["cpu"])
 DAY_SECONDS = 86_400
 WORKERS = ("w1", "w2", "w3")
 
@@ -48,7 +52,7 @@ class Life(RuleBasedStateMachine):
         self.holder: claims.JobClaim | None = None
         self.stale: list[claims.JobClaim] = []
         self.attempts = self.lost = self.epochs = self.trained = self.kept = 0
-        self.cancel_wanted = self.pause_wanted = self.used_up = False
+        self.cancel_wanted = self.pause_wanted = self.used_up = self.aside = False
         self.age = 0
 
     # === How it begins ===
@@ -102,7 +106,7 @@ class Life(RuleBasedStateMachine):
             assert self.world.get(self.job).attempt.worker == worker
             self.attempts += 1
             assert claim.attempt == self.attempts
-            self.holder, self.status = claim, "running"
+            self.holder, self.status, self.aside = claim, "running", False
             # It begins with what was kept, or anew; what was measured before stays.
             self.trained = self.kept
             assert [each.step for each in claim.checkpoints[:1]] == ([self.kept] if self.kept else [])
@@ -138,6 +142,14 @@ class Life(RuleBasedStateMachine):
     def release(self, charge: bool) -> None:
         claims.release(self.services, self.holder, charge_attempt=charge)
         self._attempt_ended(lost=charge)
+
+    @precondition(lambda self: self.holder)
+    @rule()
+    def find_no_room(self) -> None:
+        failing.attempt_failed(self.services, self.holder, FULL)
+        self._attempt_ended(lost=False)
+        if self.status in {"queued", "paused"}:
+            self.status, self.aside = "paused", not self.pause_wanted
 
     @precondition(lambda self: self.holder)
     @rule()
@@ -193,6 +205,15 @@ class Life(RuleBasedStateMachine):
         if self.status == "running" and self.holder is None:
             self._attempt_ended(lost=True)
 
+    @precondition(lambda self: self.aside)
+    @rule(over=st.booleans())
+    def find_room(self, over: bool) -> None:
+        if over:
+            self.world.set(JobRow, self.job.id, resume_at=now() - 1)
+        assert aside.resume(self.services, ROOMY) == int(over)
+        if over:
+            self.status, self.aside = "queued", False
+
     @precondition(lambda self: self.age > self.youth)
     @rule()
     def cancel(self) -> None:
@@ -201,7 +222,7 @@ class Life(RuleBasedStateMachine):
                 jobs.request_cancel(self.services, "default", self.job.id)
             return
         jobs.request_cancel(self.services, "default", self.job.id)
-        self.cancel_wanted = True
+        self.cancel_wanted, self.aside = True, False
         if self.status != "running":
             self.status = "cancelled"
 
@@ -213,7 +234,7 @@ class Life(RuleBasedStateMachine):
                 jobs.request_pause(self.services, "default", self.job.id)
             return
         jobs.request_pause(self.services, "default", self.job.id)
-        self.pause_wanted = True
+        self.pause_wanted, self.aside = True, False
         if self.status == "queued":
             self.status = "paused"
 
@@ -225,7 +246,7 @@ class Life(RuleBasedStateMachine):
                 jobs.resume(self.services, "default", self.job.id)
             return
         jobs.resume(self.services, "default", self.job.id)
-        self.pause_wanted = False
+        self.pause_wanted = self.aside = False
         if self.status == "paused":
             self.status = "queued"
 
@@ -256,6 +277,7 @@ class Life(RuleBasedStateMachine):
         assert job.attempt.number == self.attempts
         assert (job.finished_at is not None) is (self.status in TERMINAL)
         assert (job.error is not None) is (self.status == "failed")
+        assert (job.resume_at is not None) is (job.set_aside is not None) is self.aside
 
     @invariant()
     def every_move_is_in_the_table_and_each_claim_counts_one_attempt(self) -> None:
