@@ -152,7 +152,7 @@ class Job(Value):
 
 
 class Event(Value):
-    """One line of a job's history. Numbers count from 1 without gaps."""
+    """One line of a job's history. Numbers count from 1 without gaps, but for what `compacted` stands for."""
 
     job_id: str
     number: int
@@ -160,7 +160,7 @@ class Event(Value):
     level: Level
     type: str
     """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `attempt_lost`, `adjusted`,
-    `storage_full`, `completed` (the last one)."""
+    `storage_full`, `compacted` (stands for the events `data.first` to `data.last`), `completed` (the last one)."""
     message: str
     data: dict[str, object] = Field(default_factory=dict)
 

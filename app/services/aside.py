@@ -1,7 +1,7 @@
 """Jobs that were set aside because a disk was full go on when there is room, without anybody's asking.
 
-The sweeper of a worker that would train, and has room where jobs write, puts them back into the queue. What the disks of
-other workers are like is not known here, so a job may find no room again: each time in a row it then waits twice as
+The sweeper of a worker that would train, and has room where jobs write, puts them back into the queue. What the disks
+of other workers are like is not known here, so a job may find no room again: each time in a row it then waits twice as
 long. A new checkpoint makes it the first time again, and so does a person who resumes it, which works at once.
 """
 

@@ -6,6 +6,7 @@
     a hint was lost          the row is rung again
     a job has ended          what it could have gone on from is deleted
     records are old          idempotency keys after a day, workers that were not heard of for a day
+    events are old           those of single epochs are compacted, `keep_events_days` after the end of their job
     (bytes without a row     `app.services.orphans`, less often)
 
 Each row is changed by compare-and-set in a transaction of its own, so that of two sweepers one does it.
@@ -17,7 +18,7 @@ from app.domain.overtime import OF_DEADLINE
 from app.services import attempts, leftovers, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
-from app.storage import checkpoints, idempotency, jobs, leases, workers
+from app.storage import checkpoints, compaction, idempotency, jobs, leases, workers
 from app.storage.leases import AnyLeased
 from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
@@ -26,6 +27,10 @@ LEASED: tuple[AnyLeased, ...] = (ModelRow, DatasetRow, JobRow)
 BATCH = 100
 """Rows of each kind in one sweep; the next one comes in seconds."""
 DAY_SECONDS = 86_400.0
+COMPACTED_JOBS = 20
+"""In one sweep, which must not keep a worker from announcing itself."""
+COMPACTED_EVENTS = 500
+"""Of a job in one sweep, and so in one transaction: on SQLite everybody else waits meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class SweepResult:
     """Jobs that waited for files which were decided."""
     rung: int
     """Hints that were sent again."""
+    compacted: int
+    """Events that made room."""
 
 
 def sweep(services: Services) -> SweepResult:
@@ -50,7 +57,8 @@ def sweep(services: Services) -> SweepResult:
     rung = _ring_again(services)
     _delete_left_over(services)
     _forget_old(services)
-    return SweepResult(taken_back=taken_back, overdue=overdue, decided=decided, rung=rung)
+    compacted = _compact(services)
+    return SweepResult(taken_back=taken_back, overdue=overdue, decided=decided, rung=rung, compacted=compacted)
 
 
 def _take_back(services: Services) -> int:
@@ -120,3 +128,16 @@ def _forget_old(services: Services) -> None:
     with services.db.begin() as session:
         idempotency.remove_old(session, older_than_seconds=DAY_SECONDS)
         workers.remove_silent(session, seconds=DAY_SECONDS)
+
+
+def _compact(services: Services) -> int:
+    days = services.settings.keep_events_days
+    if not days:
+        return 0
+    with services.db.read() as session:
+        found = compaction.due(session, after_seconds=days * DAY_SECONDS, limit=COMPACTED_JOBS)
+    count = 0
+    for each in found:
+        with services.db.begin() as session:
+            count += compaction.compact(session, each.project, each.id, limit=COMPACTED_EVENTS)
+    return count

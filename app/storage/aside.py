@@ -1,7 +1,7 @@
 """Jobs that Thaw itself has paused, because a disk was full: why, and until when they wait.
 
-    running --no room--> paused, `resume_at` --the wait is over, a worker has room--> queued
-                            └── somebody pauses it, too: it waits for a person from then on
+running --no room--> paused, `resume_at` --the wait is over, a worker has room--> queued
+                        └── somebody pauses it, too: it waits for a person from then on
 """
 
 from collections.abc import Mapping

@@ -249,7 +249,7 @@ def behind_time(session: Session, *, limit: int) -> list[tuple[leases.Overdue, J
     statement = (
         select(JobRow.project, JobRow.id, JobRow.attempt, JobRow.status)
         .where(JobRow.status.in_([status for status in UNFINISHED if status != JobRow.held]))
-        .where(JobRow.deadline_at <= at)
+        .where(JobRow.deadline_at <= at, JobRow.finished_at.is_(None))
         .order_by(JobRow.deadline_at, JobRow.id)
     )
     found = session.execute(statement.limit(limit)).all()

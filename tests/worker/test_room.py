@@ -1,10 +1,9 @@
 """A worker without room takes no jobs, and gives its caches up first."""
 
 import shutil
-from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,8 +12,15 @@ from app.storage.local import LocalArtifacts
 from worker import room
 from worker.engine import locks
 
-Usage = namedtuple("Usage", "total used free")
 LEAST = 1000
+
+
+class Usage(NamedTuple):
+    """Of a disk, as `shutil.disk_usage` tells it."""
+
+    total: int
+    used: int
+    free: int
 
 
 @pytest.fixture

@@ -238,12 +238,13 @@ class Job(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Event(Record):
-    """One line of a job's history. Numbers count from 1 without gaps."""
+    """One line of a job's history. Numbers count from 1 without gaps, but for what `compacted` stands for."""
 
     number: int
     type: str
     """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `attempt_lost`, `adjusted`,
-    `storage_full`, `completed` (the last one); more may come."""
+    `storage_full`, `compacted` (stands for the events `data["first"]` to `data["last"]`), `completed` (the last one); more
+    may come."""
     message: str = ""
     level: str = "info"
     created_at: float = 0.0

@@ -83,7 +83,7 @@ def test_each_time_in_a_row_it_waits_twice_as_long_up_to_an_hour(world: Any, ser
         _wait_is_over(world, job)
         assert aside.resume(services, ROOMY) == 1
     assert waited == pytest.approx([60, 120, 240, 480, 960, 1920, 3600, 3600], abs=5)
-    told = [event for event in history.events_since(services, "default", job.id, after_number=0)]
+    told = history.events_since(services, "default", job.id, after_number=0)
     waits = [event.data["wait_seconds"] for event in told if event.type == "storage_full"]
     assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
