@@ -188,7 +188,18 @@ class Attempt:
         return self._give_back("released", charge_attempt=False)
 
     def _work(self) -> str:
-        """What the attempt is for; returns how it ended."""
+        """What the attempt is for; returns how it ended.
+
+        Which is written when its folder is gone: a database cannot write to a disk that the folder has filled.
+        """
+        result = self._carry_out()
+        if isinstance(result, Failure):
+            return self._fail(result)
+        self._lease.persist(result)
+        return "succeeded"
+
+    def _carry_out(self) -> Callable[[], object] | Failure:
+        """Everything but the last write; returns what is to be written."""
         name = f"{self._duty.claim.identifier}-{self._duty.claim.attempt}"
         with folders.attempt_folder(self._services.settings.work_dir(), name) as folder, ExitStack() as stack:
             order = self._duty.order(folder, stack)
@@ -197,11 +208,10 @@ class Attempt:
             result = self._verdict(*self._watch(order, folder))
             if isinstance(result, Failure):
                 self._log.warning("process failed", output=endings.last_words(folder / LOG))
-                return self._fail(result)
+                return result
             publish = self._duty.collect(result, folder, self._lease.check)
             self._note("uploaded")
-            self._lease.persist(publish)
-            return "succeeded"
+            return publish
 
     def _watch(self, order: Order, folder: Path) -> tuple[Ending, Exit]:
         oom_kills = memory.oom_kills()

@@ -242,44 +242,39 @@ def _sweeping(shop: Shop) -> Iterator[None]:
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Callable[[Path], None]]:
-    """Mounts a file system of 2 MiB on a folder, until the test is over."""
-    mounted: list[Path] = []
-
-    def mount(folder: Path) -> None:
-        if not shutil.which("mount"):
-            pytest.skip("there is no program `mount` here")
-        command = ["mount", "-t", "tmpfs", "-o", "size=2m", "thaw-test", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
-        mounted.append(folder)
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of a few MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not shutil.which("mount"):
+        pytest.skip("there is no program `mount` here")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "thaw-test", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system may be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_disk_that_is_really_full_sets_the_job_aside_until_there_is_room(
-    open_shop: Callable[..., Shop], small_disk: Callable[[Path], None], eventually: Callable[..., float]
+    open_shop: Callable[..., Shop], small_disk: Path, eventually: Callable[..., float]
 ) -> None:
-    shop = open_shop(storage_retry_seconds=0.2)
-    work = shop.services.settings.work_dir()
-    small_disk(work)
-    ballast = work / "ballast"
-    ballast.write_bytes(bytes(3 * 512 * 1024))
-    job_id = shop.submit("roomy")
+    """With everything on it: database, artifacts, and where attempts work."""
+    shop = open_shop(folder=small_disk, storage_retry_seconds=0.2)
+    job_id, work = shop.submit("roomy"), shop.services.settings.work_dir()
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 512 * 1024))
     with _sweeping(shop):
         for attempt in (1, 2):
             eventually(lambda: shop.get(job_id).status == "queued")
             shop.supervisor.train(job_id)
             assert len(_events(shop, job_id, "storage_full")) == attempt
-        assert [path.name for path in work.iterdir()] == ["ballast"], "what had been written is gone"
+            assert list(work.iterdir()) == [], "what the attempt had written is gone"
         ballast.unlink()
         eventually(lambda: shop.get(job_id).status == "queued")
     shop.supervisor.train(job_id)
     job = shop.get(job_id)
-    assert (job.status, job.attempt.number) == ("succeeded", 3)
+    assert (job.status, job.attempt.number, _lost(shop, job_id)) == ("succeeded", 3, [])
 
 
 def test_a_full_disk_sets_the_job_aside_and_it_goes_on_by_itself(
