@@ -155,6 +155,8 @@ class Report(Record):
     cut_layer: str | None = None
     phases: Sequence[PhaseReport] = ()
     source: SourceReceipt | None = None
+    ancestry: Mapping[str, object] | None = None
+    """The jobs and the first source that its weights come from, and the jobs that it does again."""
     best_validation: Mapping[str, float] | None = None
     export_difference: float | None = None
     exports: Sequence[Export] = ()
@@ -243,8 +245,8 @@ class Event(Record):
     number: int
     type: str
     """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `attempt_lost`, `adjusted`,
-    `storage_full`, `compacted` (stands for the events `data["first"]` to `data["last"]`), `completed` (the last one); more
-    may come."""
+    `storage_full`, `compacted` (stands for the events `data["first"]` to `data["last"]`), `completed` (the last one);
+    more may come."""
     message: str = ""
     level: str = "info"
     created_at: float = 0.0
