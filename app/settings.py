@@ -108,6 +108,18 @@ class Settings(BaseSettings):
     orphan_grace_seconds: float = Field(
         default=86_400.0, gt=0, description="Stored bytes that nothing refers to are deleted when they are this old."
     )
+    keep_events_days: float = Field(
+        default=90.0,
+        ge=0,
+        description="How long after its end a job keeps an event for each epoch; later its metrics alone have the "
+        "figures. 0: for ever.",
+    )
+    storage_retry_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long a job that found no room on a disk waits before it is tried again; each time in a row "
+        "twice as long, up to an hour.",
+    )
     event_poll_seconds: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
 
     @classmethod

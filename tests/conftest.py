@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, a file's tests stay together, as they share what it has set up, and services never run side by side."""
+    """With `-n`, a file's tests stay together, as they share what it sets up, and services never run side by side."""
     for item in items:
         group = "services" if item.get_closest_marker("service") else item.nodeid.split("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))

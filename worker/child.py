@@ -143,7 +143,9 @@ def _train(task: TrainOrder, folder: Path, reporter: Reporter) -> Trained:
     from worker.engine.train import train
 
     features = FolderCache(task.features, max_bytes=task.features_bytes) if task.features else None
-    trained = train(task.spec, task.source, task.data, folder / RUN, reporter, features=features)
+    trained = train(
+        task.spec, task.source, task.data, folder / RUN, reporter, features=features, ancestry=task.ancestry
+    )
     return Trained(info=trained.info, report=trained.report)
 
 

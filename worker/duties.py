@@ -107,6 +107,7 @@ class Training:
                 data=data,
                 features=self.services.settings.features_dir(),
                 features_bytes=self.services.settings.features_bytes,
+                ancestry=self.claim.ancestry,
             ),
             folder=folder,
             environment=self.device.environment(),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.domain.ancestry import Ancestry
 from app.domain.dataset import DatasetInfo, DatasetOptions
 from app.domain.model import ModelOptions
 from app.domain.spec import ResolvedSpec
@@ -19,6 +20,8 @@ class TrainOrder:
     """Where the jobs of this machine share cached features; `None`: this job keeps its own."""
     features_bytes: int = 0
     """What all of them together may take."""
+    ancestry: Ancestry | None = None
+    """Where the job comes from, for its report."""
 
 
 @dataclass(frozen=True)

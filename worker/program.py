@@ -23,7 +23,7 @@ from app.services import context
 from app.services.context import Services
 from app.settings import Settings
 from app.storage.database import ensure_schema
-from worker import celery_app, devices, environment, folders, gpus, tasks
+from worker import celery_app, devices, environment, folders, gpus, room, tasks
 from worker.bundles import BundleCache
 from worker.devices import Device, DevicePool
 from worker.fitness import Fitness
@@ -113,9 +113,9 @@ def _serve(
 
     def announced() -> WorkerCapabilities:
         fit = fitness.announced(capabilities)
-        if not warm.is_set():
-            return fit.model_copy(update={"queues": []})
-        return fit.model_copy(update={"queues": [], "draining": True}) if draining.is_set() else fit
+        if draining.is_set() or not warm.is_set():
+            return fit.model_copy(update={"queues": [], "draining": draining.is_set()})
+        return room.announced(fit, services) if _trains(queues) else fit
 
     sweeper = Sweeper(services, worker=name, capabilities=announced)
     self_testing = SelfTesting(settings, launcher, lent[0], fitness, worker=name, stopping=stopping)

@@ -19,11 +19,18 @@ from typing import TypeVar
 
 import structlog
 
-from app.domain.errors import CapacityError, Failure, LeaseLostError, MisconfiguredError, ServiceUnavailableError
+from app.domain.errors import (
+    CapacityError,
+    Failure,
+    LeaseLostError,
+    MisconfiguredError,
+    ServiceUnavailableError,
+    StorageFullError,
+)
 from app.queue import TaskName
 from app.services import claims
 from app.services.context import Services
-from worker import endings, folders, memory
+from worker import endings, folders, memory, room
 from worker.bundles import BundleCache
 from worker.child import LOG, RUN
 from worker.devices import Device, DevicePool
@@ -81,7 +88,7 @@ class Supervisor:
     """Set: what runs goes on, nothing else is claimed."""
 
     def train(self, job_id: str) -> None:
-        """Train the job that is next, be it another one, if a device is free and this worker is fit to.
+        """Train the job that is next, be it another one, if a device and room are free and this worker is fit to.
 
         Then the one after it, and so on: hints are for workers that have nothing to do, as the broker may lose them.
         """
@@ -95,7 +102,7 @@ class Supervisor:
 
     def _train_next(self, device: Device, hint: str | None) -> bool:
         """Whether to go on with the line after this."""
-        refusal = self.fitness.refusal()
+        refusal = self.fitness.refusal() or room.refusal(self.services)
         if refusal is not None:
             _log.error("training refused, the job will be rung for again", hint=hint, because=refusal)
             return False
@@ -196,7 +203,18 @@ class Attempt:
         return self._give_back("released", charge_attempt=False)
 
     def _work(self) -> str:
-        """What the attempt is for; returns how it ended."""
+        """What the attempt is for; returns how it ended.
+
+        Which is written when its folder is gone: a database cannot write to a disk that the folder has filled.
+        """
+        result = self._carry_out()
+        if isinstance(result, Failure):
+            return self._fail(result)
+        self._lease.persist(result)
+        return "succeeded"
+
+    def _carry_out(self) -> Callable[[], object] | Failure:
+        """Everything but the last write; returns what is to be written."""
         name = f"{self._duty.claim.identifier}-{self._duty.claim.attempt}"
         with folders.attempt_folder(self._services.settings.work_dir(), name) as folder, ExitStack() as stack:
             order = self._duty.order(folder, stack)
@@ -205,11 +223,10 @@ class Attempt:
             result = self._verdict(*self._watch(order, folder))
             if isinstance(result, Failure):
                 self._log.warning("process failed", output=endings.last_words(folder / LOG))
-                return self._fail(result)
+                return result
             publish = self._duty.collect(result, folder, self._lease.check)
             self._note("uploaded")
-            self._lease.persist(publish)
-            return "succeeded"
+            return publish
 
     def _watch(self, order: Order, folder: Path) -> tuple[Ending, Exit]:
         oom_kills = memory.oom_kills()
@@ -269,6 +286,8 @@ class Attempt:
 
     def _fail(self, failure: Failure) -> str:
         self._log.info("attempt failed", error_class=failure.error_class, code=failure.code)
+        if failure.code == StorageFullError.code:
+            room.clear_caches(self._services)
         return self._lease.persist(lambda: self._duty.fail(failure))
 
     def _note(self, moment: str) -> None:

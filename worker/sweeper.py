@@ -1,5 +1,7 @@
 """The sweeper: a thread in every worker that says that it lives, takes back what dead ones held, and rings again.
 
+It is also who resumes jobs that a full disk had set aside: it knows whether its own worker has room.
+
 Several at once are harmless: every step is a compare-and-set. Now and then another thread looks for artifacts that
 nothing refers to, which may take a while.
 """
@@ -13,7 +15,7 @@ from importlib import metadata
 import structlog
 
 from app.domain.worker import WorkerCapabilities
-from app.services import orphans, sweep, workers
+from app.services import aside, orphans, sweep, workers
 from app.services.context import Services
 
 _ORPHANS_IN_GRACE = 12
@@ -52,10 +54,12 @@ class Sweeper(threading.Thread):
         """Stop after the round that runs now."""
         self._over.set()
 
-    def announce(self) -> None:
+    def announce(self) -> WorkerCapabilities:
         """Say that the worker lives, and what it is like now; also from other threads, when that has changed."""
         with self._announcing:  # what was asked for last must be written last
-            workers.announce(self._services, worker=self._worker, capabilities=self._capabilities())
+            capabilities = self._capabilities()
+            workers.announce(self._services, worker=self._worker, capabilities=capabilities)
+        return capabilities
 
     def _orphans_pause(self) -> float:
         return self._services.settings.orphan_grace_seconds / _ORPHANS_IN_GRACE
@@ -75,12 +79,13 @@ class Sweeper(threading.Thread):
 
     def _round(self) -> None:
         try:
-            self.announce()
+            capabilities = self.announce()
             result = sweep.sweep(self._services)
+            resumed = aside.resume(self._services, capabilities)
         except Exception as error:  # noqa: BLE001 (the edge of the thread: the next round may succeed)
             _log.warning("sweep failed, trying again", error=repr(error))
         else:
-            _log.debug("swept", result=result)
+            _log.debug("swept", result=result, resumed=resumed)
 
 
 def version(package: str) -> str | None:

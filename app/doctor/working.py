@@ -67,7 +67,7 @@ def live_workers(services: Services) -> Finding:
     unfit = [worker for worker in live if worker.refuses_training]
     found = "; ".join(_described(worker) for worker in live)
     if unfit:
-        advice = "Compare their Keras and TensorFlow with those that Thaw is made for (thaw workers list)."
+        advice = "Make room on its disk, or compare its Keras and TensorFlow with those that Thaw is made for."
         return warning("workers", f"{found}. {unfit[0].id} refuses to train: {unfit[0].refuses_training}", advice)
     return ok("workers", f"{len(live)} live: {found}")
 

@@ -145,12 +145,14 @@ class Job(Value):
     """Changes with every change of this record."""
     set_aside: Failure | None = None
     """Why Thaw itself has paused it; set only where one job is asked for."""
+    resume_at: float | None = None
+    """When Thaw may resume what it has set aside."""
     queue_position: int | None = None
     """From 1, in the order in which workers take jobs, up to 10,000; set only where one job is asked for."""
 
 
 class Event(Value):
-    """One line of a job's history. Numbers count from 1 without gaps."""
+    """One line of a job's history. Numbers count from 1 without gaps, but for what `compacted` stands for."""
 
     job_id: str
     number: int
@@ -158,7 +160,7 @@ class Event(Value):
     level: Level
     type: str
     """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `attempt_lost`, `adjusted`,
-    `storage_full`, `completed` (the last one)."""
+    `storage_full`, `compacted` (stands for the events `data.first` to `data.last`), `completed` (the last one)."""
     message: str
     data: dict[str, object] = Field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from app.domain.ancestry import Ancestry
 from app.domain.base import Value
 from app.domain.caching import CacheUse
 from app.domain.exports import Export, ExportedInput
@@ -90,6 +91,8 @@ class Report(Value):
     """Equal digests are equal datasets."""
     source: SourceReceipt
     """That the source is what it was."""
+    ancestry: Ancestry | None = None
+    """Which jobs and which first source its weights come from; `null` in reports of older jobs."""
     phases: list[PhaseReport]
     """What each phase did."""
     class_weights: dict[str, float] | None = None

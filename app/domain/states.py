@@ -39,6 +39,7 @@ class Move:
 
 
 _API, _SWEEPER, _HOLDER = "API", "sweeper", "worker that holds the lease"
+_ROOMY = "sweeper of a worker with room"
 _FENCE = "number of the attempt, lease not run out"
 _RAN_OUT = "number of the attempt, lease run out"
 _EITHER, _EITHER_FENCE = f"{_HOLDER}, or sweeper", "number of the attempt; lease not run out, or run out"
@@ -67,6 +68,7 @@ MOVES: tuple[Move, ...] = (
     Move("running", "queued", _HOLDER, "memory ran out: once, with smaller batches", f"{_FENCE}; no wish"),
     Move("running", "queued", _SWEEPER, "the worker was not heard of", f"{_RAN_OUT}; no wish"),
     Move("paused", "queued", _API, "it is resumed, at once", _NOTHING),
+    Move("paused", "queued", _ROOMY, "it was set aside, and there is room again", "no wish to pause, its wait is over"),
     Move("paused", "failed", _SWEEPER, "its deadline is over", _OVERDUE),
     Move("paused", "cancelled", _API, "it is cancelled, at once", _NOTHING),
 )

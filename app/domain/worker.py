@@ -71,7 +71,7 @@ class WorkerCapabilities(Value):
     self_test: SelfTest | None = None
     """What it tried out at its start; `None` until that is done, and for workers that do not train."""
     refuses_training: str | None = None
-    """Why it takes on no trainings although it was started for them."""
+    """Why it takes on no trainings although it was started for them: its self-test failed, or its disk is full."""
     resume_fidelity: ResumeFidelity | None = None
     """`None`: not known yet, or it does not train."""
     draining: bool = False

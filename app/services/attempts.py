@@ -3,8 +3,7 @@
 cancel was requested                  -> cancelled
 its time is used up                   -> failed, class budget, code time_budget_exceeded
 too many were lost                    -> failed, class platform: worker_lost, or why the last one was lost
-pause was requested, or nothing can
-go on until somebody makes room       -> paused
+pause was requested, or a disk is full -> paused
 otherwise                             -> waits again
 """
 
@@ -20,7 +19,7 @@ from app.domain.errors import Failure
 from app.domain.states import MAX_ATTEMPTS
 from app.services import waiting
 from app.services.ringing import Hint
-from app.storage import assets, jobs, leases
+from app.storage import aside, assets, jobs, leases
 from app.storage.assets import AssetRow
 from app.storage.leases import AnyLeased
 from app.storage.rows import dumped
@@ -57,16 +56,18 @@ def end_job(
     where: Condition,
     lost: bool,
     because: Failure | None = None,
-    set_aside: bool = False,
+    aside_seconds: float | None = None,
 ) -> Ended | None:
     """End an attempt at a job; `None`: it is not as `where` says, somebody else was first.
 
-    `because`: why it was lost, where that is known. `set_aside`: the job is paused, whether somebody asked for it or
-    not. The moves below have conditions that exclude each other: at most one finds the row as it must be.
+    `because`: why it was lost, where that is known. `aside_seconds`: the job is paused, whether somebody asked for it
+    or not, and waits at least so long before Thaw resumes it. The moves below have conditions that exclude each other:
+    at most one finds the row as it must be.
     """
     asked, enough = JobRow.cancel_requested_at.is_not(None), _enough(JobRow, lost=lost)
     used_up = jobs.used_up()
-    pause = true() if set_aside else JobRow.pause_requested_at.is_not(None)
+    pause = JobRow.pause_requested_at.is_not(None) if aside_seconds is None else true()
+    until = {} if aside_seconds is None else aside.waiting(aside_seconds)
     last = _no_more_attempts(identifier, because)
     cancelled = jobs.move(
         session, project, identifier, old="running", new="cancelled", news="The job was cancelled.",
@@ -83,7 +84,8 @@ def end_job(
             return Ended("failed")
     paused = jobs.move(
         session, project, identifier, old="running", new="paused", news="The job is paused.",
-        where=[*where, ~asked, ~used_up, ~enough, pause], values=leases.given_back(JobRow, lost=lost),
+        where=[*where, ~asked, ~used_up, ~enough, pause],
+        values={**leases.given_back(JobRow, lost=lost), **until},
     )  # fmt: skip
     if paused is not None:
         return Ended("paused")

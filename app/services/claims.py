@@ -11,12 +11,13 @@ from typing import ClassVar
 
 from sqlalchemy.orm import Session
 
+from app.domain.ancestry import Ancestry
 from app.domain.dataset import Dataset
 from app.domain.errors import LeaseLostError, PlatformError
 from app.domain.file import File
 from app.domain.job import Checkpoint, Job
 from app.domain.model import Model
-from app.services import attempts, chronicle, workers
+from app.services import ancestry, attempts, chronicle, workers
 from app.services.context import Services
 from app.services.ringing import ring
 from app.storage import assets, checkpoints, datasets, files, jobs, leases, line, models
@@ -51,6 +52,8 @@ class JobClaim:
     """What an earlier attempt left to go on from, the newest first."""
     allowance: Allowance = Allowance()
     """How long it may run."""
+    ancestry: Ancestry | None = None
+    """Where it comes from."""
     row: ClassVar[type[JobRow]] = JobRow
 
     @property
@@ -140,14 +143,16 @@ def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | Non
         kept = checkpoints.resumable(session, project, job_id)
         if kept:
             chronicle.go_on(session, row, kept[0])
+        job = jobs.job_of(row)
         return JobClaim(
             project=project,
-            job=jobs.job_of(row),
+            job=job,
             attempt=row.attempt,
             model=models.model_of(model),
             dataset=datasets.dataset_of(dataset),
             checkpoints=kept,
             allowance=_allowance(row, at=time_of(session)),
+            ancestry=ancestry.of(session, project, job),
         )
 
 

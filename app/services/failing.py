@@ -1,7 +1,7 @@
 """What becomes of a job whose attempt failed.
 
 the training process crashed, was killed or hung    an attempt is lost: the job waits for another one, or has failed
-no room on the disk                                 paused: whoever makes room resumes it, from its last checkpoint
+no room on the disk                                 paused, until a worker has room (`app.services.aside`)
 out of memory                                       waits again with smaller batches, once; then it has failed
 anything else                                       failed
 
@@ -13,11 +13,13 @@ from sqlalchemy.orm import Session
 from app.domain.adjusting import smaller_batches
 from app.domain.errors import CapacityError, Failure, StorageFullError
 from app.domain.spec import ResolvedSpec
-from app.services import attempts
+from app.services import aside, attempts
 from app.services.attempts import Ended
 from app.services.claims import JobClaim, lost
 from app.services.context import Services
 from app.services.ringing import ring
+from app.settings import Settings
+from app.storage import aside as aside_rows
 from app.storage import events, jobs, leases
 from app.storage.events import News
 from app.storage.rows import dumped
@@ -36,23 +38,23 @@ def attempt_failed(services: Services, claim: JobClaim, failure: Failure) -> att
     with services.db.begin() as session:
         held = leases.fenced(JobRow, claim.attempt)
         row = leases.compare_and_set(session, JobRow, claim.project, claim.identifier, where=held, values={})
-        ended = None if row is None else _end(session, row, failure)
+        ended = None if row is None else _end(session, row, failure, services.settings)
         if ended is None:
             raise lost(claim)
     ring(services, ended.hints)
     return ended.outcome
 
 
-def _end(session: Session, row: JobRow, failure: Failure) -> Ended | None:
+def _end(session: Session, row: JobRow, failure: Failure, settings: Settings) -> Ended | None:
     """The caller holds the row."""
     where = leases.fenced(JobRow, row.attempt)
     if failure.code in LOST:
         _tell(session, row, ATTEMPT_LOST, f"Attempt {row.attempt} was lost: {failure.message}", failure)
         return attempts.end_job(session, row.project, row.id, where=where, lost=True, because=failure)
     if failure.code == StorageFullError.code:
-        message = f"{failure.message} The job is set aside; resume it when there is room: it goes on where it was."
-        _tell(session, row, jobs.STORAGE_FULL, message, failure)
-        return attempts.end_job(session, row.project, row.id, where=where, lost=False, set_aside=True)
+        wait = aside.wait_seconds(settings, times=row.times_full)
+        _tell_of_full_disk(session, row, failure, wait)
+        return attempts.end_job(session, row.project, row.id, where=where, lost=False, aside_seconds=wait)
     if failure.code == CapacityError.code:
         if _make_smaller(session, row, failure):
             return attempts.end_job(session, row.project, row.id, where=where, lost=False)
@@ -72,7 +74,16 @@ def _end(session: Session, row: JobRow, failure: Failure) -> Ended | None:
 
 def _tell(session: Session, row: JobRow, kind: str, message: str, failure: Failure) -> None:
     data = {"attempt": row.attempt, "error": dumped(failure)}
-    events.append(session, row, [News(kind, message, "error" if kind == jobs.STORAGE_FULL else "warn", data)])
+    events.append(session, row, [News(kind, message, "warn", data)])
+
+
+def _tell_of_full_disk(session: Session, row: JobRow, failure: Failure, wait_seconds: float) -> None:
+    message = (
+        f"{failure.message} The job is set aside and resumed when a worker has room, in {wait_seconds:.0f} s at the "
+        "earliest, or at once if somebody resumes it: it goes on where it was."
+    )
+    data = {"attempt": row.attempt, "error": dumped(failure), "wait_seconds": wait_seconds}
+    events.append(session, row, [News(aside_rows.STORAGE_FULL, message, "error", data)])
 
 
 # === Smaller batches ===

@@ -15,7 +15,7 @@ from app.services.context import Services
 from app.services.drafts import NOBODY
 from app.services.references import References
 from app.services.ringing import Hint, ring
-from app.storage import jobs, leases
+from app.storage import aside, jobs, leases
 from app.storage.database import time_of
 from app.storage.paging import Page, PageQuery
 from app.storage.tables import JobRow
@@ -146,8 +146,8 @@ def _cancel_at_once(session: Session, project: str, identifier: str, status: Job
 def request_pause(services: Services, project: str, identifier: str) -> Job:
     """Pause a job that waits, at once; ask a running one to stop with a checkpoint. Asking again changes nothing.
 
-    A running job may still end if it was about to. Raises `NotFoundError`, and `InvalidStateTransitionError` if it
-    has ended, or if its files are not checked yet.
+    One that Thaw has set aside waits for a person from then on. A running job may still end if it was about to. Raises
+    `NotFoundError`, and `InvalidStateTransitionError` if it has ended, or if its files are not checked yet.
     """
     with services.db.begin() as session:
         row = leases.lock(session, JobRow, project, identifier)
@@ -160,7 +160,9 @@ def request_pause(services: Services, project: str, identifier: str) -> Job:
             jobs.move(
                 session, project, identifier, old="queued", new="paused", news="The job is paused.", values=values
             )
-        elif row.status != "paused":
+        elif row.status == "paused":
+            aside.keep(session, row)
+        else:
             raise impossible(row, "paused")
         return _found(session, project, identifier)
 
@@ -177,7 +179,7 @@ def resume(services: Services, project: str, identifier: str) -> Job:
         if row is None:
             raise unknown_job(identifier)
         if row.status == "paused":
-            values = {"pause_requested_at": None, "rung_at": time_of(session)}
+            values = {"pause_requested_at": None, "times_full": 0, "rung_at": time_of(session)}
             news = "The job was resumed and waits for a worker."
             jobs.move(session, project, identifier, old="paused", new="queued", news=news, values=values)
             hints.append(Hint(JobRow, project, identifier))

@@ -31,7 +31,7 @@ def kept(session: Session, job: JobRow, told: CheckpointWritten, artifacts: Mapp
         return []
     _note_fidelity(job, told.fidelity)
     if told.step > checkpoints.furthest_step(session, job.project, job.id, before_attempt=job.attempt):
-        job.lost_attempts = 0
+        job.lost_attempts = job.times_full = 0
     checkpoint = Checkpoint(
         id=new_id("ckpt"),
         kind="resume",

@@ -8,6 +8,7 @@
     an upload is abandoned   nothing was added to it for a day: it expires
     an upload has ended      its parts are deleted
     records are old          idempotency keys after a day, workers that were not heard of for a day
+    events are old           those of single epochs are compacted, `keep_events_days` after the end of their job
     (bytes without a row     `app.services.orphans`, less often)
 
 Each row is changed by compare-and-set in a transaction of its own, so that of two sweepers one does it.
@@ -19,7 +20,7 @@ from app.domain.overtime import OF_DEADLINE
 from app.services import attempts, leftovers, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
-from app.storage import checkpoints, idempotency, jobs, leases, uploads, workers
+from app.storage import checkpoints, compaction, idempotency, jobs, leases, uploads, workers
 from app.storage.leases import AnyLeased
 from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
@@ -28,6 +29,10 @@ LEASED: tuple[AnyLeased, ...] = (ModelRow, DatasetRow, JobRow)
 BATCH = 100
 """Rows of each kind in one sweep; the next one comes in seconds."""
 DAY_SECONDS = 86_400.0
+COMPACTED_JOBS = 20
+"""In one sweep, which must not keep a worker from announcing itself."""
+COMPACTED_EVENTS = 500
+"""Of a job in one sweep, and so in one transaction: on SQLite everybody else waits meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class SweepResult:
     """Hints that were sent again."""
     expired: int
     """Uploads to which nothing was added for too long."""
+    compacted: int
+    """Events that made room."""
 
 
 def sweep(services: Services) -> SweepResult:
@@ -56,7 +63,10 @@ def sweep(services: Services) -> SweepResult:
     _delete_checkpoints(services)
     _delete_parts(services)
     _forget_old(services)
-    return SweepResult(taken_back=taken_back, overdue=overdue, decided=decided, rung=rung, expired=expired)
+    compacted = _compact(services)
+    return SweepResult(
+        taken_back=taken_back, overdue=overdue, decided=decided, rung=rung, expired=expired, compacted=compacted
+    )
 
 
 def _take_back(services: Services) -> int:
@@ -148,3 +158,16 @@ def _forget_old(services: Services) -> None:
     with services.db.begin() as session:
         idempotency.remove_old(session, older_than_seconds=DAY_SECONDS)
         workers.remove_silent(session, seconds=DAY_SECONDS)
+
+
+def _compact(services: Services) -> int:
+    days = services.settings.keep_events_days
+    if not days:
+        return 0
+    with services.db.read() as session:
+        found = compaction.due(session, after_seconds=days * DAY_SECONDS, limit=COMPACTED_JOBS)
+    count = 0
+    for each in found:
+        with services.db.begin() as session:
+            count += compaction.compact(session, each.project, each.id, limit=COMPACTED_EVENTS)
+    return count

@@ -31,6 +31,13 @@ def alive(session: Session, settings: Settings) -> list[WorkerInfo]:
     return [WorkerInfo(id=identifier, live=True, **capabilities) for identifier, capabilities in found]
 
 
+def would_train(services: Services, worker: WorkerCapabilities) -> bool:
+    """Whether a worker that says this about itself takes the jobs that wait now."""
+    if worker.draining or worker.refuses_training is not None:
+        return False
+    return training_queue(services) in worker.queues
+
+
 def training_queue(services: Services) -> QueueName:
     """Where hints for trainings go: to GPUs if a live worker listens there, else to CPUs."""
     return queue_of(live(services))

@@ -1,4 +1,4 @@
-"""Events: a job's history, numbered from 1 without gaps.
+"""Events: a job's history, numbered from 1 without gaps (`app.storage.compaction` tells of those that it makes).
 
 The counter stands on the job's row. Whoever appends holds that row (a statement before has changed it in the same
 transaction), so that two writers never take the same number and no number is skipped.

@@ -7,21 +7,18 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session, aliased
 
-from app.domain.errors import Failure
 from app.domain.job import Attempt, ForkedFrom, Job, StageRecord
 from app.domain.progress import Level, PhaseProgress
 from app.domain.report import Report
 from app.domain.spec import ResolvedSpec
 from app.domain.states import SERVED, TERMINAL, TRANSITIONS, UNFINISHED, JobStatus, rank_of
-from app.storage import events, leases
+from app.storage import aside, events, leases
 from app.storage.database import now, time_of
 from app.storage.events import News
 from app.storage.paging import Page, PageQuery, page_of
 from app.storage.rows import bundle_of, dumped, failure_of
 from app.storage.tables import DatasetRow, JobMetadataRow, JobRow, ModelRow
 
-STORAGE_FULL = "storage_full"
-"""The type of the event that tells why a job was set aside."""
 _SAME = {
     "id", "created_at", "updated_at", "status", "model", "training_file", "model_id", "dataset_id", "suffix",
     "max_seconds", "deadline_at", "retry_of", "forked_from",
@@ -87,6 +84,8 @@ def _implied(old: JobStatus, new: JobStatus) -> dict[str, Any]:
     implied: dict[str, Any] = {}
     if old == "running":
         implied |= {**leases.NO_LEASE, "stage": None, "eta_seconds": None, "run_seconds": run_seconds()}
+    if old == "paused":
+        implied |= {"resume_at": None}
     if new == "running":
         implied |= {"started_at": func.coalesce(JobRow.started_at, now()), "attempt_started_at": now()}
         implied |= {"phase": None, "progress": 0.0, "epoch_seconds": None}
@@ -155,7 +154,7 @@ def find(session: Session, project: str, identifier: str) -> Job | None:
     row = session.scalars(select(JobRow).where(JobRow.id == identifier, JobRow.project == project)).one_or_none()
     if row is None:
         return None
-    return job_of(row).model_copy(update={"set_aside": _why_set_aside(session, row)})
+    return job_of(row).model_copy(update={"set_aside": aside.why(session, row)})
 
 
 def attempt_of(session: Session, project: str, identifier: str) -> int | None:
@@ -254,7 +253,7 @@ def behind_time(session: Session, *, limit: int) -> list[tuple[leases.Overdue, J
         if status != JobRow.held:
             statement = (
                 select(JobRow.project, JobRow.id, JobRow.attempt)
-                .where(JobRow.status == status, JobRow.deadline_at <= at)
+                .where(JobRow.status == status, JobRow.deadline_at <= at, JobRow.finished_at.is_(None))
                 .order_by(JobRow.deadline_at)
             )
             rows = session.execute(statement.limit(limit)).all()
@@ -277,13 +276,6 @@ def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
         .order_by(JobRow.rung_at)
     )
     return [leases.Overdue(*found) for found in session.execute(statement.limit(limit)).all()]
-
-
-def _why_set_aside(session: Session, row: JobRow) -> Failure | None:
-    if row.status != "paused" or row.pause_requested_at is not None:
-        return None
-    told = events.newest_of_type(session, row.project, row.id, STORAGE_FULL, limit=1)
-    return Failure.model_validate(told[0].data["error"]) if told else None
 
 
 def job_of(row: JobRow) -> Job:
@@ -324,4 +316,5 @@ def _job(row: JobRow, *, report: Report | None) -> Job:
         artifacts=bundle_of(row.artifacts),
         report=report,
         updated_at=row.updated_at,
+        resume_at=row.resume_at,
     )

@@ -14,7 +14,16 @@ running job that nobody holds.
 
 from typing import Any, ClassVar, get_args
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    PrimaryKeyConstraint,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain.job import CheckpointKind
@@ -216,6 +225,11 @@ class DatasetRow(Asset):
     __table_args__ = _asset_rules("datasets")
 
 
+def _few(name: str, column: str, condition: str) -> Index:
+    """An index of only those jobs that a sweeper may have to look at, in the order of a time."""
+    return Index(name, column, sqlite_where=text(condition), postgresql_where=text(condition))
+
+
 _DONE = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
 
 
@@ -240,6 +254,10 @@ class JobRow(Leased):
     attempt_started_at: Mapped[float | None]
     run_seconds: Mapped[float] = mapped_column(default=0.0)
     """How long the attempts that have ended have run."""
+    resume_at: Mapped[float | None]
+    """Paused because a disk was full: when it may go on without anybody's asking; else `None`."""
+    times_full: Mapped[int] = mapped_column(default=0)
+    """How often in a row it found no room, with nothing new kept in between."""
     retry_of: Mapped[str | None]
     forked_from: Mapped[JsonObject | None]
     model: Mapped[str]
@@ -264,6 +282,8 @@ class JobRow(Leased):
     resume_fidelity: Mapped[ResumeFidelity | None] = mapped_column(Text)
     event_count: Mapped[int] = mapped_column(default=0)
     """Numbers its events, without gaps: it counts up in the statement that locks the row."""
+    events_compacted_at: Mapped[float | None]
+    """When events of single epochs made room, long after the end."""
     result_model_id: Mapped[str | None]
     artifacts: Mapped[JsonList]
     report: Mapped[JsonObject | None]
@@ -280,7 +300,9 @@ class JobRow(Leased):
         newest_first("jobs", "dataset_id"),
         *_for_the_sweeper("jobs"),
         Index("ix_jobs_line", "status", "priority", "api_key_id", "created_at", "id"),
-        Index("ix_jobs_deadlines", "status", "deadline_at"),
+        _few("ix_jobs_deadlines", "deadline_at", "deadline_at IS NOT NULL AND finished_at IS NULL"),
+        _few("ix_jobs_aside", "resume_at", "resume_at IS NOT NULL"),
+        _few("ix_jobs_compaction", "finished_at", "events_compacted_at IS NULL AND finished_at IS NOT NULL"),
     )
 
 

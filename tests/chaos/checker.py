@@ -2,7 +2,8 @@
 
 every 201            has a row, and one status that is never left (or `paused`, where that was asked for)
 every key            has made one job
-every history        is numbered without gaps, makes legal moves only, counts attempts by one, ends once
+every history        is numbered without gaps, but for compacted events, makes legal moves only, counts attempts by one,
+                     ends once
 every write          of an attempt stands between the attempt's beginning and its end
 every success        has one result, all of its files with the right bytes, and the weights of an undisturbed run
 everything else      has no result
@@ -128,16 +129,24 @@ def _accepted(books: Books, job: Accepted) -> Iterator[str]:
 
 def _history(books: Books, row: Row) -> Iterator[str]:
     events = books.events[row["id"]]
-    numbers = [event["number"] for event in events]
-    if numbers != list(range(1, len(events) + 1)) or row["event_count"] != len(events):
+    numbers = [number for event in events for number in _numbers(event)]
+    if numbers != list(range(1, row["event_count"] + 1)):
         yield f"its events have gaps: {numbers}, {row['event_count']} counted"
     ends = [event["number"] for event in events if event["type"] == "completed"]
-    if ends != ([len(events)] if row["status"] in TERMINAL else []):
-        yield f"it is {row['status']}, and its history of {len(events)} events ends at {ends}"
+    if ends != ([row["event_count"]] if row["status"] in TERMINAL else []):
+        yield f"it is {row['status']}, and its history of {row['event_count']} events ends at {ends}"
     times = [event["created_at"] for event in events]
     if any(later < earlier - CLOCK_SECONDS for earlier, later in itertools.pairwise(times)):
         yield "its events are not in the order of their times"
     yield from _moves(_statuses(events), row)
+
+
+def _numbers(event: Row) -> Sequence[int]:
+    """The number of an event, or of all those that it stands for."""
+    if event["type"] != "compacted":
+        return [event["number"]]
+    stands_for = parsed(event["data"])
+    return range(stands_for["first"], stands_for["last"] + 1)
 
 
 def _statuses(events: Sequence[Row]) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from app.storage import compaction
+from app.storage.database import Database
 from tests.chaos import acts, checker, disks
 from tests.chaos.acts import Act
 from tests.chaos.clients import Accepted
@@ -122,6 +124,19 @@ def test_the_checker_sees(name: str, outcome: Outcome, books: Evidence) -> None:
             connection.execute(each, {"job": _succeeded(outcome).id})
     violations = checker.check(books, outcome.accepted, outcome.references).violations
     assert any(expected in violation for violation in violations), violations
+
+
+def test_the_checker_tells_compacted_events_from_lost_ones(outcome: Outcome, books: Evidence) -> None:
+    job_id = _succeeded(outcome).id
+    db = Database(f"sqlite:///{books.database}")
+    with db.begin() as session:
+        assert compaction.compact(session, "default", job_id, limit=1000) > 0
+    db.close()
+    assert checker.check(books, outcome.accepted, outcome.references).violations == []
+    with closing(sqlite3.connect(books.database)) as connection, connection:
+        connection.execute("DELETE FROM events WHERE job_id = ? AND type = 'compacted'", [job_id])
+    violations = checker.check(books, outcome.accepted, outcome.references).violations
+    assert [violation for violation in violations if "have gaps" in violation]
 
 
 def test_the_checker_sees_a_damaged_file(outcome: Outcome, books: Evidence, tmp_path: Path) -> None:

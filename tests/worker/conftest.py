@@ -222,11 +222,11 @@ def stock(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_shop(
     launcher: Launcher, stock: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Shop]]:
-    """Opens shops, each on a data folder of its own, with other settings than usual."""
+    """Opens shops, each on a data folder of its own (in `folder`), with other settings than usual."""
     opened: list[Shop] = []
 
-    def open_shop(**changed: object) -> Shop:
-        data = tmp_path_factory.mktemp("shop") / "data"
+    def open_shop(folder: Path | None = None, **changed: object) -> Shop:
+        data = (folder or tmp_path_factory.mktemp("shop")) / "data"
         shutil.copytree(stock, data)
         opened.append(shop_of(quick_settings(data, **changed), launcher))
         return opened[-1]

@@ -1,8 +1,11 @@
 """Faults of training: what a job goes on from by itself, what waits for a person, and what ends it."""
 
 import os
+import shutil
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +15,10 @@ import pytest
 
 from app.domain.job import Event
 from app.domain.states import MAX_ATTEMPTS
+from app.domain.worker import WorkerCapabilities
 from app.services import history, jobs
 from app.services.context import DEFAULT_PROJECT
+from worker.sweeper import Sweeper
 from worker.watch import Limits, Watch
 
 pytestmark = pytest.mark.service
@@ -224,8 +229,76 @@ def test_too_much_memory_ends_the_process_alone(open_shop: Callable[..., Shop]) 
 
 # === Disk ===
 
+ROOMY = WorkerCapabilities(queues=["cpu"], devices=["cpu"])
 
-def test_a_full_disk_sets_the_job_aside_until_somebody_makes_room(shop: Shop) -> None:
+
+@contextmanager
+def _sweeping(shop: Shop) -> Iterator[None]:
+    sweeper = Sweeper(shop.services, worker="worker-1", capabilities=lambda: ROOMY)
+    sweeper.start()
+    yield
+    sweeper.end()
+    sweeper.join(5)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of a few MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not shutil.which("mount"):
+        pytest.skip("there is no program `mount` here")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "thaw-test", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system may be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full_sets_the_job_aside_until_there_is_room(
+    open_shop: Callable[..., Shop], small_disk: Path, eventually: Callable[..., float]
+) -> None:
+    """With everything on it: database, artifacts, and where attempts work."""
+    shop = open_shop(folder=small_disk, storage_retry_seconds=0.2)
+    job_id, work = shop.submit("roomy"), shop.services.settings.work_dir()
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 512 * 1024))
+    with _sweeping(shop):
+        for attempt in (1, 2):
+            eventually(lambda: shop.get(job_id).status == "queued")
+            shop.supervisor.train(job_id)
+            assert len(_events(shop, job_id, "storage_full")) == attempt
+            assert list(work.iterdir()) == [], "what the attempt had written is gone"
+        ballast.unlink()
+        eventually(lambda: shop.get(job_id).status == "queued")
+    shop.supervisor.train(job_id)
+    job = shop.get(job_id)
+    assert (job.status, job.attempt.number, _lost(shop, job_id)) == ("succeeded", 3, [])
+
+
+def test_a_full_disk_sets_the_job_aside_and_it_goes_on_by_itself(
+    open_shop: Callable[..., Shop], eventually: Callable[..., float]
+) -> None:
+    shop = open_shop(storage_retry_seconds=0.2)
+    job = shop.train("count-full")
+    assert job.status == "paused"
+    with _sweeping(shop):
+        eventually(lambda: shop.get(job.id).status == "queued")
+    assert ("train", job.id, "cpu") in shop.bell.rung
+    shop.supervisor.train(job.id)
+    assert shop.get(job.id).status == "succeeded"
+    assert _went_on_from(shop, job.id) == [20]
+
+
+def test_a_worker_without_room_leaves_jobs_to_others(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(min_free_disk_bytes=2**62)
+    job_id = shop.submit("succeed")
+    shop.supervisor.train(job_id)
+    assert (shop.get(job_id).status, shop.get(job_id).attempt.number) == ("queued", 0)
+
+
+def test_a_full_disk_sets_the_job_aside_until_somebody_resumes_it(shop: Shop) -> None:
     job = shop.train("count-full")
     assert (job.status, job.attempt.lease_expires_at) == ("paused", None)
     (event,) = _events(shop, job.id, "storage_full")

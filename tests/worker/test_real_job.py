@@ -221,6 +221,14 @@ def test_a_real_job_goes_from_two_files_to_a_model_that_works(site: Site, tmp_pa
     assert fork.model_id == third.model_id
     assert fork.report is not None
     assert [phase.name for phase in fork.report.phases] == ["all"]
+    assert fork.report.ancestry is not None
+    (ancestor,) = fork.report.ancestry.ancestors
+    assert (ancestor.job, ancestor.way, ancestor.checkpoint) == (first.id, "fork", kept[0].id)
+    assert fork.report.ancestry.first_source.model == first.model_id
+    written = {artifact.name: artifact.sha256 for artifact in fork.artifacts}
+    for name in ("report.json", "manifest.json", "MODEL_CARD.md"):
+        site.services.store.fetch(written[name], tmp_path / name)
+        assert kept[0].id in (tmp_path / name).read_text()
 
     assert first.report is not None
     assert second.report is not None

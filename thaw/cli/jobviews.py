@@ -61,6 +61,7 @@ def show_job(out: Output, job: Job) -> None:
             "forked from": f"{job.forked_from.job} at {job.forked_from.checkpoint}" if job.forked_from else None,
             "error": f"{job.error.message} ({job.error.code})" if job.error else None,
             "set aside": f"{job.set_aside.message} ({job.set_aside.code})" if job.set_aside else None,
+            "resumed": f"when a worker has room, not before {text.clock(job.resume_at)}" if job.resume_at else None,
             "adjusted": _adjusted(job),
             "created": text.ago(job.created_at),
             "took": text.duration(job.finished_at - job.started_at) if job.finished_at and job.started_at else None,

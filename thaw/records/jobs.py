@@ -155,6 +155,8 @@ class Report(Record):
     cut_layer: str | None = None
     phases: Sequence[PhaseReport] = ()
     source: SourceReceipt | None = None
+    ancestry: Mapping[str, object] | None = None
+    """The jobs and the first source that its weights come from, and the jobs that it does again."""
     best_validation: Mapping[str, float] | None = None
     export_difference: float | None = None
     exports: Sequence[Export] = ()
@@ -195,7 +197,9 @@ class Job(Record):
     finished_at: float | None = None
     error: Failure | None = None
     set_aside: Failure | None = None
-    """Why the service itself has paused the job, until somebody resumes it."""
+    """Why the service itself has paused the job."""
+    resume_at: float | None = None
+    """From when on the service resumes what it has set aside, as soon as a worker has room."""
     cut: Mapping[str, object] | None = None
     head: object = None
     schedule: Sequence[Mapping[str, object]] = ()
@@ -236,12 +240,13 @@ class Job(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Event(Record):
-    """One line of a job's history. Numbers count from 1 without gaps."""
+    """One line of a job's history. Numbers count from 1 without gaps, but for what `compacted` stands for."""
 
     number: int
     type: str
     """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `attempt_lost`, `adjusted`,
-    `storage_full`, `completed` (the last one); more may come."""
+    `storage_full`, `compacted` (stands for the events `data["first"]` to `data["last"]`), `completed` (the last one);
+    more may come."""
     message: str = ""
     level: str = "info"
     created_at: float = 0.0

@@ -63,7 +63,7 @@ def has_room(folder: Path, needed_bytes: int) -> bool:
 
 def storage_full(detail: str) -> PlatformError:
     """The error for a disk without room."""
-    message = f"There is no room left for the job's files: {detail}. Free some space on the worker and submit again."
+    message = f"There is no room left for the job's files: {detail}. Free some space on the worker."
     return PlatformError(message, code="storage_full")
 
 

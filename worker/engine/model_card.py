@@ -4,16 +4,17 @@ Only what was measured stands in it, each figure with its uncertainty; what is n
 The way of such cards: Mitchell et al., "Model Cards for Model Reporting", 2019.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.domain.ancestry import Ancestor, Ancestry
 from app.domain.dataset import SPLITS, DatasetInfo
 from app.domain.exports import FILES, Export
 from app.domain.phases import Phase
 from app.domain.report import Evaluation, Interval, PhaseReport, Report
 from app.domain.spec import ResolvedSpec
 from worker.engine import loading
+from worker.engine.markdown import Row, code, json_code, plain, section, table
 
 FILE = "MODEL_CARD.md"
 MAX_CONFUSED_CLASSES = 20
@@ -22,13 +23,12 @@ FEW_EXAMPLES = 30
 """A class with fewer test examples is named among the limits: its figures may be far off."""
 MAX_NAMED = 10
 
-Row = Sequence[object]
-
 
 def card(report: Report, data: DatasetInfo, *, lineage: Mapping[str, str], files: Sequence[Mapping[str, Any]]) -> str:
     """The card's text. `files`: name, sha256 and bytes of the model's files; `lineage` as in the manifest."""
     sections = [
         _what(report, lineage),
+        *([_ancestry(report.ancestry)] if report.ancestry else []),
         _data(data),
         _training(report),
         _test(report.test, report.labels),
@@ -65,18 +65,43 @@ def _what(report: Report, lineage: Mapping[str, str]) -> str:
         f"It {does}. It has {report.parameters:,} parameters and takes raw examples: what prepares them is inside.",
         "",
         (
-            f"It was fine-tuned from another model, reused up to its layer {_code(report.cut_layer)} with {weights}; "
-            f"on top of that: {_plain(_head(spec))}."
+            f"It was fine-tuned from another model, reused up to its layer {code(report.cut_layer)} with {weights}; "
+            f"on top of that: {plain(_head(spec))}."
         ),
         "",
-        _table(("", "sha256"), [(name, _code(digest)) for name, digest in lineage.items()]),
+        table(("", "sha256"), [(name, code(digest)) for name, digest in lineage.items()]),
         "",
         (
             f"The source is {'unchanged' if report.source.unchanged else 'CHANGED'}: its digest after the job is "
-            f"{_code(report.source.model_digest_after)}. Made on {_plain(report.device)} with {_plain(made_with)}."
+            f"{code(report.source.model_digest_after)}. Made on {plain(report.device)} with {plain(made_with)}."
         ),
     ]
-    return _section("Model card", lines, level=1)
+    return section("Model card", lines, level=1)
+
+
+def _ancestry(ancestry: Ancestry) -> str:
+    """The way back to the first source, one row for each job."""
+    lines = [f"Made by job {code(ancestry.job)}."]
+    if ancestry.retry_of:
+        lines += ["", f"It did again what {', '.join(map(code, ancestry.retry_of))} had been asked to do."]
+    if ancestry.ancestors:
+        columns = ("began with", "of job", "sha256 of its file", "digest as a model", "digest of its dataset")
+        lines += ["", table(columns, [_ancestor(each) for each in ancestry.ancestors])]
+    first = ancestry.first_source
+    known = [f"{name} {code(value)}" for name, value in (("from", first.origin), ("digest", first.digest)) if value]
+    name = f" {plain(first.name)}" if first.name else ""
+    lines += [
+        "",
+        f"The first source is model{name} {code(first.model)}: {', '.join(known) or 'nothing more is known'}.",
+    ]
+    return section("Ancestry", lines)
+
+
+def _ancestor(ancestor: Ancestor) -> Row:
+    kept = f" (phase {plain(ancestor.phase)})" if ancestor.phase else ""
+    weights = f"checkpoint {code(ancestor.checkpoint)}{kept}" if ancestor.checkpoint else "the result"
+    digests = (ancestor.weights_sha256, ancestor.model_digest, ancestor.dataset_digest)
+    return (weights, code(ancestor.job), *(code(digest) if digest else "not known" for digest in digests))
 
 
 def _examples(data: DatasetInfo) -> str:
@@ -93,19 +118,19 @@ def _data(data: DatasetInfo) -> str:
     splits = [name for name in SPLITS if name in data.splits]
     counts = {name: data.splits[name].class_counts or {} for name in splits}
     rows: list[Row] = [("examples", *(data.splits[name].examples for name in splits))]
-    rows += [(_plain(label), *(counts[name].get(label, 0) for name in splits)) for label in data.classes or ()]
+    rows += [(plain(label), *(counts[name].get(label, 0) for name in splits)) for label in data.classes or ()]
     lines = [
         f"{_examples(data)}.",
         "",
-        _table(("", *splits), rows),
+        table(("", *splits), rows),
         "",
         (
             f"Unreadable examples left out: {data.corrupt_count}. Exact duplicates across splits: "
             f"{data.duplicates_across_splits}; nearly equal images: {data.near_duplicates_across_splits}."
         ),
     ]
-    lines += [f"\n{_plain(warning)}" for warning in data.warnings]
-    return _section("Data", lines)
+    lines += [f"\n{plain(warning)}" for warning in data.warnings]
+    return section("Data", lines)
 
 
 def _training(report: Report) -> str:
@@ -116,19 +141,19 @@ def _training(report: Report) -> str:
     lines = [
         f"Batches of {spec.batch_size}, seed {spec.seed}.",
         "",
-        _table(columns, rows),
+        table(columns, rows),
         "",
         f"What was frozen stayed bit-identical in {held} of {len(report.phases)} phases.",
     ]
-    return _section("Training", lines)
+    return section("Training", lines)
 
 
 def _phase(phase: Phase, done: PhaseReport) -> Row:
     told = {"name", "unfreeze", "epochs", "optimizer"}
     settings = phase.model_dump(mode="json", exclude_defaults=True, exclude=told)
-    unfrozen = phase.unfreeze if isinstance(phase.unfreeze, str) else _json(phase.unfreeze.model_dump(mode="json"))
+    unfrozen = phase.unfreeze if isinstance(phase.unfreeze, str) else json_code(phase.unfreeze.model_dump(mode="json"))
     return (
-        _plain(done.name),
+        plain(done.name),
         unfrozen,
         f"{done.epochs_run} of {phase.epochs}",
         phase.optimizer.type,
@@ -136,7 +161,7 @@ def _phase(phase: Phase, done: PhaseReport) -> Row:
         f"{done.trainable_parameters:,}",
         f"{done.frozen_parameters:,}",
         f"{done.seconds:.1f}",
-        _json(settings) if settings else "",
+        json_code(settings) if settings else "",
     )
 
 
@@ -149,19 +174,19 @@ def _test(test: Evaluation, labels: Sequence[str] | None) -> str:
     lines = [
         f"On {test.examples} examples that no phase trained on, looked at once, at the end. Loss: {test.loss:.4g}.",
         "",
-        _table(("", "value", "95 % interval", "method"), rows),
+        table(("", "value", "95 % interval", "method"), rows),
     ]
     if test.per_class:
         lines += ["", _per_class(test.per_class)]
     if test.confusion_matrix and labels:
         lines += ["", _confusion(test.confusion_matrix, labels)]
-    return _section("Test", lines)
+    return section("Test", lines)
 
 
 def _per_class(per_class: Mapping[str, Mapping[str, float]]) -> str:
     names = list(dict.fromkeys(name for figures in per_class.values() for name in figures))
-    rows = [(_plain(label), *(_figure(figures, name) for name in names)) for label, figures in per_class.items()]
-    return _table(("class", *names), rows)
+    rows = [(plain(label), *(_figure(figures, name) for name in names)) for label, figures in per_class.items()]
+    return table(("class", *names), rows)
 
 
 def _figure(figures: Mapping[str, float], name: str) -> str:
@@ -171,8 +196,8 @@ def _figure(figures: Mapping[str, float], name: str) -> str:
 def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     if len(labels) > MAX_CONFUSED_CLASSES:
         return f"The confusion matrix of {len(labels)} classes is in `report.json`."
-    rows = [(_plain(label), *row) for label, row in zip(labels, matrix, strict=True)]
-    return _table(("true \\ predicted", *(_plain(label) for label in labels)), rows)
+    rows = [(plain(label), *row) for label, row in zip(labels, matrix, strict=True)]
+    return table(("true \\ predicted", *(plain(label) for label in labels)), rows)
 
 
 def _choice(report: Report) -> str:
@@ -188,7 +213,7 @@ def _choice(report: Report) -> str:
             "its figures are better than the model."
         ),
     ]
-    return _section("How it was chosen", lines)
+    return section("How it was chosen", lines)
 
 
 def _limits(report: Report, data: DatasetInfo) -> str:
@@ -205,22 +230,22 @@ def _limits(report: Report, data: DatasetInfo) -> str:
         )
     if report.spec.backbone_weights == "source":
         lines.append("- What the source had learned from its own data, and its licence, are not known here.")
-    return _section("Limits", lines)
+    return section("Limits", lines)
 
 
 def _exports(exports: Sequence[Export]) -> str:
     if not exports:
-        return _section("Other formats", ["None were asked for."])
-    return _section(
+        return section("Other formats", ["None were asked for."])
+    return section(
         "Other formats",
         [
             "Each was loaded by its own runtime and compared with `model.keras` on test examples.",
             "",
-            _table(
+            table(
                 ("format", "file", "examples", "largest difference", "same class", "accuracy there", "of model.keras"),
                 [_export(export) for export in exports],
             ),
-            *(f"\n`{export.format}` failed: {_plain(export.reason or '')}" for export in exports if export.reason),
+            *(f"\n`{export.format}` failed: {plain(export.reason or '')}" for export in exports if export.reason),
         ],
     )
 
@@ -241,44 +266,18 @@ def _use(report: Report) -> str:
     for export in report.exports:
         if export.file:
             lines += ["", *_snippet(export.file, loading.of(export))]
-    return _section("Use", lines)
+    return section("Use", lines)
 
 
-def _snippet(file: str, code: str) -> list[str]:
-    return [f"`{file}`:", "", "```python", code, "```"]
+def _snippet(file: str, python: str) -> list[str]:
+    return [f"`{file}`:", "", "```python", python, "```"]
 
 
 def _files(files: Sequence[Mapping[str, Any]]) -> str:
-    rows = [(file["name"], f"{file['bytes']:,}", _code(file["sha256"])) for file in files]
-    return _section("Files", [_table(("file", "bytes", "sha256"), rows), "", "All others are in `manifest.json`."])
-
-
-# === Markdown ===
-
-
-def _section(title: str, lines: Sequence[str], *, level: int = 2) -> str:
-    return "\n".join([f"{'#' * level} {title}", "", *lines])
-
-
-def _table(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Somebody's words as words: no markup, no table cells, no line breaks."""
-    flat = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|" else letter for letter in flat)
-
-
-def _code(text: str) -> str:
-    return "`" + " ".join(text.split()).replace("`", "'").replace("|", "/") + "`"
-
-
-def _json(value: object) -> str:
-    return _code(json.dumps(value))
+    rows = [(file["name"], f"{file['bytes']:,}", code(file["sha256"])) for file in files]
+    return section("Files", [table(("file", "bytes", "sha256"), rows), "", "All others are in `manifest.json`."])
 
 
 def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(_plain(name) for name in names[:MAX_NAMED])
+    shown = ", ".join(plain(name) for name in names[:MAX_NAMED])
     return shown if len(names) <= MAX_NAMED else f"{shown} and {len(names) - MAX_NAMED} more"

@@ -6,8 +6,8 @@ history.json               the same, for programs
 events.out.tfevents.thaw   the same, for TensorBoard
 report.json                what the job found out
 MODEL_CARD.md              the same, for people, and how to load each file
-manifest.json              sha256 and bytes of every file, what those that are models take, and the lineage
-                           source -> dataset -> spec -> result
+manifest.json              sha256 and bytes of every file, what those that are models take, the lineage
+                           source -> dataset -> spec -> result, and the ancestry: the jobs that the source came from
 """
 
 import csv
@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.domain.ancestry import digest_of
 from app.domain.dataset import DatasetInfo
 from app.domain.exports import FILES
 from app.domain.progress import EpochFinished
@@ -66,7 +67,8 @@ def write(
     durable.write_text(folder / model_card.FILE, card)
     others = (LABELS, METRICS, HISTORY, tensorboard.FILE, REPORT, model_card.FILE)
     files = [*models, *(_described(folder / name) for name in others)]
-    _write_json(folder / MANIFEST, {"files": files, "lineage": lineage})
+    ancestry = None if report.ancestry is None else report.ancestry.model_dump(mode="json")
+    _write_json(folder / MANIFEST, {"files": files, "lineage": lineage, "ancestry": ancestry})
 
 
 def _models(folder: Path, report: Report) -> list[dict[str, Any]]:
@@ -108,11 +110,10 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _lineage(report: Report, result_digest: str) -> dict[str, str]:
-    spec = report.spec.model_dump_json().encode()
     return {
         "source": report.source.model_digest_before,
         "dataset": report.dataset_digest,
-        "spec": hashlib.sha256(spec).hexdigest(),
+        "spec": digest_of(report.spec),
         "result": result_digest,
     }
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from app.domain import kept, weighing
 from app.domain.adjusting import as_sent
+from app.domain.ancestry import Ancestry
 from app.domain.cuts import resolve_cut
 from app.domain.errors import ProofError, SourceError, UserError, WorkError
 from app.domain.exports import Export, ExportedInput
@@ -82,11 +83,13 @@ def train(
     reporter: Reporter,
     *,
     features: FolderCache | None = None,
+    ancestry: Ancestry | None = None,
 ) -> TrainedModel:
     """Train `source` (canonical model folder) on `data` (canonical dataset folder); files go to `workdir`.
 
     Called again with the same `workdir` after it was interrupted, it goes on from the newest checkpoint there.
     `features`: where cached features are kept for other jobs too; `None`: in `workdir`, for this job alone.
+    `ancestry`: what the report says about where the job comes from; nothing that is trained depends on it.
 
     Raises `WorkError`, which says whose fault it was, and whatever `reporter.check` raises.
     """
@@ -105,7 +108,7 @@ def train(
             receipt = _source_receipt(job.origin, source)
             exported = _export(job, outputs, data)
             info = _write_canonical(job, exported.model)
-        report = _report(job, test=test, receipt=receipt, exported=exported)
+        report = _report(job, test=test, receipt=receipt, exported=exported, ancestry=ancestry)
         _write_results(job, report, info, exported.names)
         job.run.checkpoints.clear()
         return TrainedModel(workdir / RESULTS, workdir / CANONICAL, info, report)
@@ -286,7 +289,9 @@ def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:
     return sources.write_canonical(model, folder, rescale="none", labels=data.classes, features=data.features)
 
 
-def _report(job: _Job, *, test: Evaluation, receipt: SourceReceipt, exported: _Exported) -> Report:
+def _report(
+    job: _Job, *, test: Evaluation, receipt: SourceReceipt, exported: _Exported, ancestry: Ancestry | None
+) -> Report:
     data = job.dataset.info
     best = min(job.run.history, key=lambda epoch: epoch.metrics["val_loss"])
     return Report(
@@ -296,6 +301,7 @@ def _report(job: _Job, *, test: Evaluation, receipt: SourceReceipt, exported: _E
         cut_layer=job.cut_layer,
         dataset_digest=data.digest,
         source=receipt,
+        ancestry=ancestry,
         phases=job.run.phases,
         class_weights=weighing.class_weights(job.spec, data),
         test=test,

@@ -20,14 +20,15 @@ class EventObject(Wire):
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     """Always `fine_tuning.job.event`."""
     number: int
-    """Counts from 1 in each job, without gaps; what `Last-Event-ID` takes."""
+    """Counts from 1 in each job; what `Last-Event-ID` takes. There are no gaps but those that an event of type
+    `compacted` tells of: long after the end of a job it stands for those numbered `data.first` to `data.last`."""
     created_at: int
     """When it happened."""
     level: Level
     """`info`, `warn` or `error`."""
     type: str = Field(examples=["metrics"])
     """`message`, `metrics`, `stage`, `phase`, `status`, `resumed`, `checkpoint_refused`, `attempt_lost`, `adjusted`,
-    `storage_full`, and `completed` for the last one. An open set."""
+    `storage_full`, `compacted`, and `completed` for the last one. An open set."""
     message: str
     """For people."""
     data: Mapping[str, Any]

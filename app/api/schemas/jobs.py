@@ -166,8 +166,9 @@ class JobObject(Wire):
     error: Failure | None
     """Why it failed, and whose fault that was."""
     set_aside: Failure | None
-    """Why Thaw itself has paused the job, such as a full disk (`storage_full`), until somebody resumes it; `null`
-    otherwise, and in lists."""
+    """Why Thaw itself has paused the job, such as a full disk (`storage_full`); `null` otherwise, and in lists."""
+    resume_at: float | None
+    """From when on Thaw resumes what it has set aside, as soon as a worker has room; `null` otherwise."""
     artifacts: list[ArtifactObject]
     """What it has made."""
     report: Report | None
@@ -206,6 +207,7 @@ _SAME = (
     "status", "model", "training_file", "model_id", "dataset_id", "suffix", "metadata", "stage", "stage_history",
     "phase", "attempt", "cancel_requested_at", "pause_requested_at", "resume_fidelity", "error",
     "report", "priority", "max_seconds", "deadline_at", "retry_of", "forked_from", "set_aside",
+    "resume_at",
 )  # fmt: skip
 _SAME_IN_SPEC = (
     "cut", "head", "schedule", "preset", "cache", "batch_size", "class_weights", "label_smoothing", "mixed_precision",

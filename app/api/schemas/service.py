@@ -49,7 +49,8 @@ class WorkerObject(Wire):
     """What it tried out at its start, each fact with its result; `null` until that is done, and for workers that do
     not train."""
     refuses_training: str | None
-    """Why it takes on no trainings although it was started for them: then `queues` names none of theirs."""
+    """Why it takes on no trainings although it was started for them: its self-test failed (then `queues` names none of
+    theirs), or its disk is full."""
     resume_fidelity: ResumeFidelity | None
     """`exact`: a job that is interrupted here goes on to the very weights of one that is not; `tolerance`: nearly."""
     draining: bool

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from app.api import streams
 from app.api.streams import Streams
 from app.services import history, jobs
+from app.storage import compaction
 
 if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
@@ -75,6 +76,20 @@ def test_a_last_event_id_that_is_no_number_is_422(client: TestClient, finished: 
     response = client.get(finished, headers={**SSE, "Last-Event-ID": last})
     assert response.status_code == 422
     assert response.json()["errors"][0]["pointer"] == "/last-event-id"
+
+
+def test_a_stream_goes_on_within_events_that_made_room_and_says_so(
+    client: TestClient, thaw: "Thaw", finished: str
+) -> None:
+    job_id = finished.split("/")[-2]
+    everything = list(parsed(client.get(finished, headers=SSE).text))
+    (first, last) = [int(event["id"]) for event in everything if event["event"] == "metrics"]
+    with thaw.services.db.begin() as session:
+        assert compaction.compact(session, "default", job_id, limit=100) == 2
+    rest = list(parsed(client.get(finished, headers={**SSE, "Last-Event-ID": str(first)}).text))
+    assert (rest[0]["id"], rest[0]["event"]) == (str(last), "compacted")
+    assert rest[0]["data"]["data"] == {"first": first, "last": last}
+    assert rest[1:] == everything[last:]
 
 
 def test_the_stream_of_an_unknown_job_is_404(client: TestClient) -> None:

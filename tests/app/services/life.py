@@ -16,13 +16,15 @@ from hypothesis.stateful import initialize, precondition, rule
 from app.domain.again import RetryRequest
 from app.domain.errors import CapacityError, Failure, InvalidStateTransitionError, LeaseLostError, StorageFullError
 from app.domain.states import MAX_ATTEMPTS, MOVES, TERMINAL, JobStatus, Move
-from app.services import again, claims, failing, jobs, reports
+from app.domain.worker import WorkerCapabilities
+from app.services import again, aside, claims, failing, jobs, reports
 from app.services.sweep import sweep
 from app.storage.database import now
 from app.storage.tables import JobRow
 from tests.app.services.truths import Truths
 
 FAILURE = Failure(error_class="user", code="x", message="It is broken.")
+ROOMY = WorkerCapabilities(queues=["cpu"], devices=["cpu"])
 DAY_SECONDS = 86_400
 WORKERS = ("w1", "w2", "w3")
 
@@ -42,6 +44,7 @@ class Life(Truths):
         self.stale: list[claims.JobClaim] = []
         self.attempts = self.lost = self.epochs = self.trained = self.kept = 0
         self.cancel_wanted = self.pause_wanted = self.used_up = self.overdue = self.made_smaller = False
+        self.aside = False
         self.age = 0
 
     def teardown(self) -> None:
@@ -51,7 +54,7 @@ class Life(Truths):
         """The job is `new` now: the one line of `MOVES` from its status to there with these words in `when`."""
         (move,) = [each for each in MOVES if (each.old, each.new) == (self.status, new) and when in each.when]
         self.moves[move] += 1
-        self.status = new
+        self.status, self.aside = new, False
 
     # === How it begins ===
 
@@ -211,6 +214,7 @@ class Life(Truths):
             self.lost += int(lost)
             if set_aside or self.pause_wanted:
                 self._go("paused", why if set_aside else "somebody wants it")
+                self.aside = not self.pause_wanted
             else:
                 self._go("queued", why)
 
@@ -240,6 +244,15 @@ class Life(Truths):
         if self.overdue and self.status in {"validating_files", "queued", "paused"}:
             self._go("failed", "deadline" if self.status == "validating_files" else "")
 
+    @precondition(lambda self: self.aside)
+    @rule(over=st.booleans())
+    def find_room(self, over: bool) -> None:
+        if over:
+            self.world.set(JobRow, self.job.id, resume_at=now() - 1)
+        assert aside.resume(self.services, ROOMY) == int(over)
+        if over:
+            self._go("queued", "there is room")
+
     @precondition(lambda self: self.age > self.youth and self.status not in TERMINAL)
     @rule()
     def pass_its_deadline(self) -> None:
@@ -267,11 +280,9 @@ class Life(Truths):
                 jobs.request_pause(self.services, "default", self.job.id)
             return
         jobs.request_pause(self.services, "default", self.job.id)
+        self.pause_wanted, self.aside = True, False
         if self.status == "queued":
             self._go("paused")
-            self.pause_wanted = True
-        elif self.status == "running":
-            self.pause_wanted = True
 
     @precondition(lambda self: self.pause_wanted or self.status == "paused" or self.age % 4 == 0)
     @rule()
@@ -283,7 +294,7 @@ class Life(Truths):
         jobs.resume(self.services, "default", self.job.id)
         self.pause_wanted = False
         if self.status == "paused":
-            self._go("queued")
+            self._go("queued", "it is resumed")
 
     @precondition(lambda self: self.status in {"failed", "cancelled"})
     @rule()

@@ -27,6 +27,8 @@ class Truths(RuleBasedStateMachine):
     attempts: int
     lost: int
     epochs: int
+    aside: bool
+    """Paused because a disk was full, and by nobody else."""
     age: int
     """Steps so far."""
 
@@ -59,6 +61,7 @@ class Truths(RuleBasedStateMachine):
         assert row.lost_attempts == self.lost < MAX_ATTEMPTS
         assert (row.finished_at is not None) is (self.status in TERMINAL)
         assert (row.error is not None) is (self.status == "failed")
+        assert (row.resume_at is not None) is self.aside
 
     def _the_history_is_whole(self, told: list[EventRow]) -> None:
         """Without gaps; it ends once; every move is in the table, and each claim counts one attempt."""

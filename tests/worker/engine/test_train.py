@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.domain.ancestry import Ancestor, Ancestry, FirstSource
 from app.domain.errors import PlatformError, ProofError, UserError
 from app.domain.spec import ResolvedSpec, Spec, resolve
 from worker.engine.reporter import TrainingStopped
@@ -19,6 +20,20 @@ pytestmark = pytest.mark.tensorflow
 
 HEAD_PHASE = {"name": "head", "unfreeze": "none", "epochs": 2, "optimizer": {"type": "sgd", "learning_rate": 0.1}}
 ALL_PHASE = {"name": "all", "unfreeze": "all", "epochs": 2, "optimizer": {"type": "adam", "learning_rate": 0.01}}
+
+
+ANCESTRY = Ancestry(
+    job="ftjob-3",
+    retry_of=["ftjob-2"],
+    ancestors=[
+        Ancestor(
+            job="ftjob-1", way="fork", checkpoint="ckpt-1", phase="head",
+            weights_sha256="aa", model_digest="bb", dataset_digest="cc", spec_sha256="dd",
+        ),
+        Ancestor(job="ftjob-0", way="result", model_digest="ee", spec_sha256="ff"),
+    ],
+    first_source=FirstSource(model="model-0", name="shoes", origin="file-0", digest="00"),
+)  # fmt: skip
 
 
 def spec(*phases: dict[str, Any], seed: int = 42, **fields: Any) -> ResolvedSpec:
@@ -40,14 +55,14 @@ def numbers(store_dataset: Callable[..., Path], blobs: Callable[..., Any]) -> Pa
 
 @pytest.fixture(scope="module")
 def trained(source: Path, binary: Path, recorder: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    """The textbook schedule on two classes, and what was reported meanwhile."""
-    return run(spec(), source, binary, tmp_path_factory.mktemp("work"), recorder())
+    """The textbook schedule on two classes, as a fork that is a retry, too, and what was reported meanwhile."""
+    return run(spec(), source, binary, tmp_path_factory.mktemp("work"), recorder(), ancestry=ANCESTRY)
 
 
-def run(spec: ResolvedSpec, source: Path, data: Path, workdir: Path, reporter: Any) -> tuple[Any, Any]:
+def run(spec: ResolvedSpec, source: Path, data: Path, workdir: Path, reporter: Any, **more: Any) -> tuple[Any, Any]:
     from worker.engine.train import train
 
-    return train(spec, source, data, workdir, reporter), reporter
+    return train(spec, source, data, workdir, reporter, **more), reporter
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -89,6 +104,18 @@ def test_lineage_leads_from_source_and_dataset_to_the_result(
     assert lineage["dataset"] == json.loads((binary / "dataset.json").read_text())["digest"]
     assert lineage["spec"] == hashlib.sha256(result.report.spec.model_dump_json().encode()).hexdigest()
     assert lineage["result"] == result.info.digest
+
+
+def test_the_jobs_that_it_comes_from_stand_in_report_manifest_and_card(trained: tuple[Any, Any]) -> None:
+    folder = trained[0].results
+    told = ANCESTRY.model_dump(mode="json")
+    assert json.loads((folder / "report.json").read_text())["ancestry"] == told
+    assert json.loads((folder / "manifest.json").read_text())["ancestry"] == told
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "Made by job `ftjob-3`.\n\nIt did again what `ftjob-2` had been asked to do.\n" in card
+    assert "| checkpoint `ckpt-1` (phase head) | `ftjob-1` | `aa` | `bb` | `cc` |\n" in card
+    assert "| the result | `ftjob-0` | not known | `ee` | not known |\n" in card
+    assert "The first source is model shoes `model-0`: from `file-0`, digest `00`." in card
 
 
 def test_the_model_predicts_what_the_report_says(trained: tuple[Any, Any], binary: Path) -> None:

@@ -306,6 +306,14 @@ def fill_disk(_order: Order, _reporter: Reporter) -> Outcome:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def need_room(order: Order, reporter: Reporter) -> Outcome:
+    """Keeps a checkpoint, then writes 1 MiB, then succeeds."""
+    phase = PhaseProgress(index=1, name="roomy", epoch=1, epochs=1)
+    _keep(order, reporter, phase, 1, {})
+    _write(order, "run/large", bytes(1024**2))
+    return succeed(order, reporter)
+
+
 def crash(_order: Order, _reporter: Reporter) -> Outcome:
     sys.stderr.write("about to read address 0\n")
     ctypes.string_at(0)
@@ -417,6 +425,7 @@ BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
     "refuse": refuse,
     "error": raise_error,
     "full": fill_disk,
+    "roomy": need_room,
     "crash": crash,
     "abort": abort,
     "killed": be_killed,
