@@ -119,7 +119,7 @@ class SpoolWriter:
             self._spool.keep(self._temporary, blob)
         return blob
 
-    def _append(self, chunk: bytes) -> None:
+    def _append(self, chunk: bytes | bytearray) -> None:
         self._hash.update(chunk)
         with out_of_room():
             self._file.write(chunk)
