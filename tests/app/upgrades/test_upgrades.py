@@ -98,13 +98,14 @@ def _shows_everything(services: Services, before: Rows) -> dict[JobStatus, list[
     listed = jobs.list_page(services, PROJECT, ALL).items
     assert Counter(job.status for job in listed) == Counter(row["status"] for row in before["jobs"])
     for job in listed:
-        assert JobObject.of(jobs.get(services, PROJECT, job.id)).id == job.id
+        found = jobs.get(services, PROJECT, job.id)
+        assert JobObject.of(found).id == job.id
         events = history.events(services, PROJECT, job.id, ALL).items
         assert [event.number for event in events] == list(range(1, len(_of(job.id, before["events"])) + 1))
         epochs = history.metrics(services, PROJECT, job.id, ALL).items
         assert [epoch.number for epoch in epochs] == list(range(1, len(epochs) + 1))
         history.checkpoints(services, PROJECT, job.id, ALL)
-        assert (job.report is not None) is (job.status == "succeeded")
+        assert (found.report is not None) is (job.status == "succeeded")
     assert len(models.list_page(services, PROJECT, ALL).items) == len(before["models"])
     assert len(datasets.list_page(services, PROJECT, ALL).items) == len(before["datasets"])
     return {status: [job.id for job in listed if job.status == status] for status in {job.status for job in listed}}
