@@ -110,11 +110,11 @@ class ForkRequest(TypedDict, total=False):
     """From where a fork starts, and what is to be different in it; what is left out is as in the job."""
 
     checkpoint: str
-    """The end of a phase, by the id of its checkpoint."""
+    """Weights of the job, by the id of their checkpoint."""
     after_phase: str
-    """The end of a phase, by its name. Left out as well: the last phase that has ended."""
+    """The end of a phase, by its name. Left out as well: the last that has ended, or where the job's time was over."""
     schedule: Sequence[Mapping[str, object]] | Mapping[str, object] | Preset
-    """What to train from there; left out, the phases that came after it."""
+    """What to train from there; left out, what was left: epochs of that phase, and the phases after it."""
     training_file: str
     cache: Literal["auto", "off", "require"]
     batch_size: int

@@ -18,12 +18,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import forkserver as python_forkserver
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import assert_never
+from typing import Literal, assert_never
 
 from app.domain.progress import Progress
 from worker import endings, lifeline, messages
@@ -32,10 +32,17 @@ from worker.engine.reporter import Reporter, TrainingStopped
 from worker.messages import Alive, Failed, Outcome, Ready, Registered, Reported, Stopped, Tested, Trained, Validated
 from worker.orders import BuildOrder, Order, RegisterOrder, RestoreOrder, SelfTestOrder, TrainOrder, ValidateOrder
 
+Keep = Literal["checkpoint", "weights", "nothing"]
+"""What a task that is stopped keeps: a checkpoint to go on from, the weights for other jobs to begin with, nothing."""
+
 LOG = "output.log"
 """What the process printed, in the attempt's folder."""
-CANCEL_SIGNAL = signal.SIGUSR1
-"""Ends the task at its next step with nothing kept; SIGTERM, which others send too, keeps a checkpoint."""
+STOP_SIGNALS: Mapping[Keep, signal.Signals] = {
+    "checkpoint": signal.SIGTERM,
+    "weights": signal.SIGUSR2,
+    "nothing": signal.SIGUSR1,
+}
+"""What ends the task at its next step, by what is to be kept; SIGTERM others send too."""
 RUN = "run"
 """The engine's working folder inside the attempt's: `results`, `canonical`, `checkpoints`."""
 
@@ -73,11 +80,10 @@ class PipeReporter:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._asked_to_stop = False
-        self._cancelled = False
+        self._asked: set[int] = set()
         self._alive_at = time.monotonic()
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(CANCEL_SIGNAL, self._cancel)
+        for number in STOP_SIGNALS.values():
+            signal.signal(number, self._stop)
 
     def report(self, progress: Progress) -> None:
         """Send it; waits while the supervisor has too much to read."""
@@ -85,8 +91,9 @@ class PipeReporter:
 
     def check(self) -> None:
         """Raise `TrainingStopped` once a signal has come. Whoever asks has carried out something since it last did."""
-        if self._cancelled or self._asked_to_stop:
-            raise TrainingStopped(keep=not self._cancelled)
+        if self._asked:
+            cancelled = STOP_SIGNALS["nothing"] in self._asked
+            raise TrainingStopped(keep=not cancelled, over=not cancelled and STOP_SIGNALS["weights"] in self._asked)
         if time.monotonic() - self._alive_at >= ALIVE_SECONDS:
             self.send(Alive())
 
@@ -98,11 +105,8 @@ class PipeReporter:
         except (BrokenPipeError, ConnectionResetError) as error:
             raise TrainingStopped(keep=False) from error
 
-    def _stop(self, *_: object) -> None:
-        self._asked_to_stop = True
-
-    def _cancel(self, *_: object) -> None:
-        self._cancelled = True
+    def _stop(self, number: int, _frame: object) -> None:
+        self._asked.add(number)
 
 
 def _outcome(work: Work, order: Order, reporter: Reporter) -> Outcome:

@@ -89,10 +89,10 @@ class ChildProcess:
                 self._exit_code = self._process.exitcode
         return self._exit_code
 
-    def ask_to_stop(self, *, keep: bool) -> None:
-        """Have the process end at the next step; `keep`: with a checkpoint, to go on from."""
+    def ask_to_stop(self, keep: child.Keep) -> None:
+        """Have the process end at the next step, and keep that."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM if keep else child.CANCEL_SIGNAL)
+            os.kill(self.pid, child.STOP_SIGNALS[keep])
 
     def ask_where(self) -> None:
         """Have the process write into its log where each of its threads is, and end."""

@@ -311,8 +311,10 @@ def _limit_failure(ending: Ending, limits: Limits, exit_: Exit) -> Failure | Non
             f"The process took more than {limits.memory_bytes / 1024**3:.1f} GiB of memory and was ended. Use a "
             f"smaller batch size or smaller inputs, or allow more (THAW_TRAINING_MEMORY_BYTES)."
         ).failure()
+    if ending.reason == "budget":
+        return limits.out_of_time
     if ending.reason == "timeout":
-        return limits.out_of_time or Failure(
+        return Failure(
             error_class="budget",
             code="preparation_timeout",
             message=(

@@ -1,10 +1,12 @@
 """Watches one child process to its end, and ends it when there is a reason to.
 
 reason                                what happens to the process
-lease lost, too much memory or time   killed at once
+lease lost, too much memory           killed at once
+a check that takes too long           killed at once
 did nothing for too long              asked where it is, which ends it; killed if it does not say
 cancelled                             asked to stop, killed after a grace
 paused, worker stops                  asked to stop with a checkpoint, killed after a grace
+a job whose time is over              asked to stop with its weights, killed after a grace
 it has said how it ended              let go, killed if it does not go
 """
 
@@ -17,6 +19,7 @@ from typing import Literal
 from app.domain.errors import Failure
 from app.domain.progress import EpochFinished, PhaseFinished, PhaseStarted, StepFinished
 from worker import memory
+from worker.child import Keep
 from worker.lease import Lease
 from worker.messages import Alive, Message, Outcome, Ready, Reported
 from worker.processes import ChildProcess
@@ -30,11 +33,12 @@ _MEMORY_SECONDS = 0.25
 _LAST_ROUNDS = 3
 """Of reading after its end: far more than fits into a pipe."""
 
-Reason = Literal["lease", "relay", "cancel", "pause", "stop", "timeout", "memory", "stall"]
+Reason = Literal["lease", "relay", "cancel", "pause", "stop", "budget", "timeout", "memory", "stall"]
 
-GRACE_SECONDS: Mapping[Reason, float] = {"cancel": 2.0, "stop": 4.0, "pause": 60.0, "stall": 2.0}
+GRACE_SECONDS: Mapping[Reason, float] = {"cancel": 2.0, "stop": 4.0, "pause": 60.0, "budget": 60.0, "stall": 2.0}
 """How long a process may take to end its step, and to write its checkpoint. A worker that stops has itself but a few
-seconds; nobody waits for a job that pauses."""
+seconds; nobody waits for a job that pauses, or whose time is over."""
+_KEPT: Mapping[Reason, Keep] = {"cancel": "nothing", "stop": "checkpoint", "pause": "checkpoint", "budget": "weights"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Limits:
     stall_seconds: float = 0.0
     """How long it may be silent."""
     out_of_time: Failure | None = None
-    """What becomes of it when `seconds` are over; `None`: it was the check of a file."""
+    """What becomes of a job when `seconds` are over; `None`: it is the check of a file."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,8 @@ class Watch:
                 self._kill_at = time.monotonic() + GRACE_SECONDS[reason]
             else:
                 self._kill_at = 0.0
+        if self._reason == "budget" and self._kill_at is not None and self._stopping.is_set():
+            self._kill_at = min(self._kill_at, time.monotonic() + GRACE_SECONDS["stop"])
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._child.kill()
 
@@ -142,13 +148,13 @@ class Watch:
         if reason == "stall":
             self._child.ask_where()
         else:
-            self._child.ask_to_stop(keep=reason != "cancel")
+            self._child.ask_to_stop(_KEPT[reason])
 
     def _why(self) -> Reason | None:
         """A reason to end it that was not there before. Losing the lease outweighs all others."""
         if self._lease.lost:
             return None if self._reason == "lease" else "lease"
-        if self._lease.cancel_requested and self._reason in {None, "pause"}:
+        if self._lease.cancel_requested and self._reason in {None, "pause", "budget"}:
             return "cancel"
         if self._reason == "pause" and self._stopping.is_set() and not self._outcome:
             return "stop"
@@ -167,7 +173,7 @@ class Watch:
         if self._lease.pause_requested:
             return "pause"
         if self._limits.seconds is not None and time.monotonic() - self._started_at > self._limits.seconds:
-            return "timeout"
+            return "timeout" if self._limits.out_of_time is None else "budget"
         if self._limits.stall_seconds and time.monotonic() - self._heard_at > self._limits.stall_seconds:
             return "stall"
         return "memory" if self._too_much_memory() else None

@@ -1,7 +1,7 @@
 """Requests that make a new job of an earlier one: retry does the same again, fork goes on another way.
 
 job ── retry ──▶ job with the same spec and seed, from its beginning        `retry_of`
-job ── fork ───▶ job that starts from the weights at the end of a phase     `forked_from`
+job ── fork ───▶ job that starts from its weights, such as at the end of a phase     `forked_from`
 """
 
 from pydantic import Field, field_validator, model_validator
@@ -36,13 +36,15 @@ class ForkRequest(Value):
     """
 
     checkpoint: str | None = Field(default=None, max_length=100, examples=["ckpt-01jd8k2v7e0000000000000000"])
-    """The end of a phase, by the id of its checkpoint."""
+    """Weights of the job, by the id of their checkpoint: of the end of a phase, or of one that did not end."""
     after_phase: str | None = Field(default=None, max_length=64, examples=["head"])
-    """The end of a phase, by the phase's name. Left out as well: the last phase that has ended."""
+    """The end of a phase, by the phase's name. Left out as well: the last phase that has ended, or where the job was
+    when its time was over."""
     schedule: Schedule | None = Field(
         default=None,
         description=(
-            "What to train from there; left out, the phases that came after it. Layers are counted and named as in the "
+            "What to train from there; left out, what was left: the epochs that a phase still had, and the phases "
+            "after it. Layers are counted and named as in the "
             "model of the checkpoint, in which the head's layers but the last one belong to the backbone."
         ),
         examples=[[{"name": "all", "unfreeze": "all", "epochs": 8}]],
@@ -93,7 +95,7 @@ class ForkRequest(Value):
     @model_validator(mode="after")
     def _one_place(self) -> "ForkRequest":
         if self.checkpoint is not None and self.after_phase is not None:
-            message = "Give checkpoint or after_phase, not both: each names the end of a phase"
+            message = "Give checkpoint or after_phase, not both: each names weights of the job"
             raise ValueError(message)
         return self
 
@@ -129,7 +131,7 @@ def forked(job: Job, checkpoint: Checkpoint, changes: ForkRequest) -> JobRequest
 
 def _left(spec: ResolvedSpec, checkpoint: Checkpoint) -> list[Phase]:
     """The phases behind a checkpoint, on its own model."""
-    left = spec.schedule[checkpoint.phase.index :]
+    left = [*_rest(spec, checkpoint), *spec.schedule[checkpoint.phase.index :]]
     if not left:
         message = f"'{checkpoint.phase.name}' was the last phase of this job. Say in `schedule` what to train after it."
         raise UserError(message, code="nothing_left", param="schedule")
@@ -138,11 +140,19 @@ def _left(spec: ResolvedSpec, checkpoint: Checkpoint) -> list[Phase]:
     ]
     if needs:
         message = (
-            f"Phase '{left[0].name}' takes over more than weights ({', '.join(needs)}), and a checkpoint at the "
-            "end of a phase holds nothing else. Give the phases in `schedule`."
+            f"Phase '{left[0].name}' takes over more than weights ({', '.join(needs)}), and the checkpoint holds "
+            "nothing else. Give the phases in `schedule`."
         )
         raise UserError(message, code="no_phase_before", param="schedule")
     return [_on_checkpoint(phase, spec.head) for phase in left]
+
+
+def _rest(spec: ResolvedSpec, checkpoint: Checkpoint) -> list[Phase]:
+    """The epochs that the phase of a checkpoint from within it still had; one that was interrupted begins anew."""
+    if checkpoint.within is None:
+        return []
+    phase, done = spec.schedule[checkpoint.phase.index - 1], checkpoint.phase.epoch - (0 if checkpoint.metrics else 1)
+    return [phase.model_copy(update={"epochs": phase.epochs - done})] if done < phase.epochs else []
 
 
 def _says(phase: Phase, name: str, value: str) -> bool:

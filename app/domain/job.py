@@ -9,7 +9,7 @@ from app.domain.base import Value
 from app.domain.errors import Failure
 from app.domain.progress import Level, PhaseProgress, ResumeFidelity, Stage
 from app.domain.report import Report
-from app.domain.spec import ResolvedSpec, Spec
+from app.domain.spec import MAX_PHASES, ResolvedSpec, Spec
 from app.domain.states import JobStatus, Priority
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -53,7 +53,8 @@ class JobRequest(Spec):
         default=None,
         description=(
             "How long the job may run, in all attempts together, in seconds; waiting and pauses do not count. One that "
-            "takes longer fails with class `budget`; what it had at the ends of phases stays, to be forked from. "
+            "takes longer is asked to stop, and fails with class `budget`; the weights that it had by then stay, to be "
+            "forked from. "
             "`null`: as long as it takes."
         ),
         examples=[3600],
@@ -166,11 +167,18 @@ class Event(Value):
 
 
 CheckpointKind = Literal["phase", "resume"]
-"""`phase`: the weights at the end of a phase; `resume`: everything needed to go on exactly."""
+"""`phase`: weights that another job may begin with; `resume`: everything needed to go on exactly."""
+Within = Literal["best", "last"]
+"""Weights of a phase that did not end: of its best epoch, as it diverged, or those that it had when it was ended."""
+
+
+def number_within(phase_index: int, which: Within) -> int:
+    """The number of weights from within a phase; those from its end have the phase's index."""
+    return phase_index + MAX_PHASES * (1 if which == "best" else 2)
 
 
 class Checkpoint(Value):
-    """The weights at the end of a phase, which stay, or what an interrupted job goes on from."""
+    """Weights that another job may begin with, which stay, or what an interrupted job goes on from."""
 
     id: str
     kind: CheckpointKind
@@ -187,6 +195,13 @@ class Checkpoint(Value):
     """`phase`: all weights of the model."""
     files: Bundle
     """`resume`: the folder's files."""
+
+    @property
+    def within(self) -> Within | None:
+        """Of kind `phase`: which weights from within the phase they are; `None`: those that it ended with."""
+        if self.kind == "resume" or self.number == self.phase.index:
+            return None
+        return "best" if self.number == number_within(self.phase.index, "best") else "last"
 
 
 class EpochMetrics(Value):

@@ -100,15 +100,17 @@ class PhaseFinished(Value):
 
 
 class WeightsKept(Value):
-    """The phase fails, and the weights of its best epoch so far are kept."""
+    """The phase will not end, and weights from within it are kept."""
 
     type: Literal["weights_kept"] = "weights_kept"
+    which: Literal["best", "last"] = "best"
+    """`best`: those after its best epoch so far, as it diverged; `last`: those that it had, as its time is over."""
     phase: PhaseProgress
-    """`epoch`: the one after which they were like this."""
+    """`epoch`: the one after which, or in which, they were like this."""
     step: int
     """Optimizer steps since the start of the job."""
     metrics: dict[str, float]
-    """Of that epoch."""
+    """Of that epoch; empty within one."""
     checkpoint: str
     """Path of the weights, relative to the working folder."""
 

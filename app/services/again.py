@@ -69,9 +69,9 @@ def _repeated(job: Job, wanted: RetryRequest) -> Draft:
 
 
 def fork(services: Services, project: str, identifier: str, wanted: ForkRequest, *, api_key_id: str = NOBODY) -> Job:
-    """A new job that starts from the weights at the end of a phase of this one, and goes on as wanted.
+    """A new job that starts from weights of this one, and goes on as wanted.
 
-    Raises `NotFoundError`; `InvalidStateTransitionError` if no phase has ended yet; `InvalidRequestError` with every
+    Raises `NotFoundError`; `InvalidStateTransitionError` if there are none yet; `InvalidRequestError` with every
     wrong field.
     """
     with services.db.begin() as session:
@@ -93,27 +93,30 @@ def fork(services: Services, project: str, identifier: str, wanted: ForkRequest,
 
 def _start(session: Session, project: str, job: Job, wanted: ForkRequest) -> Checkpoint:
     """The checkpoint that is meant. Raises `InvalidStateTransitionError` and `InvalidRequestError`."""
-    ended = checkpoints.of_phases(session, project, job.id)
-    if not ended:
+    newest = checkpoints.newest_weights(session, project, job.id)
+    kept = checkpoints.weights_of(session, project, job.id)
+    if wanted.checkpoint is not None and kept:
+        return _named(job, {each.id: each for each in kept}, "checkpoint", wanted.checkpoint)
+    if newest is None:
         allowed = [action for action in allowed_actions(job.status) if action != "fork"]
         message = (
             f"Job '{job.id}' is '{job.status}', and none of its phases has ended: there are no weights to start from. "
             f"Possible now: {', '.join(allowed) or 'nothing'}."
         )
         raise InvalidStateTransitionError(message, status=job.status, allowed_actions=allowed)
-    if wanted.checkpoint is not None:
-        return _named(job, {each.id: each for each in ended}, "checkpoint", wanted.checkpoint)
     if wanted.after_phase is not None:
-        return _named(job, {each.phase.name: each for each in ended}, "after_phase", wanted.after_phase)
-    return ended[-1]
+        ended = {each.phase.name: each for each in kept if each.within is None}
+        return _named(job, ended, "after_phase", wanted.after_phase)
+    return newest
 
 
-def _named(job: Job, ended: dict[str, Checkpoint], field: str, value: str) -> Checkpoint:
-    if value not in ended:
-        message = f"'{value}' is no end of a phase of job '{job.id}'. There are: {', '.join(ended)}."
-        problem = FieldProblem(pointer=f"/{field}", code="unknown_id", message=message, allowed=list(ended))
+def _named(job: Job, kept: dict[str, Checkpoint], field: str, value: str) -> Checkpoint:
+    if value not in kept:
+        what = "weights" if field == "checkpoint" else "end of a phase"
+        message = f"'{value}' names no {what} of job '{job.id}'. There are: {', '.join(kept) or 'none'}."
+        problem = FieldProblem(pointer=f"/{field}", code="unknown_id", message=message, allowed=list(kept))
         raise checks.refusal([problem])
-    return ended[value]
+    return kept[value]
 
 
 def _from_scratch(request: JobRequest) -> list[FieldProblem]:

@@ -19,7 +19,7 @@ from app.domain.errors import Failure
 from app.domain.states import MAX_ATTEMPTS
 from app.services import waiting
 from app.services.ringing import Hint
-from app.storage import aside, assets, jobs, leases
+from app.storage import aside, assets, checkpoints, jobs, leases
 from app.storage.assets import AssetRow
 from app.storage.leases import AnyLeased
 from app.storage.rows import dumped
@@ -75,7 +75,8 @@ def end_job(
     )  # fmt: skip
     if cancelled is not None:
         return Ended("cancelled")
-    for condition, failure in ((used_up, overtime.OF_ATTEMPTS), (enough & ~used_up, last)):
+    out_of_time = overtime.named(overtime.OF_ATTEMPTS, checkpoints.newest_weights(session, project, identifier))
+    for condition, failure in ((used_up, out_of_time), (enough & ~used_up, last)):
         failed = jobs.move(
             session, project, identifier, old="running", new="failed", news=failure.message,
             where=[*where, ~asked, condition], values={"error": dumped(failure)},

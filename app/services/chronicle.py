@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.domain.artifacts import Artifact
 from app.domain.errors import PlatformError
 from app.domain.ids import new_id
-from app.domain.job import Checkpoint, EpochMetrics
+from app.domain.job import Checkpoint, EpochMetrics, number_within
 from app.domain.progress import (
     CheckpointRefused,
     CheckpointWritten,
@@ -174,13 +174,16 @@ def _phase_finished(
 
 def _weights_kept(session: Session, job: JobRow, told: WeightsKept, artifacts: Mapping[str, Artifact]) -> None:
     """Weights of a phase that will not end; where that is told again, the first ones stay."""
-    number = checkpoints.number_of_best(told.phase.index)
+    number = number_within(told.phase.index, told.which)
     if checkpoints.has_weights(session, job.project, job.id, number=number):
         return
     artifact = _uploaded(told, artifacts)
     checkpoint = _of_phase(job, told, artifact, number=number, step=told.step, metrics_then=told.metrics)
     checkpoints.add(session, job.project, checkpoint)
-    message = f"The weights after epoch {told.phase.epoch} of phase '{told.phase.name}' are kept as {checkpoint.id}."
+    where = (
+        f"after epoch {told.phase.epoch}" if told.metrics else f"after step {told.step}, in epoch {told.phase.epoch},"
+    )
+    message = f"The weights {where} of phase '{told.phase.name}' are kept as {checkpoint.id}."
     data = {**told.model_dump(mode="json", include={"phase", "step", "metrics"}), "checkpoint": checkpoint.id}
     events.append(session, job, [News("message", message, data=data)])
 

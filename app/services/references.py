@@ -3,7 +3,7 @@
     model-…  ds-…         a model or dataset
     file-…                a file, to be made into one
     ftjob-…               the model that a job has made
-    ckpt-…                the end of a phase of a job, to be restored
+    ckpt-…                weights of a job, such as at the end of a phase, to be restored
     keras:MobileNetV2     a model of the catalogue, to be built
     hf://owner/name       a model of the Hugging Face Hub, to be fetched
     keras_hub:vgg_16_…    a preset of KerasHub, to be fetched

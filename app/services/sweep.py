@@ -16,7 +16,7 @@ Each row is changed by compare-and-set in a transaction of its own, so that of t
 
 from dataclasses import dataclass
 
-from app.domain.overtime import OF_DEADLINE
+from app.domain import overtime
 from app.services import attempts, leftovers, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
@@ -90,9 +90,10 @@ def _fail_overdue(services: Services) -> int:
     count = 0
     for each, status in behind:
         with services.db.begin() as session:
+            failure = overtime.named(overtime.OF_DEADLINE, checkpoints.newest_weights(session, each.project, each.id))
             failed = jobs.move(
-                session, each.project, each.id, old=status, new="failed", news=OF_DEADLINE.message,
-                where=[jobs.overdue()], values={"error": dumped(OF_DEADLINE)},
+                session, each.project, each.id, old=status, new="failed", news=failure.message,
+                where=[jobs.overdue()], values={"error": dumped(failure)},
             )  # fmt: skip
         count += failed is not None
     return count

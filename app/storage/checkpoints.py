@@ -1,6 +1,7 @@
 """Checkpoints: the weights at the end of each phase, and what an interrupted job goes on from.
 
-Of a phase that diverges, the weights of its best epoch take the place of those at its end.
+Of a phase that diverges, the weights of its best epoch take the place of those at its end; of one whose job may run no
+longer, those that it had.
 
 Those at the end of phases stay. Of the others the last two are kept, and the one after the epoch with the lowest
 validation loss; once the job has ended, nobody needs them.
@@ -51,11 +52,6 @@ def add(session: Session, project: str, checkpoint: Checkpoint) -> None:
     session.flush()
 
 
-def number_of_best(phase_index: int) -> int:
-    """The number of weights from within a phase that failed; those from the end of a phase have its index."""
-    return MAX_PHASES + phase_index
-
-
 def has_weights(session: Session, project: str, job_id: str, *, number: int) -> bool:
     """Whether there are weights with this number, of whichever attempt."""
     statement = select(CheckpointRow.id).where(
@@ -67,21 +63,23 @@ def has_weights(session: Session, project: str, job_id: str, *, number: int) -> 
     return session.scalars(statement.limit(1)).one_or_none() is not None
 
 
-def of_phases(session: Session, project: str, job_id: str) -> Sequence[Checkpoint]:
-    """The weights at the ends of a job's phases, in their order; not those from within one that failed."""
+def weights_of(session: Session, project: str, job_id: str) -> Sequence[Checkpoint]:
+    """All weights that another job may begin with, in the order of the training."""
     statement = select(CheckpointRow).where(
-        CheckpointRow.project == project,
-        CheckpointRow.job_id == job_id,
-        CheckpointRow.kind == "phase",
-        CheckpointRow.number == CheckpointRow.phase_index,
+        CheckpointRow.project == project, CheckpointRow.job_id == job_id, CheckpointRow.kind == "phase"
     )
-    return [
-        _checkpoint(row) for row in session.scalars(statement.order_by(CheckpointRow.phase_index).limit(MAX_PHASES))
-    ]
+    in_order = (CheckpointRow.phase_index, CheckpointRow.step, CheckpointRow.number)
+    return [_checkpoint(row) for row in session.scalars(statement.order_by(*in_order).limit(3 * MAX_PHASES))]
+
+
+def newest_weights(session: Session, project: str, job_id: str) -> Checkpoint | None:
+    """What a fork begins with if it is not told otherwise; never the best of a phase that diverged."""
+    found = [each for each in weights_of(session, project, job_id) if each.within != "best"]
+    return found[-1] if found else None
 
 
 def find(session: Session, project: str, identifier: str) -> Checkpoint | None:
-    """The weights at the end of a phase, or `None`."""
+    """Weights that another job may begin with, or `None`."""
     statement = select(CheckpointRow).where(
         CheckpointRow.id == identifier, CheckpointRow.project == project, CheckpointRow.kind == "phase"
     )

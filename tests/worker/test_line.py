@@ -1,15 +1,18 @@
 """What a hint makes a worker do: the best job there is, for as long as that may run."""
 
+import threading
 from typing import Any
 
 import pytest
 
-from app.domain.job import JobRequest
+from app.domain.again import ForkRequest
+from app.domain.job import ForkedFrom, JobRequest
 from app.domain.phases import Phase
-from app.services import datasets, jobs, models
+from app.services import again, datasets, history, jobs, models
 from app.services.context import DEFAULT_PROJECT
 from app.storage.database import time_of
 from app.storage.paging import PageQuery
+from worker import watch
 
 pytestmark = pytest.mark.service
 
@@ -50,6 +53,52 @@ def test_a_job_that_takes_longer_than_it_may_is_ended_and_nothing_is_published(
     assert job.error.phase == "forever"
     assert (job.artifacts, job.result_model_id, job.report) == ([], None, None)
     assert shop.train("succeed").status == "succeeded", "the worker goes on"
+
+
+def test_a_job_whose_time_is_over_keeps_its_weights_and_can_be_forked_from_there(shop: Shop) -> None:
+    job_id = _submit(shop, "count", max_seconds=0.4)
+    shop.supervisor.train(job_id)
+    job = shop.get(job_id)
+    (kept,) = history.checkpoints(shop.services, DEFAULT_PROJECT, job_id, PageQuery()).items[:1]
+    assert (kept.kind, kept.within, kept.metrics) == ("phase", "last", {})
+    assert f"step {kept.step}, in phase 'count' are kept as '{kept.id}'" in job.error.message
+    assert kept.artifact is not None
+    assert b"".join(shop.services.store.read(kept.artifact.sha256)).decode() == f"weights of step {kept.step}"
+    fork = again.fork(shop.services, DEFAULT_PROJECT, job_id, ForkRequest(max_seconds=60))
+    assert fork.forked_from == ForkedFrom(job=job_id, checkpoint=kept.id)
+    assert [(phase.name, phase.epochs) for phase in fork.spec.schedule] == [("count", 1)]
+
+
+@pytest.fixture
+def grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes have half a second to end, whatever they are asked to keep."""
+    for reason in ("budget", "cancel", "stop"):
+        monkeypatch.setitem(watch.GRACE_SECONDS, reason, 0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("grace")
+def test_a_process_that_does_not_hear_that_its_time_is_over_is_killed(shop: Shop) -> None:
+    job_id = _submit(shop, "deaf", max_seconds=0.3)
+    shop.supervisor.train(job_id)
+    assert shop.get(job_id).error.code == "time_budget_exceeded"
+    assert "no weights are kept" in shop.get(job_id).error.message
+
+
+@pytest.mark.parametrize("wish", ["cancel", "stop"])
+def test_whoever_cancels_it_or_stops_the_worker_does_not_wait_for_its_weights(
+    shop: Shop, wish: str, grace: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del grace
+    monkeypatch.setitem(watch.GRACE_SECONDS, "budget", 60.0)  # type: ignore[arg-type]
+    job_id = _submit(shop, "deaf", max_seconds=0.3)
+    thread = shop.resume(job_id)
+    threading.Event().wait(0.5)  # its time is over by then, and it is asked to stop
+    if wish == "cancel":
+        jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
+    else:
+        shop.supervisor.stopping.set()
+    thread.join(10)
+    assert shop.get(job_id).status == ("cancelled" if wish == "cancel" else "failed")
 
 
 def test_a_job_that_keeps_within_its_limits_knows_nothing_of_them(shop: Shop) -> None:

@@ -5,11 +5,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from app.domain.errors import PlatformError
+from app.domain.progress import CheckpointWritten, StepFinished, WeightsKept
 from app.domain.spec import ResolvedSpec
 from worker.messages import Failed, Message, Ready, Reported, Stopped, Trained
 from worker.orders import Order, TrainOrder
@@ -94,13 +96,19 @@ def test_a_child_that_cannot_work_in_its_folder_says_why(start: Start, tmp_path:
     assert "NotADirectoryError" in outcome.failure.message
 
 
-def test_sigterm_stops_it_between_two_steps(start: Start) -> None:
-    child = start("forever")
+@pytest.mark.parametrize(
+    ("keep", "kept"), [("checkpoint", [CheckpointWritten]), ("weights", [WeightsKept]), ("nothing", [])]
+)
+def test_a_signal_stops_it_between_two_steps_with_what_is_to_be_kept(start: Start, keep: Any, kept: list[type]) -> None:
+    child = start("count")
     follow(child, until=Reported)
-    child.ask_to_stop(keep=True)
+    child.ask_to_stop(keep)
     started = time.monotonic()
-    assert isinstance(follow(child)[-1], Stopped)
+    said = follow(child)
     assert time.monotonic() - started < 0.5
+    assert isinstance(said[-1], Stopped)
+    told = [type(each.progress) for each in said if isinstance(each, Reported)]
+    assert [each for each in told if each is not StepFinished] == kept
 
 
 def test_kill_ends_the_whole_group(start: Start, tmp_path: Path, eventually: Callable[..., float]) -> None:

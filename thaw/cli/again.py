@@ -49,7 +49,7 @@ def fork(
     *,
     after: Annotated[str | None, typer.Option(help="The phase at whose end to start.", show_default=False)] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="The same, by the id of its checkpoint.", show_default=False)
+        str | None, typer.Option(help="Weights of the job, by the id of their checkpoint.", show_default=False)
     ] = None,
     file: Annotated[
         Path | None,
@@ -62,9 +62,9 @@ def fork(
     priority: PriorityOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a new job from the weights that a job had at the end of a phase; left out, of the last that has ended.
+    """Start a new job from weights that a job had; left out, at the end of its last phase, or where its time was over.
 
-    Without a schedule it goes on with the phases that came after it. Source, cut and head stay as they are.
+    Without a schedule it goes on with what was left. Source, cut and head stay as they are.
 
     Example: thaw jobs fork ftjob-01jd8k2v7e0000000000000000 --after head --set seed=7
 

@@ -256,7 +256,7 @@ class Event(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Record):
-    """The weights at the end of a phase, or what an interrupted job goes on from."""
+    """Weights that another job may begin with, or what an interrupted job goes on from."""
 
     id: str
     kind: str = "phase"

@@ -113,7 +113,7 @@ class Jobs:
         return self._again(f"{_PATH}/{job_id}/retry", {**changes}, idempotency_key)
 
     def fork(self, job_id: str, *, idempotency_key: str | None = None, **changes: Unpack[ForkRequest]) -> Job:
-        """Start a new job from the weights that a job had at the end of a phase; the new job.
+        """Start a new job from weights that a job had, such as at the end of a phase; the new job.
 
         Args:
             job_id: Which.
@@ -121,7 +121,7 @@ class Jobs:
             **changes: From where, and what is to be different, see `ForkRequest`.
 
         Raises:
-            ConflictError: No phase of it has ended yet.
+            ConflictError: It has no weights yet: no phase of it has ended.
         """
         return self._again(f"{_PATH}/{job_id}/fork", {**changes}, idempotency_key)
 

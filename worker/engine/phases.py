@@ -7,7 +7,8 @@ for epoch:  for batch: check, step        # stopped or diverged: out, between tw
             checkpoint
 restore the best weights if asked to; prove; checkpoint
 
-Whoever stops a run gets a checkpoint of the very step, unless nobody will go on from it.
+Whoever stops a run gets a checkpoint of the very step, unless nobody will go on from it; of a job that may run no
+longer, its weights.
 """
 
 import time
@@ -165,7 +166,9 @@ def _train_epochs(run: Run, at: PhaseRun, execution: Execution) -> None:
             if not at.over and run.checkpoints.due:
                 _keep(run, at)
     except TrainingStopped as stopped:
-        if stopped.keep and run.steps > run.checkpoints.kept_steps:
+        if stopped.over:
+            _keep_weights(run, at)
+        elif stopped.keep and run.steps > run.checkpoints.kept_steps:
             _keep(run, at)
         raise
 
@@ -230,6 +233,18 @@ def _write(run: Run, at: PhaseRun, taken: Checkpoint) -> None:
             fidelity=snapshot.fidelity(taken.meta.surroundings),
         )
     )
+
+
+def _keep_weights(run: Run, at: PhaseRun) -> None:
+    """Write the weights of a phase that will not end, as they are, and tell of them; unless it has done nothing yet."""
+    if not at.epochs and not at.steps:
+        return
+    place = at.progress(at.epochs + bool(at.steps))
+    with _divergence(run, at, place, "step"):
+        snapshot.check_finite(run, at)
+    weights = _write_weights(run, f"phase-{at.index:02d}-last")
+    metrics = {} if at.steps else run.history[-1].metrics
+    run.reporter.report(WeightsKept(phase=place, step=run.steps, metrics=metrics, checkpoint=weights, which="last"))
 
 
 def _write_weights(run: Run, name: str) -> str:

@@ -16,10 +16,14 @@ STEP_REPORT_SECONDS = 0.5
 class TrainingStopped(Exception):  # noqa: N818 (named for what happened, not for an error)
     """The run must end now: it was cancelled, paused, or its owner changed. Nothing of it is published."""
 
-    def __init__(self, *, keep: bool = True) -> None:
-        """`keep`: whether somebody will go on from here, so that a checkpoint is worth writing."""
+    def __init__(self, *, keep: bool = True, over: bool = False) -> None:
+        """`keep`: whether somebody will go on from here, so that a checkpoint is worth writing.
+
+        `over`: the job ends here, and not a checkpoint but its weights are worth keeping: another may begin with them.
+        """
         super().__init__()
         self.keep = keep
+        self.over = over
 
 
 class Reporter(Protocol):

@@ -33,8 +33,7 @@ def take(run: Run, at: PhaseRun, *, finished: bool = False) -> Checkpoint:
     the weights before it.
     """
     total, steps = at.totals.state()
-    weights = _values(run.moved)
-    _check_finite(weights, step=at.steps or run.steps_per_epoch(run.batch_size * at.phase.gradient_accumulation))
+    weights = _finite_values(run, at)
     meta = Meta(
         identity=run.checkpoints.identity,
         surroundings=surroundings(),
@@ -62,10 +61,20 @@ def take(run: Run, at: PhaseRun, *, finished: bool = False) -> Checkpoint:
     return Checkpoint(meta, arrays)
 
 
-def _check_finite(weights: Arrays, *, step: int) -> None:
+def check_finite(run: Run, at: PhaseRun) -> None:
+    """Raise `NotFiniteError` if the last step diverged, as `take` does."""
+    at.totals.state()
+    _finite_values(run, at)
+
+
+def _finite_values(run: Run, at: PhaseRun) -> Arrays:
+    """The weights that training may have moved."""
+    weights = _values(run.moved)
+    step = at.steps or run.steps_per_epoch(run.batch_size * at.phase.gradient_accumulation)
     for name, array in weights.items():
         if array.dtype.kind not in "biu" and not np.isfinite(array).all():
             raise NotFiniteError(step, weights=name)
+    return weights
 
 
 def random_states(model: keras.Model) -> Variables:

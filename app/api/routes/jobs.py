@@ -120,7 +120,7 @@ def retry_job(job_id: JobId, creation: CreationDep, body: RetryBody = _AS_IT_WAS
 
 @router.post("/{job_id}/fork", status_code=201, response_model=JobObject)
 def fork_job(job_id: JobId, creation: CreationDep, body: ForkBody = _FROM_THE_LAST_PHASE) -> Response:
-    """Fork a job: a new job that starts from its weights at the end of a phase, and goes on as wanted.
+    """Fork a job: a new job that starts from weights of it, such as at the end of a phase, and goes on as wanted.
 
     The job itself goes on, or stays as it ended; the new one names it in `forked_from`.
     """

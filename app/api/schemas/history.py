@@ -53,7 +53,7 @@ class EventList(ListOf[EventObject]):
 
 
 class CheckpointObject(Wire):
-    """The weights at the end of a phase, which stay, or what an interrupted job goes on from."""
+    """Weights that another job may begin with, which stay, or what an interrupted job goes on from."""
 
     id: str = Field(examples=["ckpt-01jd8k2v7e0000000000000000"])
     """Names the checkpoint."""
@@ -70,9 +70,9 @@ class CheckpointObject(Wire):
     metrics: dict[str, float]
     """As Keras names them, and `step`, `train_loss` and `valid_loss` as OpenAI does."""
     kind: CheckpointKind
-    """`phase`: the weights at the end of a phase, or after the best epoch of one that diverged. `resume`: everything
-    needed to go on exactly, of which the last two are kept, and the one with the lowest validation loss, until the job
-    has ended."""
+    """`phase`: the weights at the end of a phase; or from within one, after the best epoch where it diverged, or as
+    they were when the job's time was over. `resume`: everything needed to go on exactly, of which the last two are
+    kept, and the one with the lowest validation loss, until the job has ended."""
     attempt: int
     """The attempt that wrote it."""
     phase: PhaseProgress

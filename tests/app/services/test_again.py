@@ -8,6 +8,7 @@ from app.domain.again import ForkRequest, RetryRequest
 from app.domain.errors import Failure, InvalidRequestError, InvalidStateTransitionError, NotFoundError
 from app.domain.job import ForkedFrom, Job
 from app.domain.phases import UnfreezeLast
+from app.domain.progress import WeightsKept
 from app.domain.spec import DropLast
 from app.services import again, history, jobs, models, reports
 from app.services.context import Services
@@ -205,6 +206,53 @@ def test_a_retry_of_a_fork_starts_where_that_started(world: Any, services: Servi
     third = retry(world, made)
     assert (third.retry_of, third.forked_from) == (made.id, ForkedFrom(job=job.id, checkpoint=head))
     assert third.model_id == made.model_id
+
+
+def within(world: Any, which: str, *, epoch: int, metrics: dict[str, float], phase: int = 1) -> tuple[Job, str]:
+    """A running job of two phases of 4 and 16 epochs that kept weights from within a phase, and their checkpoint."""
+    claim = world.claim()
+    name = claim.job.spec.schedule[phase - 1].name
+    place = world.place(epoch, phase=phase, name=name)
+    told = WeightsKept(which=which, phase=place, step=7, metrics=metrics, checkpoint="c/1.weights")
+    ends = [world.phase_end(name=claim.job.spec.schedule[0].name)] if phase > 1 else []
+    reports.progress(world.services, claim, [*ends, told], checkpoints={"c/1.weights": world.artifact()})
+    page = history.checkpoints(world.services, "default", claim.identifier, PageQuery())
+    return world.get(claim), page.items[0].id
+
+
+@pytest.mark.parametrize(
+    ("epoch", "metrics", "left"),
+    [(1, {}, [4, 16]), (3, {}, [2, 16]), (3, {"loss": 1.0}, [1, 16]), (4, {"loss": 1.0}, [16])],
+    ids=["in the first epoch", "in the third", "after the third", "after the last"],
+)
+def test_a_fork_from_within_a_phase_trains_what_was_left_of_it(
+    world: Any, epoch: int, metrics: dict[str, float], left: list[int]
+) -> None:
+    job, kept = within(world, "last", epoch=epoch, metrics=metrics)
+    made = fork(world, job)
+    assert made.forked_from == ForkedFrom(job=job.id, checkpoint=kept)
+    assert [phase.epochs for phase in made.spec.schedule] == left
+
+
+def test_the_best_of_a_phase_that_diverged_is_forked_only_if_that_is_said(world: Any) -> None:
+    job, kept = within(world, "best", epoch=2, metrics={"val_loss": 0.5}, phase=2)
+    default = fork(world, job)
+    assert default.forked_from is not None
+    assert default.forked_from.checkpoint != kept
+    said = fork(world, job, checkpoint=kept)
+    assert said.forked_from == ForkedFrom(job=job.id, checkpoint=kept)
+    assert [phase.epochs for phase in said.spec.schedule] == [14]
+
+
+def test_weights_from_within_a_phase_are_no_end_of_it(world: Any) -> None:
+    job, kept = within(world, "last", epoch=2, metrics={})
+    name = job.spec.schedule[0].name
+    with pytest.raises(InvalidRequestError, match="names no end of a phase") as caught:
+        fork(world, job, after_phase=name)
+    assert caught.value.problems[0].allowed == []
+    with pytest.raises(InvalidRequestError, match="names no weights") as caught:
+        fork(world, job, checkpoint="ckpt-0")
+    assert caught.value.problems[0].allowed == [kept]
 
 
 def test_a_deadline_that_is_over_is_refused_by_whatever_makes_a_job(world: Any) -> None:

@@ -4,10 +4,15 @@ from typing import Any
 
 import pytest
 
-from app.services import claims, history, jobs
+from app.domain import overtime
+from app.domain.again import ForkRequest
+from app.domain.job import ForkedFrom
+from app.domain.progress import WeightsKept
+from app.services import again, claims, failing, history, jobs, reports
 from app.services.context import Services
 from app.services.sweep import sweep
 from app.storage.database import now
+from app.storage.paging import PageQuery
 from app.storage.tables import JobRow
 
 
@@ -72,6 +77,45 @@ def test_a_dead_workers_job_that_used_its_time_up_fails_in_the_sweep(world: Any,
     failed = world.get(claim)
     assert failed.error is not None
     assert (failed.status, failed.error.code) == ("failed", "time_budget_exceeded")
+
+
+@pytest.mark.parametrize("how", ["given back", "dead worker", "worker's own", "deadline"])
+def test_the_failure_names_the_newest_weights_that_a_fork_may_start_from(
+    world: Any, services: Services, how: str
+) -> None:
+    claim = world.claim(world.job(max_seconds=100, deadline_at=9e9))
+    end, files = world.phase_end(), {"c/1.weights": world.artifact("1.weights")}
+    reports.progress(services, claim, [world.epoch(4), end], checkpoints=files)
+    told = WeightsKept(
+        which="last", phase=world.place(2, phase=2, name="all"), step=47, metrics={}, checkpoint="c/1.weights"
+    )
+    for kept in ([], [told]):
+        reports.progress(services, claim, kept, checkpoints=files)
+    _ran(world, claim, 101)
+    if how == "given back":
+        claims.release(services, claim, charge_attempt=False)
+    elif how == "worker's own":
+        failing.attempt_failed(services, claim, overtime.OF_ATTEMPTS)
+    elif how == "dead worker":
+        world.set(JobRow, claim.identifier, attempt_started_at=now() - 5000, lease_expires_at=now() - 4800)
+        sweep(services)
+    else:
+        world.set(JobRow, claim.identifier, attempt_started_at=now())
+        claims.release(services, claim, charge_attempt=False)
+        world.set(JobRow, claim.identifier, deadline_at=now() - 1)
+        sweep(services)
+    newest = history.checkpoints(services, "default", claim.identifier, PageQuery()).items[0]
+    failed = world.get(claim)
+    assert failed.error.error_class == "budget"
+    assert f"step 47, in phase 'all' are kept as '{newest.id}'" in failed.error.message
+    fork = again.fork(services, "default", failed.id, ForkRequest())
+    assert fork.forked_from == ForkedFrom(job=failed.id, checkpoint=newest.id)
+
+
+def test_without_weights_the_failure_says_so(world: Any, services: Services) -> None:
+    claim = world.claim(world.job(max_seconds=100))
+    failing.attempt_failed(services, claim, overtime.OF_ATTEMPTS)
+    assert "no weights are kept" in world.get(claim).error.message
 
 
 # === Deadlines ===

@@ -197,6 +197,32 @@ def test_a_stop_that_nobody_goes_on_from_writes_nothing(workshop: Workshop, tmp_
     assert kept(tmp_path) == []
 
 
+def test_a_run_that_may_take_no_longer_keeps_the_weights_of_its_very_step(workshop: Workshop, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    class Ending(workshop.recorder):  # type: ignore[misc, name-defined]  # a class that a fixture hands out
+        def check(self) -> None:
+            try:
+                super().check()
+            except TrainingStopped:
+                raise TrainingStopped(over=True) from None
+
+    name, over = "two phases, momentum", tmp_path / "over"
+    reporter = Ending(stop_after=20)
+    with pytest.raises(TrainingStopped):
+        workshop.train(name, over, reporter)
+    (told,) = reporter.of("weights_kept")
+    workshop.interrupt(name, tmp_path, after=20)
+    expected = load_file(kept(tmp_path)[-1] / "weights.safetensors")
+    found = load_file(over / told.checkpoint)
+    assert {key: found[key].tobytes() for key in expected} == {key: expected[key].tobytes() for key in expected}
+    assert (told.which, told.metrics) == ("last", {})
+    assert all(each.step < told.step for each in reporter.of("checkpoint")), "nobody will go on from here"
+    with pytest.raises(TrainingStopped):
+        workshop.train(name, tmp_path / "idle", nothing_done := Ending(stop_after=1))
+    assert nothing_done.of("weights_kept") == [], "before its first step it has no weights of its own"
+
+
 # === Killed: only what was written before is left ===
 
 

@@ -22,6 +22,7 @@ from app.domain.progress import (
     Resumed,
     StageStarted,
     StepFinished,
+    WeightsKept,
 )
 from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
 from app.domain.worker import Fact
@@ -222,7 +223,11 @@ def count(order: Order, reporter: Reporter, *, fault: Callable[[Order, Reporter]
         try:
             reporter.check()
         except TrainingStopped as stopped:
-            if stopped.keep:
+            if stopped.over:
+                _write(order, "run/checkpoints/last.safetensors", f"weights of step {step - 1}".encode())
+                path = "checkpoints/last.safetensors"
+                reporter.report(WeightsKept(which="last", phase=phase, step=step - 1, metrics={}, checkpoint=path))
+            elif stopped.keep:
                 _keep(order, reporter, phase, step - 1, {"asked": 1.0})
             raise
         time.sleep(0.01)
