@@ -21,8 +21,7 @@ from tests.chaos.drills import (
     takeover,
 )
 from tests.chaos.drills.drill import Drill, Exercise
-from tests.chaos.run import write_summary
-from tests.chaos.stacks import STACKS
+from tests.chaos.run import STACKS, write_summary
 
 DRILLS: Mapping[str, Drill] = {
     "broker": broker.DRILL,
@@ -79,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("drill", choices=DRILLS, help="which promise")
     parser.add_argument("--times", type=int, help="how often the thing is done that it is about")
     parser.add_argument("--seed", type=int, default=7, help="decides moments and choices")
-    parser.add_argument("--stack", choices=sorted(STACKS), help="which service; each drill has its usual one")
+    parser.add_argument("--stack", choices=STACKS, help="which service; each drill has its usual one")
     parser.add_argument("--slow", action="store_true", help="with the leases and intervals of real life")
     parser.add_argument("--folder", type=Path, help="keep everything here")
     parser.add_argument("--output", type=Path, help="write the summary here too")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import Settings
-from tests.chaos.run import Site, open_site
-from tests.chaos.stacks import QUICK, STACKS, Stack
+from tests.chaos.quick import QUICK
+from tests.chaos.run import Site, open_site, stack_of
+from tests.chaos.stacks import Stack
 
 REAL: Mapping[str, str] = {
     name: str(Settings.model_fields[name.removeprefix("THAW_").lower()].default)
@@ -88,7 +89,7 @@ class Exercise:
     def new_stack(self, environment: Mapping[str, str] | None = None) -> Stack:
         """The service, not started yet."""
         real = REAL if self.slow else {}
-        return STACKS[self.stack](self.folder / "service", environment={**real, **(environment or {})})
+        return stack_of(self.stack, self.folder / "service", environment={**real, **(environment or {})})
 
     @contextmanager
     def site(self, *kinds: str, environment: Mapping[str, str] | None = None) -> Iterator[Site]:

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import psutil
 
+from tests.chaos.acts import Target
 from tests.chaos.clients import Accepted
 from tests.chaos.drills import steps
 from tests.chaos.drills.drill import Drill, Exercise, Figure, Findings, at_most, exactly, slope
 from tests.chaos.run import Site
-from tests.chaos.stacks import Stack, Target
+from tests.chaos.stacks import Stack
 
 PROGRAMS: tuple[Target, ...] = ("api", "worker")
 BATCH = 10

@@ -219,7 +219,7 @@ def test_a_run_that_may_take_no_longer_keeps_the_weights_of_its_very_step(worksh
     assert (told.which, told.metrics) == ("last", {})
     assert all(each.step < told.step for each in reporter.of("checkpoint")), "nobody will go on from here"
     with pytest.raises(TrainingStopped):
-        workshop.train(name, tmp_path / "idle", nothing_done := Ending(stop_after=1))
+        workshop.train(name, tmp_path / "idle", nothing_done := Ending(stop_after=0))
     assert nothing_done.of("weights_kept") == [], "before its first step it has no weights of its own"
 
 
