@@ -25,7 +25,7 @@ WINDOW = 4
 _START_SECONDS = 600.0
 """A machine may be busy with other things."""
 _JOB_SECONDS = 3600.0
-"""A job that has not ended by then is lost. On a busy machine it may wait long for a worker that is not killed at once."""
+"""A job that has not ended by then is lost; on a busy machine it waits long for a worker that lives long enough."""
 
 
 @dataclass(frozen=True)
