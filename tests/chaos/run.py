@@ -24,8 +24,8 @@ WINDOW = 4
 """Jobs that are open at once."""
 _START_SECONDS = 600.0
 """A machine may be busy with other things."""
-_JOB_SECONDS = 900.0
-"""A job that has not ended by then is lost."""
+_JOB_SECONDS = 3600.0
+"""A job that has not ended by then is lost; on a busy machine it waits long for a worker that lives long enough."""
 
 
 @dataclass(frozen=True)
