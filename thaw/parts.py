@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import IO, cast
 
 from thaw.connection import LONG_ANSWER_SECONDS, Connection, JsonObject, json_object
-from thaw.errors import ThawClientError, UnexpectedAnswerError
+from thaw.errors import ApiError, ThawClientError, UnexpectedAnswerError
 from thaw.reading import CountedReader, OnProgress
 from thaw.records import Capabilities, Upload, UploadPart, read
 from thaw.resources.paging import entries, every
@@ -28,6 +28,8 @@ PART_BYTES = 16 * 1024**2
 """One of them is in memory at a time, and lost at most when the connection breaks."""
 MAX_PARTS = 10_000
 """The service takes no more."""
+_HOPELESS = frozenset({"invalid_request", "corrupt_artifact", "missing_artifact"})
+"""What the service says of parts that make another file, or are damaged or gone."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ class Sending:
     # === The end ===
 
     def _complete(self, upload: Upload, part_ids: Sequence[str]) -> Upload:
+        """An upload whose parts cannot become the file is cancelled, so that the next try does not go on with it."""
         body = {"part_ids": list(part_ids), "sha256": self._plan.sha256}
 
         def once() -> JsonObject:
@@ -174,7 +177,12 @@ class Sending:
                 response.read()
                 return json_object(response)
 
-        return read(Upload, self._connection.insist(once))
+        try:
+            return read(Upload, self._connection.insist(once))
+        except ApiError as error:
+            if error.code in _HOPELESS:
+                self._connection.post(f"{PATH}/{upload.id}/cancel", body={})
+            raise
 
     def _file_of(self, upload: Upload) -> JsonObject:
         if upload.file is None or upload.file.sha256 != self._plan.sha256:

@@ -14,7 +14,7 @@ import pytest
 
 from thaw import Client
 from thaw.connection import Connection
-from thaw.errors import ConnectionFailedError, InvalidRequestError, NotFoundError, ThawClientError
+from thaw.errors import ConnectionFailedError, InvalidRequestError, NotFoundError, ServerError, ThawClientError
 
 if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
@@ -220,6 +220,19 @@ def test_parts_of_another_size_are_not_gone_on_with(live: "Thaw", path: Path, mo
     with over(Network(), live) as client:
         assert client.files.upload(path).sha256 == hashlib.sha256(LARGE).hexdigest()
     assert len(live.client.get("/v1/uploads").json()["data"]) == 2
+
+
+def test_parts_that_were_damaged_in_the_store_are_not_gone_on_with_for_ever(live: "Thaw", path: Path) -> None:
+    with over(Network(complete=["interrupt"]), live) as client, pytest.raises(KeyboardInterrupt):
+        client.datasets.push(path, wait=False)
+    blob = next((live.services.settings.artifacts_dir() / "sha256").glob("*/*/*"))
+    blob.chmod(0o640)
+    blob.write_bytes(b"!" + blob.read_bytes()[1:])
+    with over(Network(), live) as client:
+        with pytest.raises(ServerError, match="damaged"):
+            client.datasets.push(path, wait=False)
+        dataset = client.datasets.push(path, wait=False)
+    assert live.client.get(f"/v1/files/{dataset.file}/content").content == LARGE
 
 
 def test_a_file_that_changes_while_it_is_sent_is_not_uploaded(live: "Thaw", path: Path) -> None:
