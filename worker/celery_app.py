@@ -39,10 +39,10 @@ class HintWorker(Worker):
     on_drain: Callable[[], None]
 
     def install_platform_tweaks(self, worker: Any) -> None:  # noqa: ANN401 (Celery has no types)
-        """Every signal stops it, in order, however often it comes; SIGUSR1 drains it.
+        """Every signal stops it, in order, and a second one in a hurry; SIGUSR1 drains it.
 
-        A second SIGINT would have Celery abandon its tasks, which take 3 s to give their jobs back. On SIGHUP it
-        would start itself anew, from an environment that we have emptied.
+        A second SIGINT would have Celery abandon its tasks, before they have given their jobs back. On SIGHUP it would
+        start itself anew, from an environment that we have emptied.
         """
         super().install_platform_tweaks(worker)
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -74,7 +74,8 @@ def serve(
 ) -> int:
     """Take hints until a signal says stop; returns the exit code.
 
-    `on_stop` is called in the signal's handler, and so is `on_drain` on SIGUSR1: then what runs is waited for.
+    `on_stop` is called in the signal's handler, each time that one comes, and so is `on_drain` on SIGUSR1: then what
+    runs is waited for.
     """
 
     def stop(**_: object) -> None:

@@ -2,6 +2,7 @@
 
 read settings -> connect -> empty the environment -> sweeper -> forkserver -> self-test -> Celery … signal … ->
 children end, claims go back to the queue -> exit, within 8 s
+… another signal … children are killed, claims go back -> exit, within 2 s
 … SIGUSR1 … what runs ends -> exit, whenever that is
 """
 
@@ -37,6 +38,8 @@ from worker.sweeper import Sweeper, version
 
 STOP_SECONDS = 7.0
 """After this the process exits whatever hangs; its children die with it and its leases run out."""
+HURRY_SECONDS = 2.0
+"""The same after a second signal."""
 _SELF_TEST_ENDS_SECONDS = 2.0
 """So that its folder is gone, too."""
 PATIENCE_SECONDS = 180.0
@@ -94,7 +97,7 @@ def _serve(
     services: Services, launcher: Launcher, *, name: str, queues: Sequence[QueueName], lent: list[Device]
 ) -> int:
     settings = services.settings
-    stopping, draining, warm = threading.Event(), threading.Event(), threading.Event()
+    stopping, hurrying, draining, warm = (threading.Event() for _ in range(4))
     fitness = Fitness()
     supervisor = Supervisor(
         services=services,
@@ -103,6 +106,7 @@ def _serve(
         cache=BundleCache(settings.cache_dir(), services.store, max_bytes=settings.cache_bytes),
         devices=DevicePool(lent, lock_dir=settings.run_dir()),
         stopping=stopping,
+        hurrying=hurrying,
         draining=draining,
         fitness=fitness,
     )
@@ -121,11 +125,14 @@ def _serve(
     self_testing = SelfTesting(settings, launcher, lent[0], fitness, worker=name, stopping=stopping)
 
     def stop() -> None:
-        if not stopping.is_set():
-            stopping.set()
-            for lane in lanes.values():
-                lane.clear()
-            _exit_in_time()
+        if stopping.is_set():  # somebody asks again
+            hurrying.set()
+            _exit_in_time(HURRY_SECONDS)
+            return
+        stopping.set()
+        for lane in lanes.values():
+            lane.clear()
+        _exit_in_time(STOP_SECONDS)
 
     def drain() -> None:
         draining.set()
@@ -161,14 +168,14 @@ def _leave(*_: object) -> None:
     sys.exit(0)
 
 
-def _exit_in_time() -> None:
+def _exit_in_time(seconds: float) -> None:
     """Leave without ceremony if leaving in order takes too long: a database that hangs, a step that never ends."""
 
     def leave() -> None:
-        _log.error("worker did not stop in time, leaving as it is", seconds=STOP_SECONDS)
+        _log.error("worker did not stop in time, leaving as it is", seconds=seconds)
         os._exit(1)
 
-    timer = threading.Timer(STOP_SECONDS, leave)
+    timer = threading.Timer(seconds, leave)
     timer.daemon = True
     timer.start()
 

@@ -86,6 +86,8 @@ class Supervisor:
     fitness: Fitness = field(default_factory=Fitness)
     draining: threading.Event = field(default_factory=threading.Event)
     """Set: what runs goes on, nothing else is claimed."""
+    hurrying: threading.Event = field(default_factory=threading.Event)
+    """Set after `stopping`: what runs is given back as it was kept last."""
 
     def train(self, job_id: str) -> None:
         """Train the job that is next, be it another one, if a device and room are free and this worker is fit to.
@@ -241,11 +243,12 @@ class Attempt:
                 relay=relay,
                 limits=self._duty.limits,
                 stopping=self._supervisor.stopping,
+                hurrying=self._supervisor.hurrying,
                 note=self._note,
             ).run()
             self._note("ended")
             if not self._lease.lost:
-                relay.finish(checkpoint_seconds=_upload_seconds(ending))
+                relay.finish(checkpoint_seconds=0.0 if self._supervisor.hurrying.is_set() else _upload_seconds(ending))
         return ending, Exit(
             task=self._duty.task,
             code=ending.exit_code,

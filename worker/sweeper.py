@@ -80,8 +80,8 @@ class Sweeper(threading.Thread):
     def _round(self) -> None:
         try:
             capabilities = self.announce()
-            result = sweep.sweep(self._services)
             resumed = aside.resume(self._services, capabilities)
+            result = sweep.sweep(self._services)
         except Exception as error:  # noqa: BLE001 (the edge of the thread: the next round may succeed)
             _log.warning("sweep failed, trying again", error=repr(error))
         else:

@@ -6,6 +6,7 @@ a check that takes too long           killed at once
 did nothing for too long              asked where it is, which ends it; killed if it does not say
 cancelled                             asked to stop, killed after a grace
 paused, worker stops                  asked to stop with a checkpoint, killed after a grace
+worker stops, and somebody hurries    killed at once
 a job whose time is over              asked to stop with its weights, killed after a grace
 it has said how it ended              let go, killed if it does not go
 """
@@ -77,6 +78,7 @@ class Watch:
         relay: Relay,
         limits: Limits,
         stopping: threading.Event,
+        hurrying: threading.Event,
         note: Callable[[str], None],
     ) -> None:
         """`note` is called with `ready` and `first step` when they come."""
@@ -85,6 +87,7 @@ class Watch:
         self._relay = relay
         self._limits = limits
         self._stopping = stopping
+        self._hurrying = hurrying
         self._note = note
         self._started_at = self._heard_at = time.monotonic()
         self._memory_seen_at = 0.0
@@ -141,7 +144,7 @@ class Watch:
                 self._kill_at = 0.0
         if self._reason == "budget" and self._kill_at is not None and self._stopping.is_set():
             self._kill_at = min(self._kill_at, time.monotonic() + GRACE_SECONDS["stop"])
-        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+        if self._hurrying.is_set() or (self._kill_at is not None and time.monotonic() >= self._kill_at):
             self._child.kill()
 
     def _ask_to_end(self, reason: Reason) -> None:

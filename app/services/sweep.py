@@ -14,14 +14,22 @@
 Each row is changed by compare-and-set in a transaction of its own, so that of two sweepers one does it.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.domain import overtime
+from app.domain.states import JobStatus
 from app.services import attempts, leftovers, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
 from app.storage import checkpoints, compaction, idempotency, jobs, leases, uploads, workers
-from app.storage.leases import AnyLeased
+from app.storage.checkpoints import LeftOver
+from app.storage.leases import AnyLeased, Overdue
 from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
 
@@ -29,10 +37,15 @@ LEASED: tuple[AnyLeased, ...] = (ModelRow, DatasetRow, JobRow)
 BATCH = 100
 """Rows of each kind in one sweep; the next one comes in seconds."""
 DAY_SECONDS = 86_400.0
+FORGOTTEN_KEYS = 1000
+"""Idempotency-Keys in one sweep."""
 COMPACTED_JOBS = 20
 """In one sweep, which must not keep a worker from announcing itself."""
 COMPACTED_EVENTS = 500
 """Of a job in one sweep, and so in one transaction: on SQLite everybody else waits meanwhile."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,65 +67,102 @@ class SweepResult:
 
 
 def sweep(services: Services) -> SweepResult:
-    """Do all of it once."""
-    taken_back = _take_back(services)
-    overdue = _fail_overdue(services)
-    decided = _decide(services)
-    rung = _ring_again(services)
-    expired = _expire_uploads(services)
-    _delete_checkpoints(services)
-    _delete_parts(services)
-    _forget_old(services)
-    compacted = _compact(services)
-    return SweepResult(
-        taken_back=taken_back, overdue=overdue, decided=decided, rung=rung, expired=expired, compacted=compacted
+    """Do all of it once.
+
+    A row that cannot be dealt with keeps no other from being swept; an `ExceptionGroup` at the end has the reasons. A
+    database that does not answer ends it at once.
+    """
+    swept = _Swept(services)
+    result = SweepResult(
+        taken_back=sum(swept.each(_expired(services, row), partial(_take_back, row)) for row in LEASED),
+        overdue=swept.each(_behind_time(services), _fail_overdue),
+        decided=swept.each(_decided(services), _decide),
+        rung=swept.once(_ring_again),
+        expired=swept.each(_abandoned(services), _expire_upload),
+        compacted=swept.each(_whole(services), _compact),
     )
+    swept.each(_left_over(services), _delete_checkpoint)
+    swept.once(_delete_parts)
+    swept.once(_forget_old)
+    if swept.troubles:
+        message = "some rows could not be swept"
+        raise ExceptionGroup(message, swept.troubles)
+    return result
 
 
-def _take_back(services: Services) -> int:
-    count = 0
-    for row in LEASED:
-        with services.db.read() as session:
-            overdue = leases.expired(session, row, limit=BATCH)
-        for each in overdue:
-            with services.db.begin() as session:
-                where = [row.attempt == each.attempt, *leases.ran_out(row)]
-                ended = attempts.end(session, row, each.project, each.id, where=where, lost=True)
-            if ended is not None:
-                count += 1
-                ring(services, ended.hints)
-    return count
+class _Swept:
+    """Goes on with the next row where something is wrong with one."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.troubles: list[Exception] = []
+
+    def each(self, found: Iterable[T], act: Callable[[Services, T], int]) -> int:
+        """Act on each; the sum of what it says."""
+        return sum(self.once(lambda services, one=one: act(services, one)) for one in found)  # type: ignore[misc]
+
+    def once(self, act: Callable[[Services], int]) -> int:
+        """Act; 0 if that cannot be done."""
+        try:
+            return act(self._services)
+        except (OperationalError, InterfaceError, PoolTimeoutError):
+            raise
+        except Exception as error:  # noqa: BLE001 (the edge of a row: it is raised when all others are swept)
+            self.troubles.append(error)
+            return 0
 
 
-def _fail_overdue(services: Services) -> int:
+# === Leases ===
+
+
+def _expired(services: Services, row: AnyLeased) -> list[Overdue]:
     with services.db.read() as session:
-        behind = jobs.behind_time(session, limit=BATCH)
-    count = 0
-    for each, status in behind:
-        with services.db.begin() as session:
-            failure = overtime.named(overtime.OF_DEADLINE, checkpoints.newest_weights(session, each.project, each.id))
-            failed = jobs.move(
-                session, each.project, each.id, old=status, new="failed", news=failure.message,
-                where=[jobs.overdue()], values={"error": dumped(failure)},
-            )  # fmt: skip
-        count += failed is not None
-    return count
+        return leases.expired(session, row, limit=BATCH)
 
 
-def _decide(services: Services) -> int:
+def _take_back(row: AnyLeased, services: Services, found: Overdue) -> int:
+    with services.db.begin() as session:
+        where = [row.attempt == found.attempt, *leases.ran_out(row)]
+        ended = attempts.end(session, row, found.project, found.id, where=where, lost=True)
+    if ended is not None:
+        ring(services, ended.hints)
+    return int(ended is not None)
+
+
+# === Jobs that wait ===
+
+
+def _behind_time(services: Services) -> list[tuple[Overdue, JobStatus]]:
     with services.db.read() as session:
-        overdue = jobs.decided(session, limit=BATCH)
-    count = 0
-    for each in overdue:
-        with services.db.begin() as session:
-            leases.lock(session, JobRow, each.project, each.id)
-            hints = waiting.decide(session, each.project, each.id)
-        count += 1
-        ring(services, hints)
-    return count
+        return jobs.behind_time(session, limit=BATCH)
+
+
+def _fail_overdue(services: Services, found: tuple[Overdue, JobStatus]) -> int:
+    each, status = found
+    with services.db.begin() as session:
+        failure = overtime.named(overtime.OF_DEADLINE, checkpoints.newest_weights(session, each.project, each.id))
+        failed = jobs.move(
+            session, each.project, each.id, old=status, new="failed", news=failure.message,
+            where=[jobs.overdue()], values={"error": dumped(failure)},
+        )  # fmt: skip
+    return int(failed is not None)
+
+
+def _decided(services: Services) -> list[Overdue]:
+    with services.db.read() as session:
+        return jobs.decided(session, limit=BATCH)
+
+
+def _decide(services: Services, found: Overdue) -> int:
+    with services.db.begin() as session:
+        leases.lock(session, JobRow, found.project, found.id)
+        hints = waiting.decide(session, found.project, found.id)
+    ring(services, hints)
+    return 1
 
 
 def _ring_again(services: Services) -> int:
+    """The pause does not grow: any hint may be the only one that is left. What waits in the broker is bounded there."""
     hints: list[Hint] = []
     seconds = services.settings.ring_again_seconds
     with services.db.begin() as session:
@@ -122,53 +172,59 @@ def _ring_again(services: Services) -> int:
     return ring(services, hints)
 
 
-def _expire_uploads(services: Services) -> int:
+# === What is over ===
+
+
+def _abandoned(services: Services) -> list[uploads.Overdue]:
     with services.db.read() as session:
-        overdue = uploads.overdue(session, limit=BATCH)
-    count = 0
-    for each in overdue:
-        with services.db.begin() as session:
-            expired = uploads.expire(session, each.project, each.id)
-        count += expired is not None
-    return count
+        return uploads.overdue(session, limit=BATCH)
 
 
-def _delete_checkpoints(services: Services) -> None:
-    """The files first: whoever dies in between leaves a row for the next sweep, and no bytes that nobody knows."""
-    with services.db.read() as session:
-        found = checkpoints.left_over(session, limit=BATCH)
-    for each in found:
-        if not leftovers.remove(services, each.blobs):
-            return
-        with services.db.begin() as session:
-            checkpoints.remove(session, each.project, each.id)
+def _expire_upload(services: Services, found: uploads.Overdue) -> int:
+    with services.db.begin() as session:
+        return int(uploads.expire(session, found.project, found.id) is not None)
 
 
-def _delete_parts(services: Services) -> None:
-    """The bytes first, for the same reason."""
+def _delete_parts(services: Services) -> int:
+    """The bytes first: whoever dies in between leaves a row for the next sweep, and no bytes that nobody knows."""
     with services.db.read() as session:
         found = uploads.left_over(session, limit=BATCH)
     if not found or not leftovers.remove(services, [each.sha256 for each in found]):
-        return
+        return 0
     with services.db.begin() as session:
         for each in found:
             uploads.remove_part(session, each.project, each.id)
+    return len(found)
 
 
-def _forget_old(services: Services) -> None:
+def _left_over(services: Services) -> list[LeftOver]:
+    with services.db.read() as session:
+        return checkpoints.left_over(session, limit=BATCH)
+
+
+def _delete_checkpoint(services: Services, found: LeftOver) -> int:
+    """The files first, for the same reason."""
+    if not leftovers.remove(services, found.blobs):
+        return 0
     with services.db.begin() as session:
-        idempotency.remove_old(session, older_than_seconds=DAY_SECONDS)
+        checkpoints.remove(session, found.project, found.id)
+    return 1
+
+
+def _forget_old(services: Services) -> int:
+    with services.db.begin() as session:
         workers.remove_silent(session, seconds=DAY_SECONDS)
+        return idempotency.remove_old(session, older_than_seconds=DAY_SECONDS, limit=FORGOTTEN_KEYS)
 
 
-def _compact(services: Services) -> int:
+def _whole(services: Services) -> list[Overdue]:
     days = services.settings.keep_events_days
     if not days:
-        return 0
+        return []
     with services.db.read() as session:
-        found = compaction.due(session, after_seconds=days * DAY_SECONDS, limit=COMPACTED_JOBS)
-    count = 0
-    for each in found:
-        with services.db.begin() as session:
-            count += compaction.compact(session, each.project, each.id, limit=COMPACTED_EVENTS)
-    return count
+        return compaction.due(session, after_seconds=days * DAY_SECONDS, limit=COMPACTED_JOBS)
+
+
+def _compact(services: Services, found: Overdue) -> int:
+    with services.db.begin() as session:
+        return compaction.compact(session, found.project, found.id, limit=COMPACTED_EVENTS)

@@ -87,11 +87,11 @@ async def _serve(service: Service, settings: Settings, *, console: Console) -> i
 
 
 def _on_signals(service: Service, stopping: asyncio.Event) -> None:
-    """The first signal ends the service in order, the second at once."""
+    """The first signal ends the service in order, the second in a hurry, the third at once."""
 
     def received() -> None:
         if stopping.is_set():
-            service.kill()
+            service.hurry()
         stopping.set()
 
     for number in _SIGNALS:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, delete, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.storage.database import insert_or_ignore, now, time_of
@@ -67,10 +67,17 @@ def remove(session: Session, project: str, key: str) -> None:
     session.execute(delete(IdempotencyRow).where(*_one(project, key), IdempotencyRow.status.is_(None)))
 
 
-def remove_old(session: Session, *, older_than_seconds: float) -> int:
-    """Forget all projects' keys of this age; how many there were."""
+def remove_old(session: Session, *, older_than_seconds: float, limit: int) -> int:
+    """Forget the oldest keys of all projects that have this age, and that nobody else forgets now; how many."""
     since = time_of(session) - older_than_seconds  # as a value: PostgreSQL would read all of them, by a moving clock
-    statement = delete(IdempotencyRow).where(IdempotencyRow.created_at <= since)
+    old = (
+        select(IdempotencyRow.project, IdempotencyRow.key)
+        .where(IdempotencyRow.created_at <= since)
+        .order_by(IdempotencyRow.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    statement = delete(IdempotencyRow).where(tuple_(IdempotencyRow.project, IdempotencyRow.key).in_(old))
     return len(session.execute(statement.returning(IdempotencyRow.key)).all())
 
 

@@ -185,6 +185,7 @@ def test_a_process_that_nobody_listens_to_is_not_silent(full: bool) -> None:
         relay=relay,
         limits=Limits(stall_seconds=0.1),
         stopping=threading.Event(),
+        hurrying=threading.Event(),
         note=lambda _: None,
     ).run()
     assert (ending.reason, child.asked_where) == ((None, 0) if full else ("stall", 1))

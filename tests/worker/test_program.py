@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from app.domain.job import JobRequest
 from app.domain.phases import Phase
@@ -22,6 +22,8 @@ from app.services import jobs, models, workers
 from app.services.context import DEFAULT_PROJECT
 from app.storage.database import Database, upgrade
 from app.storage.paging import PageQuery
+from app.storage.tables import JobRow
+from worker.watch import GRACE_SECONDS
 
 pytestmark = pytest.mark.service
 
@@ -331,12 +333,20 @@ def test_a_signal_gives_the_job_back_for_free_and_leaves_nothing_behind(
     for number in numbers[:-1]:  # somebody is impatient
         worker.process.send_signal(number)
         eventually(lambda: "Warm shutdown" in worker.log.read_text())
+    asked = time.monotonic()
     assert worker.end(numbers[-1]) == 0, worker.log.read_text()
+    seconds = time.monotonic() - asked
+    assert (seconds < GRACE_SECONDS["stop"]) is (len(numbers) > 1), "a process that does not listen is waited for, once"
     eventually(lambda: gone(family), seconds=1)
     job = yard.get(job_id)
-    assert (job.status, job.attempt.lease_expires_at) == ("queued", None)
+    assert (job.status, job.attempt.lease_expires_at, _lost_attempts(yard, job_id)) == ("queued", None, 0)
     assert list(yard.shop.services.settings.work_dir().iterdir()) == []
     assert "Traceback" not in worker.log.read_text()
+
+
+def _lost_attempts(yard: Yard, job_id: str) -> int:
+    with yard.shop.services.db.read() as session:
+        return session.scalars(select(JobRow.lost_attempts).where(JobRow.id == job_id)).one()
 
 
 def test_a_worker_stops_although_the_broker_hangs(yard: Yard) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.domain.artifacts import Artifact, Blob
 from app.domain.errors import PlatformError, StorageFullError
@@ -17,6 +18,7 @@ from app.services import history, jobs
 from app.services.context import DEFAULT_PROJECT
 from app.storage.local import LocalArtifacts
 from app.storage.paging import PageQuery
+from app.storage.tables import JobRow
 from worker.resumption import CheckpointUploads, place
 
 Eventually = Callable[..., float]
@@ -70,6 +72,40 @@ def test_a_worker_that_stops_leaves_a_checkpoint_and_another_one_goes_on(shop: A
     shop.supervisor.train(job_id)
     assert shop.get(job_id).status == "succeeded"
     assert _went_on_from(shop, job_id) == [newest.step]
+
+
+@pytest.mark.service
+def test_worker_after_worker_that_stops_costs_neither_a_step_nor_an_attempt(shop: Any, eventually: Eventually) -> None:
+    job_id, kept = shop.submit("count"), []
+    for restart in range(5):
+        thread = shop.resume(job_id)
+        eventually(lambda: len(_went_on_from(shop, job_id)) == len(kept))
+        threading.Event().wait(0.02 * restart)
+        shop.supervisor.stopping.set()
+        thread.join(10)
+        shop.supervisor.stopping.clear()
+        kept.append(_kept(shop, job_id)[0].step)
+        assert shop.get(job_id).status == "queued"
+    shop.supervisor.train(job_id)
+    assert (shop.get(job_id).status, shop.get(job_id).attempt.number) == ("succeeded", 6)
+    assert _went_on_from(shop, job_id) == kept == sorted(kept)
+    with shop.services.db.read() as session:
+        assert session.scalars(select(JobRow.lost_attempts).where(JobRow.id == job_id)).one() == 0
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("seconds", [0.0, 0.03, 0.1, 0.3, 0.6])
+def test_a_cancel_at_any_moment_is_the_end(shop: Any, seconds: float) -> None:
+    job_id = shop.submit("count")
+    thread = threading.Thread(target=shop.supervisor.train, args=(job_id,))
+    thread.start()
+    threading.Event().wait(seconds)
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
+    thread.join(10)
+    ended = shop.get(job_id)
+    assert ended.status == "cancelled"
+    shop.supervisor.train(job_id)
+    assert shop.get(job_id) == ended, "nothing of it runs later"
 
 
 @pytest.mark.service

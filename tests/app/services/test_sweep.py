@@ -4,17 +4,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from app.domain.dataset import DatasetOptions
 from app.domain.model import ModelOptions
 from app.domain.worker import WorkerCapabilities
 from app.services import claims, datasets, history, idempotency, jobs, models, workers
+from app.services import sweep as sweeping
 from app.services.context import Services
 from app.services.idempotency import StoredAnswer
 from app.services.sweep import sweep
 from app.storage.database import now
-from app.storage.tables import DatasetRow, IdempotencyRow, JobRow, ModelRow, WorkerRow
+from app.storage.tables import CheckpointRow, DatasetRow, IdempotencyRow, JobRow, ModelRow, WorkerRow
 
 
 def test_nothing_to_do_is_nothing_done(services: Services, bell: Any) -> None:
@@ -195,6 +198,79 @@ def test_a_job_that_was_left_behind_by_its_files_moves_on(world: Any, services: 
     assert sweep(services).decided == 1
     assert world.get(job).status == "queued"
     assert bell.rings == [("train", job.id, "cpu")]
+
+
+# === Several at once, and rows that cannot be swept ===
+
+
+def test_of_many_sweepers_each_does_what_another_has_not_done(world: Any, services: Services) -> None:
+    late = [world.job(deadline_at=9e9) for _ in range(4)]
+    for job in late:
+        world.set(JobRow, job.id, deadline_at=now() - 1)
+    left_behind = [world.job() for _ in range(4)]
+    for job in left_behind:
+        world.set(JobRow, job.id, status="validating_files")
+    ended = []
+    for _ in range(4):
+        claim = world.claim()
+        ended += world.keep(claim, 1, step=10)
+        world.succeed(claim)
+    for key in range(4):
+        idempotency.begin(services, "default", key=f"{key}", fingerprint="f")
+    _age(services, IdempotencyRow, created_at=now() - 86_401)
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda _: sweep(services), range(4)))
+    assert sum(result.overdue for result in results) == 4
+    for job in late:
+        assert [event.data["status"] for event in _events(services, job)] == ["queued", "failed"]
+    for job in left_behind:
+        assert [event.data["status"] for event in _events(services, job)][1:] == ["queued"]
+    assert not any(services.store.exists(sha256) for sha256 in ended)
+    with services.db.read() as session:
+        assert session.scalars(select(CheckpointRow.id)).all() == []
+        assert session.scalars(select(IdempotencyRow.key)).all() == []
+
+
+def test_a_row_that_cannot_be_swept_keeps_no_other_from_it(world: Any, services: Services, bell: Any) -> None:
+    broken, lost, waits, late = world.job(), world.claim(), world.job(), world.job(deadline_at=9e9)
+    world.set(JobRow, broken.id, status="validating_files", spec={"schedule": "nonsense"}, rung_at=0.0)
+    left_behind = world.job()
+    world.set(JobRow, left_behind.id, status="validating_files", rung_at=1.0)
+    world.expire(JobRow, lost.identifier)
+    world.set(JobRow, waits.id, rung_at=now() - 31)
+    world.set(JobRow, late.id, deadline_at=now() - 1)
+    bell.rings.clear()
+    with pytest.raises(ExceptionGroup) as caught:
+        sweep(services)
+    (trouble,) = caught.value.exceptions
+    assert isinstance(trouble, ValidationError)
+    assert [world.get(job).status for job in (lost, left_behind, late)] == ["queued", "queued", "failed"]
+    assert {ring[1] for ring in bell.rings} == {lost.identifier, left_behind.id, waits.id}
+
+
+def test_a_database_that_is_away_ends_a_sweep_at_once(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def away() -> Any:
+        asked.append(1)
+        statement = "SELECT"
+        raise OperationalError(statement, {}, Exception("the server closed the connection"))
+
+    monkeypatch.setattr(services.db, "begin", away)
+    with pytest.raises(OperationalError):
+        sweep(services)
+    assert len(asked) == 1
+
+
+def test_old_keys_are_forgotten_a_few_at_a_time(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "FORGOTTEN_KEYS", 2)
+    for key in range(3):
+        idempotency.begin(services, "default", key=f"{key}", fingerprint="f")
+    _age(services, IdempotencyRow, created_at=now() - 86_401)
+    for left in (1, 0):
+        sweep(services)
+        with services.db.read() as session:
+            assert len(session.scalars(select(IdempotencyRow.key)).all()) == left
 
 
 # === Old records ===

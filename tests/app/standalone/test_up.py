@@ -17,7 +17,7 @@ import pytest
 
 from app.standalone import broker
 from app.standalone.folder import MARK
-from app.standalone.service import KILL_AFTER_SECONDS
+from app.standalone.service import HURRY_SECONDS, KILL_AFTER_SECONDS
 
 pytestmark = pytest.mark.service
 
@@ -97,15 +97,18 @@ def test_a_worker_that_does_not_listen_is_killed_in_time_with_what_it_started(up
     assert service.gone(tree)
 
 
-def test_a_second_signal_kills_at_once(up: Start) -> None:
+@pytest.mark.parametrize("more", [1, 2])
+def test_a_second_signal_ends_it_soon_and_a_third_at_once(up: Start, more: int) -> None:
     service = up(STUBBORN="1")
     service.ready()
     tree = service.tree()
-    service.running.send_signal(signal.SIGTERM)
-    with pytest.raises(subprocess.TimeoutExpired):
-        service.running.wait(1)
+    for _ in range(more):
+        service.running.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            service.running.wait(1)
     seconds, _, _ = service.end()
-    assert 1 + seconds < KILL_AFTER_SECONDS
+    assert more + seconds < KILL_AFTER_SECONDS
+    assert more == 1 or seconds < HURRY_SECONDS - 1
     assert service.gone(tree)
 
 
