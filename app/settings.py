@@ -6,10 +6,10 @@ and the worker's start call `Settings()`.
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 GIB = 1024**3
@@ -80,7 +80,10 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=30.0, gt=0, description="How long an attempt is trusted without a heartbeat.")
     heartbeat_seconds: float = Field(default=5.0, gt=0, description="How often an attempt renews its lease.")
     fence_seconds: float = Field(
-        default=20.0, gt=0, description="A supervisor that could not renew for so long ends its training process."
+        default=20.0,
+        gt=0,
+        description="A supervisor that could not renew for so long ends its training process. Let it be shorter than "
+        "the lease, so that it has ended before another one begins.",
     )
     sweep_seconds: float = Field(
         default=5.0, gt=0, description="How often expired leases and lost hints are looked for."
@@ -133,6 +136,17 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then the `_FILE` variants."""
         return init_settings, env_settings, FileSecrets(settings_cls)
+
+    @model_validator(mode="after")
+    def _check_times_of_a_lease(self) -> Self:
+        if self.heartbeat_seconds >= min(self.fence_seconds, self.lease_seconds):
+            message = (
+                "THAW_HEARTBEAT_SECONDS must be shorter than THAW_FENCE_SECONDS and THAW_LEASE_SECONDS, or every "
+                "attempt would be lost before its lease is renewed; they are "
+                f"{self.heartbeat_seconds:g}, {self.fence_seconds:g} and {self.lease_seconds:g}."
+            )
+            raise ValueError(message)
+        return self
 
     def resolved_database_url(self) -> str:
         """The database's URL; SQLite in the data folder if none is set."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.domain.errors import LeaseLostError, ServiceUnavailableError
@@ -26,6 +26,8 @@ POLL_SECONDS = 0.5
 
 UNREACHABLE = (DBAPIError, PoolTimeoutError, ServiceUnavailableError, OSError)
 """What a database that cannot be reached right now looks like."""
+_REFUSED = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+"""What one that answers, and never takes this, looks like: its schema was upgraded, or the value is none."""
 
 T = TypeVar("T")
 
@@ -90,13 +92,18 @@ class Lease:
             raise JobCancelled
 
     def persist(self, write: Callable[[], T]) -> T:
-        """Write to the database, waiting for one that cannot be reached as long as the lease is ours."""
+        """Write to the database, waiting for one that cannot be reached as long as the lease is ours.
+
+        Raises what a database says that will not take it however often it is asked, and `LeaseLostError`.
+        """
         while True:
             self._check_lost()
             try:
                 return write()
             except LeaseLostError as error:
                 self.give_up(str(error))
+                raise
+            except _REFUSED:
                 raise
             except UNREACHABLE as error:
                 self._log.warning("database not reached, trying again", error=repr(error))

@@ -80,12 +80,14 @@ class Sweeper(threading.Thread):
     def _round(self) -> None:
         try:
             capabilities = self.announce()
-            resumed = aside.resume(self._services, capabilities)
-            result = sweep.sweep(self._services)
+            try:
+                aside.resume(self._services, capabilities)
+            finally:  # jobs that cannot be resumed keep nothing else from being swept
+                result = sweep.sweep(self._services)
         except Exception as error:  # noqa: BLE001 (the edge of the thread: the next round may succeed)
             _log.warning("sweep failed, trying again", error=repr(error))
         else:
-            _log.debug("swept", result=result, resumed=resumed)
+            _log.debug("swept", result=result)
 
 
 def version(package: str) -> str | None:

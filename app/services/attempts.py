@@ -42,7 +42,11 @@ class Ended:
 def end(
     session: Session, row: AnyLeased, project: str, identifier: str, *, where: Condition, lost: bool
 ) -> Ended | None:
-    """End an attempt that is as `where` says; `None`: it is not, somebody else was first."""
+    """End an attempt that is as `where` says; `None`: it is not, somebody else was first.
+
+    The row is held first: of moves that exclude each other none would find it if a wish came between two of them.
+    """
+    leases.lock(session, row, project, identifier)
     if issubclass(row, Asset):
         return _end_check(session, row, project, identifier, where=where, lost=lost)
     return end_job(session, project, identifier, where=where, lost=lost)
@@ -61,8 +65,8 @@ def end_job(
     """End an attempt at a job; `None`: it is not as `where` says, somebody else was first.
 
     `because`: why it was lost, where that is known. `aside_seconds`: the job is paused, whether somebody asked for it
-    or not, and waits at least so long before Thaw resumes it. The moves below have conditions that exclude each other:
-    at most one finds the row as it must be.
+    or not, and waits at least so long before Thaw resumes it. The caller holds the row. The moves below have conditions
+    that exclude each other: at most one finds it as it must be.
     """
     asked, enough = JobRow.cancel_requested_at.is_not(None), _enough(JobRow, lost=lost)
     used_up = jobs.used_up()

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.domain.ancestry import Ancestry
@@ -25,6 +27,8 @@ from app.storage.assets import AssetRow
 from app.storage.database import time_of
 from app.storage.leases import taken
 from app.storage.tables import DatasetRow, JobRow, ModelRow
+
+_log = structlog.get_logger(__name__)
 
 TRIES = 100
 """Jobs that other workers may take from under our eyes before we leave the line to them."""
@@ -112,7 +116,14 @@ def claim_next(services: Services, rung_for: str | None, *, worker: str) -> JobC
             job_id = line.first(session)
         if job_id is None:
             break
-        claim = claim_job(services, job_id, worker=worker)
+        claim = None
+        try:
+            claim = claim_job(services, job_id, worker=worker)
+        except SQLAlchemyError:
+            raise
+        except Exception:  # noqa: BLE001 (the edge of a row: one that cannot be read keeps its place, and nobody else)
+            _log.exception("the next job cannot be taken, the one that was rung for is tried instead", job_id=job_id)
+            break
         if claim is not None:
             return claim
     return None if rung_for is None else claim_job(services, rung_for, worker=worker)

@@ -15,6 +15,7 @@ import structlog
 
 from app.services.context import Services
 from app.storage import blobs
+from app.storage.database import time_of
 
 _log = structlog.get_logger(__name__)
 
@@ -24,7 +25,8 @@ def remove_orphans(services: Services) -> int:
 
     Where not one blob of the store is referred to, nothing is deleted: that is the wrong database, or the wrong store.
     """
-    before = time.time() - services.settings.orphan_grace_seconds
+    with services.db.read() as session:  # of a clock that is wrong the earlier time counts
+        before = min(time.time(), time_of(session)) - services.settings.orphan_grace_seconds
     there = {blob.sha256: blob.modified_at < before for blob in services.store.list_blobs()}
     orphans = {sha256 for sha256, old in there.items() if old}
     if not orphans:

@@ -28,7 +28,6 @@ from app.services import attempts, leftovers, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
 from app.storage import checkpoints, compaction, idempotency, jobs, leases, uploads, workers
-from app.storage.checkpoints import LeftOver
 from app.storage.leases import AnyLeased, Overdue
 from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
@@ -81,7 +80,7 @@ def sweep(services: Services) -> SweepResult:
         expired=swept.each(_abandoned(services), _expire_upload),
         compacted=swept.each(_whole(services), _compact),
     )
-    swept.each(_left_over(services), _delete_checkpoint)
+    swept.once(_delete_checkpoints)
     swept.once(_delete_parts)
     swept.once(_forget_old)
     if swept.troubles:
@@ -197,18 +196,16 @@ def _delete_parts(services: Services) -> int:
     return len(found)
 
 
-def _left_over(services: Services) -> list[LeftOver]:
+def _delete_checkpoints(services: Services) -> int:
+    """The files first, for the same reason. A store that does not answer is left alone until the next sweep."""
     with services.db.read() as session:
-        return checkpoints.left_over(session, limit=BATCH)
-
-
-def _delete_checkpoint(services: Services, found: LeftOver) -> int:
-    """The files first, for the same reason."""
-    if not leftovers.remove(services, found.blobs):
-        return 0
-    with services.db.begin() as session:
-        checkpoints.remove(session, found.project, found.id)
-    return 1
+        found = checkpoints.left_over(session, limit=BATCH)
+    for each in found:
+        if not leftovers.remove(services, each.blobs):
+            break
+        with services.db.begin() as session:
+            checkpoints.remove(session, each.project, each.id)
+    return len(found)
 
 
 def _forget_old(services: Services) -> int:

@@ -33,6 +33,7 @@ def add(session: Session, project: str, job: Job, *, api_key_id: str, news: News
         api_key_id=api_key_id,
         priority=rank_of(job.priority),
         rung_at=job.created_at,
+        queued_at=job.created_at if job.status == "queued" else None,
         spec=dumped(job.spec),
         labels=job.metadata,
         stage_history=[],
@@ -86,6 +87,10 @@ def _implied(old: JobStatus, new: JobStatus) -> dict[str, Any]:
         implied |= {**leases.NO_LEASE, "stage": None, "eta_seconds": None, "run_seconds": run_seconds()}
     if old == "paused":
         implied |= {"resume_at": None}
+    if old == "queued":
+        implied |= {"queued_at": None}
+    if new == "queued":
+        implied |= {"queued_at": now()}
     if new == "running":
         implied |= {"started_at": func.coalesce(JobRow.started_at, now()), "attempt_started_at": now()}
         implied |= {"phase": None, "progress": 0.0, "epoch_seconds": None}

@@ -226,7 +226,7 @@ class DatasetRow(Asset):
 
 
 def _few(name: str, column: str, condition: str) -> Index:
-    """An index of only those jobs that a sweeper may have to look at, in the order of a time."""
+    """An index of only those jobs that are of interest, which is seldom many, in the order of a time."""
     return Index(name, column, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
@@ -243,6 +243,8 @@ class JobRow(Leased):
     status: Mapped[JobStatus] = mapped_column(Text)
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
+    queued_at: Mapped[float | None]
+    """When it joined the queue in which it is; `None`: it is in none."""
     cancel_requested_at: Mapped[float | None]
     pause_requested_at: Mapped[float | None]
     api_key_id: Mapped[str] = mapped_column(default="")
@@ -301,6 +303,7 @@ class JobRow(Leased):
         *_for_the_sweeper("jobs"),
         Index("ix_jobs_line", "status", "priority", "api_key_id", "created_at", "id"),
         _few("ix_jobs_deadlines", "deadline_at", "deadline_at IS NOT NULL AND finished_at IS NULL"),
+        _few("ix_jobs_queued", "queued_at", "queued_at IS NOT NULL"),
         _few("ix_jobs_aside", "resume_at", "resume_at IS NOT NULL"),
         _few("ix_jobs_compaction", "finished_at", "events_compacted_at IS NULL AND finished_at IS NOT NULL"),
     )

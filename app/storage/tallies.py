@@ -15,7 +15,7 @@ from app.domain.states import JobStatus
 from app.storage import leases
 from app.storage.database import now
 from app.storage.leases import AnyLeased
-from app.storage.tables import DatasetRow, JobRow, ModelRow, ProjectRow
+from app.storage.tables import DatasetRow, JobRow, ModelRow
 
 RECENT = 10_000
 """Of so many jobs, the newest ones, rows are read."""
@@ -96,16 +96,12 @@ def held(session: Session) -> dict[str, Held]:
 
 
 def oldest_waiting_seconds(session: Session) -> float | None:
-    """How long ago the job was made that has waited longest in the queue, of all projects; `None`: none waits."""
-    first = (
-        select(JobRow.created_at)
-        .where(JobRow.project == ProjectRow.id, JobRow.status == "queued")
-        .order_by(JobRow.created_at, JobRow.id)
-        .limit(1)
-        .correlate(ProjectRow)
-    )
-    oldest = select(first.scalar_subquery().label("at")).select_from(ProjectRow).subquery()
-    return session.execute(select(now() - func.min(oldest.c.at))).scalar_one()
+    """How long the job has been in the queue that has been there longest, of all projects; `None`: none waits.
+
+    Since it joined the queue last: what it has run before, or has been paused, is no waiting.
+    """
+    statement = select(now() - func.min(JobRow.queued_at)).where(JobRow.queued_at.is_not(None))
+    return session.execute(statement).scalar_one()
 
 
 def _of_each_kind(counting: Any) -> Any:  # noqa: ANN401 (statements of any columns)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from app.settings import Settings
 
@@ -31,6 +32,12 @@ def test_secrets_are_not_shown() -> None:
 
 def test_without_a_database_url_everything_is_in_the_data_folder(tmp_path: Path) -> None:
     assert Settings(data_dir=tmp_path).resolved_database_url() == f"sqlite:///{tmp_path}/thaw.db"
+
+
+@pytest.mark.parametrize("times", [{"lease_seconds": 4}, {"fence_seconds": 5}, {"heartbeat_seconds": 20}])
+def test_a_heartbeat_that_comes_too_late_is_refused(times: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="THAW_HEARTBEAT_SECONDS must be shorter than THAW_FENCE_SECONDS and"):
+        Settings(**times)
 
 
 def test_every_setting_is_described() -> None:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app.domain.job import Job, JobRequest
 from app.domain.worker import WorkerCapabilities
@@ -87,6 +88,16 @@ def test_a_hint_brings_the_best_job_not_the_one_it_was_for(shop: Shop) -> None:
     assert again is not None
     assert again.identifier == normal, "the hint for a job that was taken finds another one"
     assert shop.claim(rung_for=high) is None
+
+
+def test_a_job_that_cannot_be_read_keeps_no_other_from_being_taken(shop: Shop) -> None:
+    broken, fine = shop.submit(priority="high"), shop.submit()
+    shop.world.set(JobRow, broken, spec={"what": "is this"})
+    claim = shop.claim(rung_for=fine)
+    assert claim is not None
+    assert claim.identifier == fine
+    with pytest.raises(ValidationError):
+        shop.claim(rung_for=broken)
 
 
 def test_an_old_hint_on_a_cpu_brings_no_job_that_waits_for_a_gpu(shop: Shop) -> None:

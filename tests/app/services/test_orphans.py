@@ -66,6 +66,17 @@ def test_what_nothing_refers_to_is_deleted_once_it_is_old(world: Any, services: 
     assert (services.store.exists(old.sha256), services.store.exists(young.sha256)) == (False, True)
 
 
+def test_a_clock_of_this_machine_that_is_ahead_makes_nothing_old(
+    world: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.file()
+    young = _stored(services, "young")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3 * 86_400)
+    assert remove_orphans(services) == 0
+    assert services.store.exists(young.sha256)
+
+
 def test_what_any_row_refers_to_stays(world: Any, services: Services) -> None:
     claim = world.claim()
     artifacts = {name: _stored(services, name) for name in ("canonical", "phase", "best", "result", "download")}

@@ -1,10 +1,12 @@
 """Asking for what already holds, and who wins where two things happen to a job at once: the table of `docs/jobs.md`."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text, update
 
 from app.domain.errors import InvalidStateTransitionError, LeaseLostError
 from app.services import claims, history, jobs
@@ -80,6 +82,37 @@ def test_a_worker_that_saw_the_wish_wins_against_finishing(world: Any, services:
     with pytest.raises(LeaseLostError):
         world.succeed(claim)
     assert world.get(claim).status == "cancelled"
+
+
+# === Giving back ===
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("wish", "ends"), [({"pause_requested_at": 1.0}, "paused"), ({"cancel_requested_at": 1.0}, "cancelled")]
+)
+def test_a_wish_that_comes_while_a_job_is_given_back_is_granted(
+    world: Any, services: Services, wish: dict[str, float], ends: str
+) -> None:
+    """PostgreSQL alone: on SQLite the one waits for the other from its beginning."""
+    claim = world.claim()
+    with ThreadPoolExecutor(1) as thread:
+        with services.db.begin() as session:
+            session.execute(update(JobRow).where(JobRow.id == claim.identifier).values(**wish))
+            release = thread.submit(claims.release, services, claim, charge_attempt=False)
+            _until_somebody_waits(services)
+        assert release.result(timeout=60) == ends
+    assert world.get(claim).status == ends
+
+
+def _until_somebody_waits(services: Services) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    for _ in range(600):
+        with services.db.read() as session:
+            if session.scalar(waiting):
+                return
+        time.sleep(0.05)
+    pytest.fail("nobody waits")
 
 
 # === Cancel and pause ===

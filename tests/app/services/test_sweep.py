@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from app.domain.dataset import DatasetOptions
+from app.domain.errors import ServiceUnavailableError
 from app.domain.model import ModelOptions
 from app.domain.worker import WorkerCapabilities
 from app.services import claims, datasets, history, idempotency, jobs, models, workers
@@ -16,6 +17,7 @@ from app.services import sweep as sweeping
 from app.services.context import Services
 from app.services.idempotency import StoredAnswer
 from app.services.sweep import sweep
+from app.storage import checkpoints
 from app.storage.database import now
 from app.storage.tables import CheckpointRow, DatasetRow, IdempotencyRow, JobRow, ModelRow, WorkerRow
 
@@ -260,6 +262,31 @@ def test_a_database_that_is_away_ends_a_sweep_at_once(services: Services, monkey
     with pytest.raises(OperationalError):
         sweep(services)
     assert len(asked) == 1
+
+
+def test_a_store_that_does_not_answer_is_asked_once_in_a_sweep(
+    world: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        claim = world.claim()
+        world.keep(claim, 1, step=1)
+        world.succeed(claim)
+    asked = []
+
+    def silent(sha256: str) -> None:
+        asked.append(sha256)
+        message = "The artifact store does not answer."
+        raise ServiceUnavailableError(message)
+
+    with monkeypatch.context() as away:
+        away.setattr(services.store, "remove", silent)
+        sweep(services)
+    assert len(asked) == 1
+    with services.db.read() as session:
+        assert len(checkpoints.left_over(session, limit=10)) == 2
+    sweep(services)
+    with services.db.read() as session:
+        assert checkpoints.left_over(session, limit=10) == []
 
 
 def test_old_keys_are_forgotten_a_few_at_a_time(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:

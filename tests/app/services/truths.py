@@ -62,6 +62,7 @@ class Truths(RuleBasedStateMachine):
         assert (row.finished_at is not None) is (self.status in TERMINAL)
         assert (row.error is not None) is (self.status == "failed")
         assert (row.resume_at is not None) is self.aside
+        assert (row.queued_at is not None) is (self.status == "queued")
 
     def _the_history_is_whole(self, told: list[EventRow]) -> None:
         """Without gaps; it ends once; every move is in the table, and each claim counts one attempt."""

@@ -11,7 +11,7 @@ from app.domain.caching import CacheUse
 from app.domain.errors import Failure
 from app.domain.model import ModelOptions
 from app.domain.progress import StageStarted
-from app.services import claims, models, reports
+from app.services import claims, jobs, models, reports
 from app.services.context import Services
 from app.storage import tallies
 from app.storage.database import now
@@ -54,13 +54,31 @@ def test_the_oldest_waiting_job_of_all_projects_is_found(world: Any, services: S
         session.add(ProjectRow(id="another", created_at=0))
         session.flush()
         aged = update(JobRow).where(JobRow.id == old.id)
-        session.execute(aged.values(created_at=now() - 500, project="another"))
-        session.execute(update(JobRow).where(JobRow.id == young.id).values(created_at=now() - 100))
+        session.execute(aged.values(queued_at=now() - 500, project="another"))
+        session.execute(update(JobRow).where(JobRow.id == young.id).values(queued_at=now() - 100))
     with services.db.read() as session:
         assert tallies.oldest_waiting_seconds(session) == pytest.approx(500, abs=60)
-    world.set(JobRow, old.id, created_at=now() - 50)
+    world.set(JobRow, old.id, queued_at=now() - 50)
     with services.db.read() as session:
         assert tallies.oldest_waiting_seconds(session) == pytest.approx(100, abs=60)
+
+
+def test_a_job_that_comes_back_into_the_queue_begins_to_wait_anew(world: Any, services: Services) -> None:
+    def waits() -> float | None:
+        with services.db.read() as session:
+            return tallies.oldest_waiting_seconds(session)
+
+    job = world.job()
+    world.set(JobRow, job.id, created_at=now() - 9000, queued_at=now() - 9000)
+    claim = world.claim(job)
+    assert waits() is None
+    claims.release(services, claim, charge_attempt=False)
+    assert waits() == pytest.approx(0, abs=60)
+    world.set(JobRow, job.id, queued_at=now() - 9000)
+    jobs.request_pause(services, "default", job.id)
+    assert waits() is None
+    jobs.resume(services, "default", job.id)
+    assert waits() == pytest.approx(0, abs=60)
 
 
 def test_recent_jobs_are_counted_by_the_reason_of_their_failure(world: Any, services: Services) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 from alembic import command
 from sqlalchemy import Connection, MetaData, select
 
+from app.domain.artifacts import Blob
 from app.domain.errors import Failure
 from app.domain.model import ModelOptions
 from app.domain.worker import WorkerCapabilities
-from app.services import again, claims, failing, idempotency, jobs, keys, models, reports, workers
+from app.services import again, claims, failing, idempotency, jobs, keys, models, reports, uploads, workers
 from app.services.context import Services
 from app.services.idempotency import StoredAnswer
 from app.settings import Settings
@@ -98,12 +99,22 @@ def _failure(error_class: Any, code: str) -> Failure:
 
 def _around(services: Services) -> None:
     """What is not about jobs."""
+    _uploads(services)
     keys.ensure_admin_key(services)
     workers.announce(services, worker="worker-1", capabilities=WorkerCapabilities(queues=["cpu"], devices=["cpu"]))
     idempotency.begin(services, PROJECT, key="in flight", fingerprint="f")
     idempotency.begin(services, PROJECT, key="answered", fingerprint="f")
     answer = StoredAnswer(201, {"Location": "/v1/files/file-1"}, "{}")
     idempotency.once(idempotency.joined(services), PROJECT, key="answered", make=lambda: answer)
+
+
+def _uploads(services: Services) -> None:
+    """One that waits for more, and one that is over."""
+    about = {"filename": "large.zip", "purpose": "fine-tune", "mime_type": "application/zip"}
+    pending = uploads.create(services, PROJECT, size=10, sha256="e" * 64, **about)
+    content, sealed = (Blob(sha256=digit * 64, bytes=4) for digit in "ab")
+    uploads.add_part(services, PROJECT, pending.id, number=1, content=content, sealed=sealed)
+    uploads.cancel(services, PROJECT, uploads.create(services, PROJECT, size=10, **about).id)
 
 
 def _unready(world: World) -> None:

@@ -9,6 +9,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import select
 
 from app.api.schemas.jobs import JobObject
 from app.domain.states import JobStatus
@@ -20,7 +21,7 @@ from app.settings import Settings
 from app.storage.database import Database, configuration, upgrade
 from app.storage.local import LocalArtifacts
 from app.storage.paging import PageQuery
-from app.storage.tables import METADATA
+from app.storage.tables import METADATA, JobRow
 from tests.app.conftest import PROJECT, Bell, World
 from tests.app.upgrades import rows
 from tests.app.upgrades.rows import Row, Rows
@@ -61,6 +62,7 @@ def test_what_was_written_before_is_whole_and_works(upgraded: Services, revision
     _is_this_versions_schema(upgraded.db)
     before = rows.read(revision)
     _has_what_it_had(upgraded.db, before, revision)
+    _knows_since_when_jobs_wait(upgraded.db, before)
     found = _shows_everything(upgraded, before)
     _works(World(upgraded), found)
     _can_be_taken_back(upgraded.db, revision)
@@ -79,6 +81,13 @@ def _has_what_it_had(db: Database, before: Rows, revision: str) -> None:
         expected = [row for row in known if not _goes(table, row, before, revision)]
         assert expected
         assert [_same_columns(row, known[0]) for row in after[table]] == expected
+
+
+def _knows_since_when_jobs_wait(db: Database, before: Rows) -> None:
+    """Their rows changed last when they came into the queue."""
+    with db.read() as session:
+        found = {row.id: row.queued_at for row in session.execute(select(JobRow.id, JobRow.queued_at))}
+    assert found == {row["id"]: row["updated_at"] if row["status"] == "queued" else None for row in before["jobs"]}
 
 
 def _goes(table: str, row: Row, before: Rows, revision: str) -> bool:
@@ -146,6 +155,10 @@ def _can_be_taken_back(db: Database, revision: str) -> None:
         before = len(rows.dump(session.connection())["jobs"])
         command.downgrade(configuration(session.connection()), revision)
         assert len(rows.dump(session.connection())["jobs"]) == before
+
+
+def test_the_newest_rows_are_of_every_table() -> None:
+    assert set(rows.read(REVISIONS[-1])) >= {table.name for table in METADATA.sorted_tables} - {"projects"}
 
 
 def test_the_page_says_what_each_revision_changed() -> None:
