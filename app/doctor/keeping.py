@@ -69,10 +69,10 @@ def durability(services: Services) -> Finding:
 
 def writing(services: Services) -> Finding:
     """Whether this user may write to it."""
-    with services.db.begin() as session:
-        if inspection.is_read_only(session):
-            return problem("writing", "the database is read-only", "Connect to the primary, not to a standby.")
-    return ok("writing", "transactions that write are accepted")
+    if refused := inspection.read_only(services.db):
+        return problem("writing", f"the database can only be read: {refused.why}", refused.advice)
+    with services.db.begin():  # on SQLite, only one that may write begins
+        return ok("writing", "transactions that write are accepted")
 
 
 def file_system(services: Services) -> Finding:

@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.domain.errors import ThawError
 from app.services import workers
 from app.services.context import Services
-from app.storage import artifacts
+from app.storage import artifacts, inspection
 from app.storage.database import describe, pending
 
 
@@ -22,7 +22,7 @@ class PartHealth:
 
 def check(services: Services) -> list[PartHealth]:
     """Ask every part. Workers are told of, but their absence makes nobody unready: jobs wait for them."""
-    found = database(services)
+    found = _writable_database(services)
     return [found, store(services), broker(services), *([_workers(services)] if found.ok else [])]
 
 
@@ -32,9 +32,25 @@ def database(services: Services) -> PartHealth:
         with services.db.read() as session:
             missing, detail = pending(session), describe(session)
     except SQLAlchemyError as error:
-        # Without the statement and its parameters, and never with the URL.
-        return PartHealth("database", ok=False, detail=f"does not answer: {type(error).__name__}")
+        return _silent_database(error)
     return PartHealth("database", ok=missing is None, detail=missing or detail)
+
+
+def _writable_database(services: Services) -> PartHealth:
+    """Whether it answers, and can be written."""
+    found = database(services)
+    try:
+        refused = inspection.read_only(services.db) if found.ok else None
+    except SQLAlchemyError as error:
+        return _silent_database(error)
+    if refused is None:
+        return found
+    return PartHealth("database", ok=False, detail=f"can only be read: {refused.why}. {refused.advice}")
+
+
+def _silent_database(error: SQLAlchemyError) -> PartHealth:
+    # Without the statement and its parameters, and never with the URL.
+    return PartHealth("database", ok=False, detail=f"does not answer: {type(error).__name__}")
 
 
 def store(services: Services) -> PartHealth:
