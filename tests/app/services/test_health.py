@@ -6,8 +6,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from app.doctor import keeping
 from app.domain.worker import WorkerCapabilities, WorkerInfo
 from app.services import context, health, workers
 from app.services.context import Services
+from app.services.health import KEPT_SECONDS, Checkup
 from app.settings import Settings
 from app.storage import snapshot
 from app.storage.database import Database, now
@@ -37,7 +40,28 @@ def test_all_parts_answer(services: Services) -> None:
 
 def test_a_broker_that_is_away_is_told_of(services: Services, bell: Any) -> None:
     bell.answers = False
-    assert not _parts(services)["broker"].ok
+    parts = _parts(services)
+    assert not parts["broker"].ok
+    assert {name for name, part in parts.items() if part.needed} == {"database", "store"}
+
+
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_the_store_is_tried_out_once_however_many_ask_at_a_time(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, clock = [], SimpleNamespace(monotonic=lambda: 100.0)
+    monkeypatch.setattr(health, "time", clock)
+    monkeypatch.setattr(health.artifacts, "try_out", lambda store: tried.append(store) or time.sleep(0.05))
+    checkup = Checkup(services)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: checkup.parts()[1], range(8)))
+    assert (len(tried), {part.ok for part in answers}) == (1, {True})
+    shutil.rmtree(services.settings.artifacts_dir())
+    clock.monotonic = lambda: 99.9 + KEPT_SECONDS
+    assert checkup.parts()[1].ok, "its last answer"
+    clock.monotonic = lambda: 100.0 + KEPT_SECONDS
+    assert not checkup.parts()[1].ok
+    assert not checkup.parts()[1].ok
 
 
 def test_a_full_disk_is_told_of(services: Services, tmp_path: Path) -> None:
@@ -152,4 +176,4 @@ def test_building_the_services_makes_their_folders_and_no_schema(tmp_path: Path)
 
 
 def _parts(services: Services) -> dict[str, health.PartHealth]:
-    return {part.name: part for part in health.check(services)}
+    return {part.name: part for part in Checkup(services).parts()}
