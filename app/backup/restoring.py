@@ -37,13 +37,13 @@ def restore(settings: Settings, path: Path) -> Summary:
     """Fill the data folder from a backup, and bring the database to this version's schema.
 
     Raises `ConflictError` unless the folder is empty, `InvalidRequestError` for what is no whole backup or was damaged
-    since, and `StorageFullError`; then the folder is as empty as before.
+    since, `StorageFullError`, and `PlatformError` for a database beyond use. Then the folder is empty as before.
     """
     target = settings.data_dir.expanduser().resolve()
     if settings.artifacts_url:
         message = "A backup is restored into a folder; THAW_ARTIFACTS_URL names a bucket. Unset it, and copy the blobs."
         raise ConflictError(message)
-    with _held(target):
+    with out_of_room(), snapshot.sqlite_refusals(), _held(target):
         partial = target / PARTIAL
         partial.mkdir(mode=0o700)
         try:
@@ -167,7 +167,7 @@ class _Restoring:
 
     def _add_database(self, content: IO[bytes]) -> str:
         digest = hashlib.sha256()
-        with out_of_room(), (self._partial / DATABASE).open("xb") as file:
+        with (self._partial / DATABASE).open("xb") as file:
             for chunk in _chunks(content):
                 digest.update(chunk)
                 self._bytes += file.write(chunk)

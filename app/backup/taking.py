@@ -23,6 +23,7 @@ from app.storage import blobs, snapshot
 from app.storage.artifacts import CHUNK_BYTES
 from app.storage.database import Database, pending, schema_of, time_of
 from app.storage.durable import sync_folder
+from app.storage.spool import out_of_room
 
 ROUNDS = 5
 """How often the database is copied at most; what is gone then was not deleted meanwhile, but lost before."""
@@ -33,9 +34,14 @@ def take(settings: Settings, path: Path, *, replace: bool = False) -> Summary:
     """Write a backup of the SQLite database and the artifact store to `path`; there in full or not at all.
 
     Raises `NotFoundError` where there is no database, `ConflictError` if `path` exists, if the database is no
-    SQLite or has another version's tables, and `StorageFullError`.
+    SQLite or has another version's tables, `StorageFullError`, and `PlatformError` if the database is damaged.
     """
     _refuse_existing(path, replace=replace)
+    with out_of_room(), snapshot.sqlite_refusals():
+        return _take(settings, path, replace=replace)
+
+
+def _take(settings: Settings, path: Path, *, replace: bool) -> Summary:
     services = _open(settings)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
