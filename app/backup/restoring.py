@@ -46,11 +46,9 @@ def restore(settings: Settings, path: Path) -> Summary:
     with out_of_room(), snapshot.sqlite_refusals(), _held(target):
         partial = target / PARTIAL
         partial.mkdir(mode=0o700)
-        try:
-            summary = _Restoring(path, partial).run(target)
-            _publish(partial, target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        summary = _Restoring(path, partial).run(target)
+        _publish(partial, target)
+        shutil.rmtree(partial, ignore_errors=True)
     return summary
 
 
@@ -62,13 +60,20 @@ def _held(target: Path) -> Iterator[None]:
     folder.make_private(target / RUN)
     with folder.held(target / RUN):
         _refuse_used(target)
-        for left in (PARTIAL, ARTIFACTS):
+        for left in (ARTIFACTS, PARTIAL):
             shutil.rmtree(target / left, ignore_errors=True)
         try:
             yield
         except BaseException:
-            shutil.rmtree(target / RUN)
+            _clear(target)
             raise
+
+
+def _clear(target: Path) -> None:
+    """Take away what was restored so far, the database first and `restore.partial`, which tells of a half, last."""
+    (target / DATABASE).unlink(missing_ok=True)
+    for left in (ARTIFACTS, PARTIAL, RUN):
+        shutil.rmtree(target / left, ignore_errors=True)
 
 
 def _refuse_used(target: Path) -> None:

@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -143,9 +144,11 @@ class _Taking:
     def _add_blob(self, sha256: str, size: int) -> bool:
         """Whether it is there; one that is damaged is written as it is, and noted."""
         try:
-            content = _Hashed(self._services.store.read(sha256))
+            chunks = self._services.store.read(sha256)
+            first = next(chunks, b"")  # the store opens it only now, and has it from now on
         except PlatformError:
             return False
+        content = _Hashed(chain([first], chunks))
         self._add(BLOBS + sha256, content, size)
         self._written.add(sha256)
         if content.digest() != sha256:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 import app.backup.taking
 from app import backup
@@ -25,6 +25,7 @@ from app.standalone import folder
 from app.storage import blobs, snapshot
 from app.storage.columns import JsonList, JsonObject
 from app.storage.database import Database, sqlite_library, upgrade
+from app.storage.local import LocalArtifacts
 from app.storage.paging import PageQuery
 from app.storage.tables import METADATA, CheckpointRow, FileRow
 from tests.chaos.disks import mountable
@@ -206,6 +207,28 @@ def test_what_is_deleted_while_it_is_copied_is_not_missed(
     intact(again)
     with again.db.read() as session:
         assert sorted(session.scalars(select(CheckpointRow.number))) == [2, 3]
+
+
+def test_what_is_deleted_between_the_look_and_the_opening_of_its_file_is_not_missed(
+    settings: Settings, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, tmp_path = world.services, settings.data_dir.parent
+    file = world.file("soon gone")
+    read, rounds = LocalArtifacts.read, []
+
+    def read_late(store: LocalArtifacts, sha256: str) -> Iterator[bytes]:
+        chunks = read(store, sha256)
+        if sha256 == file.blob.sha256:
+            rounds.append(sha256)
+            with services.db.begin() as session:
+                session.execute(delete(FileRow).where(FileRow.id == file.id))
+            store.remove(sha256)
+        return chunks
+
+    monkeypatch.setattr(LocalArtifacts, "read", read_late)
+    assert backup.take(settings, tmp_path / "b.tar").lost == []
+    assert len(rounds) == 1, "the second copy of the database does not need it"
+    assert f"blobs/{file.blob.sha256}" not in dict(members(tmp_path / "b.tar"))
 
 
 def test_blobs_that_the_store_had_lost_or_damaged_are_named_and_nothing_else_is_missing(
@@ -433,6 +456,28 @@ def test_what_a_killed_restore_left_is_cleared_by_the_next_one(archive: Path, tm
     assert backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive).blobs == 3
     assert {each.name for each in target.iterdir()} == {"artifacts", "run", "thaw.db"}
     assert not (target / "artifacts" / "half").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_restore_that_is_ended_while_it_publishes_leaves_an_empty_folder(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, call: int
+) -> None:
+    target, calls = tmp_path / "again", []
+
+    def sync(folder: Path) -> None:
+        calls.append(sorted(path.name for path in folder.iterdir()))
+        if len(calls) == call:
+            raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(app.backup.restoring, "sync_folder", sync)
+        with pytest.raises(type(error)):
+            backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive)
+    assert "artifacts" in calls[-1], "it was half published, or whole"
+    assert ("thaw.db" in calls[-1]) == (call == 2)
+    assert list(target.iterdir()) == []
+    assert backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive).blobs == 3
 
 
 # === Completeness ===
