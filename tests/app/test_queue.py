@@ -65,8 +65,10 @@ def test_a_broker_that_is_slow_is_not_away(settings: Settings, valkey: Any) -> N
     valkey.signal(signal.SIGSTOP)
     going_on = threading.Timer(0.4, valkey.signal, [signal.SIGCONT])
     going_on.start()
-    assert doorbell.reachable()
-    going_on.join()
+    try:
+        assert doorbell.reachable()
+    finally:
+        going_on.join()
 
 
 def test_nothing_listens_is_no_error(tmp_path: Path) -> None:
