@@ -37,7 +37,7 @@ def restore(settings: Settings, path: Path) -> Summary:
     """Fill the data folder from a backup, and bring the database to this version's schema.
 
     Raises `ConflictError` unless the folder is empty, `InvalidRequestError` for what is no whole backup or was damaged
-    since, `StorageFullError`, and `PlatformError` for a database beyond use. Then the folder is empty as before.
+    since, `StorageFullError`, and `PlatformError` for a database beyond use. The folder is then empty again.
     """
     target = settings.data_dir.expanduser().resolve()
     if settings.artifacts_url:
