@@ -31,6 +31,7 @@ from app.api.streams import Streams
 from app.logs import configure_logging
 from app.services import context, keys
 from app.services.context import Services
+from app.services.health import Checkup
 from app.settings import Settings
 from app.storage.database import ensure_schema
 
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = await run_in_threadpool(_start, settings)
         app.state.services = services
+        app.state.checkup = Checkup(services)
         app.state.streams = streams = Streams(services)
         try:
             async with streams.running():

@@ -36,6 +36,10 @@ Without this, a backlog that is rung again every half minute would fill Redis.""
 _SEND_SECONDS = 0.05
 """Bounds each wait of a ring for Redis (connect, write, read), so that a POST never hangs on the broker."""
 
+_REACH_SECONDS = 1.0
+"""As much for who asks whether it answers: a slow one is not away. No longer, as requests do not need it: whoever asks
+whether the service is ready must not be kept from the rest of the answer."""
+
 _ASK_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
@@ -51,6 +55,11 @@ def broker_url(settings: Settings) -> str:
 def sending_celery(settings: Settings) -> Celery:
     """For those who ring: gives up within a tenth of a second."""
     return _celery(settings, max_retries=0, socket_timeout=_SEND_SECONDS, socket_connect_timeout=_SEND_SECONDS)
+
+
+def asking_celery(settings: Settings) -> Celery:
+    """For those who ask whether it answers."""
+    return _celery(settings, max_retries=0, socket_timeout=_REACH_SECONDS, socket_connect_timeout=_REACH_SECONDS)
 
 
 def working_celery(settings: Settings) -> Celery:
@@ -106,6 +115,7 @@ class CeleryDoorbell:
 
     def __init__(self, settings: Settings) -> None:
         self._celery = sending_celery(settings)
+        self._asking = asking_celery(settings)
         self._heard = True
         # Celery imports its transport on first use, which would make the first ring take 0.4 s.
         with self._celery.connection_for_write() as connection:
@@ -116,32 +126,18 @@ class CeleryDoorbell:
 
         That is no failure: the sweeper rings again until somebody has claimed the row.
         """
-        return self._try(lambda producer: self._send(producer, TASKS[task], identifier, queue))
+        error = _tried(self._celery, lambda producer: self._send(producer, TASKS[task], identifier, queue))
+        self._note(error)
+        return error is None
 
     def reachable(self) -> bool:
-        """Whether Redis answers now."""
-        return self._try(lambda producer: _waiting(producer.channel, QUEUES[0]) >= 0)
+        """Whether Redis answers within a second."""
+        return _tried(self._asking, lambda producer: _waiting(producer.channel, QUEUES[0])) is None
 
     def close(self) -> None:
         """Close the pooled connections."""
         self._celery.close()
-
-    def _try(self, use: Callable[[Producer], bool]) -> bool:
-        started = time.monotonic()
-        error: Exception | None = None
-        for _ in range(2):  # the first one may find a connection that died in the pool
-            try:
-                with self._celery.producer_or_acquire() as producer:
-                    done = use(producer)
-            except Exception as problem:  # noqa: BLE001 (whatever kombu and redis-py raise: what was to be done is done already)
-                error = problem
-            else:
-                self._note(None)
-                return done
-            if time.monotonic() - started > _SEND_SECONDS:
-                break
-        self._note(error)
-        return False
+        self._asking.close()
 
     def _note(self, error: Exception | None) -> None:
         """Log the first failure and the first success after it, not every one between."""
@@ -151,10 +147,26 @@ class CeleryDoorbell:
             _log.info("broker reached again")
         self._heard = error is None
 
-    def _send(self, producer: Producer, name: str, identifier: str, queue: str) -> bool:
+    def _send(self, producer: Producer, name: str, identifier: str, queue: str) -> None:
         if _waiting(producer.channel, queue) < MAX_WAITING_HINTS:
             self._celery.send_task(name, args=[identifier], queue=queue, producer=producer, retry=False)
-        return True
+
+
+def _tried(celery: Celery, use: Callable[[Producer], object]) -> Exception | None:
+    """Why it was not possible, if it was not."""
+    started = time.monotonic()
+    error: Exception | None = None
+    for _ in range(2):  # the first one may find a connection that died in the pool
+        try:
+            with celery.producer_or_acquire() as producer:
+                use(producer)
+        except Exception as problem:  # noqa: BLE001 (whatever kombu and redis-py raise: what was to be done is done already)
+            error = problem
+        else:
+            return None
+        if time.monotonic() - started > _SEND_SECONDS:
+            break
+    return error
 
 
 def _waiting(channel: Any, queue: str) -> int:  # noqa: ANN401 (kombu has no types)

@@ -37,20 +37,18 @@ def restore(settings: Settings, path: Path) -> Summary:
     """Fill the data folder from a backup, and bring the database to this version's schema.
 
     Raises `ConflictError` unless the folder is empty, `InvalidRequestError` for what is no whole backup or was damaged
-    since, and `StorageFullError`; then the folder is as empty as before.
+    since, `StorageFullError`, and `PlatformError` for a database beyond use. The folder is then empty again.
     """
     target = settings.data_dir.expanduser().resolve()
     if settings.artifacts_url:
         message = "A backup is restored into a folder; THAW_ARTIFACTS_URL names a bucket. Unset it, and copy the blobs."
         raise ConflictError(message)
-    with _held(target):
+    with out_of_room(), snapshot.sqlite_refusals(), _held(target):
         partial = target / PARTIAL
         partial.mkdir(mode=0o700)
-        try:
-            summary = _Restoring(path, partial).run(target)
-            _publish(partial, target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        summary = _Restoring(path, partial).run(target)
+        _publish(partial, target)
+        shutil.rmtree(partial, ignore_errors=True)
     return summary
 
 
@@ -62,13 +60,20 @@ def _held(target: Path) -> Iterator[None]:
     folder.make_private(target / RUN)
     with folder.held(target / RUN):
         _refuse_used(target)
-        for left in (PARTIAL, ARTIFACTS):
+        for left in (ARTIFACTS, PARTIAL):
             shutil.rmtree(target / left, ignore_errors=True)
         try:
             yield
         except BaseException:
-            shutil.rmtree(target / RUN)
+            _clear(target)
             raise
+
+
+def _clear(target: Path) -> None:
+    """Take away what was restored so far, the database first and `restore.partial`, which tells of a half, last."""
+    (target / DATABASE).unlink(missing_ok=True)
+    for left in (ARTIFACTS, PARTIAL, RUN):
+        shutil.rmtree(target / left, ignore_errors=True)
 
 
 def _refuse_used(target: Path) -> None:
@@ -167,7 +172,7 @@ class _Restoring:
 
     def _add_database(self, content: IO[bytes]) -> str:
         digest = hashlib.sha256()
-        with out_of_room(), (self._partial / DATABASE).open("xb") as file:
+        with (self._partial / DATABASE).open("xb") as file:
             for chunk in _chunks(content):
                 digest.update(chunk)
                 self._bytes += file.write(chunk)

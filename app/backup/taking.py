@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -23,6 +24,7 @@ from app.storage import blobs, snapshot
 from app.storage.artifacts import CHUNK_BYTES
 from app.storage.database import Database, pending, schema_of, time_of
 from app.storage.durable import sync_folder
+from app.storage.spool import out_of_room
 
 ROUNDS = 5
 """How often the database is copied at most; what is gone then was not deleted meanwhile, but lost before."""
@@ -33,9 +35,14 @@ def take(settings: Settings, path: Path, *, replace: bool = False) -> Summary:
     """Write a backup of the SQLite database and the artifact store to `path`; there in full or not at all.
 
     Raises `NotFoundError` where there is no database, `ConflictError` if `path` exists, if the database is no
-    SQLite or has another version's tables, and `StorageFullError`.
+    SQLite or has another version's tables, `StorageFullError`, and `PlatformError` if the database is damaged.
     """
     _refuse_existing(path, replace=replace)
+    with out_of_room(), snapshot.sqlite_refusals():
+        return _take(settings, path, replace=replace)
+
+
+def _take(settings: Settings, path: Path, *, replace: bool) -> Summary:
     services = _open(settings)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
@@ -137,9 +144,11 @@ class _Taking:
     def _add_blob(self, sha256: str, size: int) -> bool:
         """Whether it is there; one that is damaged is written as it is, and noted."""
         try:
-            content = _Hashed(self._services.store.read(sha256))
+            chunks = self._services.store.read(sha256)
+            first = next(chunks, b"")  # the store opens it only now, and has it from now on
         except PlatformError:
             return False
+        content = _Hashed(chain([first], chunks))
         self._add(BLOBS + sha256, content, size)
         self._written.add(sha256)
         if content.digest() != sha256:

@@ -69,26 +69,37 @@ def durability(services: Services) -> Finding:
 
 def writing(services: Services) -> Finding:
     """Whether this user may write to it."""
-    with services.db.begin() as session:
-        if inspection.is_read_only(session):
-            return problem("writing", "the database is read-only", "Connect to the primary, not to a standby.")
-    return ok("writing", "transactions that write are accepted")
+    if refused := inspection.read_only(services.db):
+        return problem("writing", f"the database can only be read: {refused.why}", refused.advice)
+    with services.db.begin():  # on SQLite, only one that may write begins
+        return ok("writing", "transactions that write are accepted")
 
 
 def file_system(services: Services) -> Finding:
-    """Whether the data folder is on a disk of this machine, one that stays."""
-    folder, kind = services.settings.data_dir, _kind_of(services.settings.data_dir)
-    found, local = f"{folder} is on {kind or 'an unknown file system'}", services.settings.database_url is None
-    if kind in NETWORK or kind.startswith(FUSE):
-        if local:
-            advice = "SQLite loses data there. Move the data folder to a local disk, or use PostgreSQL."
-            return problem("file system", found, advice)
+    """Whether SQLite's file, wherever it is, and the data folder are on disks of this machine that stay."""
+    data, database = services.settings.data_dir.resolve(), _sqlite_folder(services.settings)
+    kinds = {folder: _kind_of(folder) for folder in (database or data, data)}
+    found = "; ".join(f"{folder} is on {kind or 'an unknown file system'}" for folder, kind in kinds.items())
+    if database and _is_remote(kinds[database]):
+        advice = f"SQLite loses data there. Move what is in {database} to a local disk, or use PostgreSQL."
+        return problem("file system", found, advice)
+    if _is_remote(kinds[data]):
         advice = "Fine for artifacts that all machines share; working folders are faster on a local disk."
         return warning("file system", found, advice)
-    if kind in FLEETING:
-        advice = "What is in it goes with the container or the next start. Put the data folder on a disk or a volume."
+    if not FLEETING.isdisjoint(kinds.values()):
+        advice = "What is in it goes with the container or the next start. Put it on a disk or a volume."
         return warning("file system", found, advice)
     return ok("file system", found)
+
+
+def _sqlite_folder(settings: Settings) -> Path | None:
+    """Where SQLite's file really is: it follows links, and writes beside what they lead to."""
+    url = make_url(settings.resolved_database_url())
+    return Path(url.database).resolve().parent if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def _is_remote(kind: str) -> bool:
+    return kind in NETWORK or kind.startswith(FUSE)
 
 
 def _kind_of(folder: Path) -> str:

@@ -22,7 +22,7 @@ class Doorbell(Protocol):
         ...
 
     def reachable(self) -> bool:
-        """Whether the broker answers now."""
+        """Whether the broker answers, within a second."""
         ...
 
 

@@ -1,5 +1,7 @@
 """Health: whether the parts that requests need answer, each by itself. For `/readyz`, and for `thaw doctor`."""
 
+import threading
+import time
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -7,8 +9,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.domain.errors import ThawError
 from app.services import workers
 from app.services.context import Services
-from app.storage import artifacts
+from app.storage import artifacts, inspection
 from app.storage.database import describe, pending
+
+KEPT_SECONDS = 2.0
+"""Trying the store out writes, syncs and deletes: asked more often than this, it gives its last answer once more."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +23,32 @@ class PartHealth:
     name: str
     ok: bool
     detail: str
+    needed: bool = True
+    """Whether requests fail without it."""
 
 
-def check(services: Services) -> list[PartHealth]:
-    """Ask every part. Workers are told of, but their absence makes nobody unready: jobs wait for them."""
-    found = database(services)
-    return [found, store(services), broker(services), *([_workers(services)] if found.ok else [])]
+class Checkup:
+    """Asks every part, for as long as the service lives. Any number of threads may ask at once."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._lock = threading.Lock()
+        self._store: PartHealth | None = None
+        self._stale_at = 0.0
+        """By the monotonic clock."""
+
+    def parts(self) -> list[PartHealth]:
+        """Broker and workers are told of, but their absence makes nobody unready: jobs are accepted, and wait."""
+        services = self._services
+        found = _writable_database(services)
+        return [found, self._kept_store(), broker(services), *([_workers(services)] if found.ok else [])]
+
+    def _kept_store(self) -> PartHealth:
+        with self._lock:
+            if self._store is None or time.monotonic() >= self._stale_at:
+                self._store = store(self._services)
+                self._stale_at = time.monotonic() + KEPT_SECONDS
+            return self._store
 
 
 def database(services: Services) -> PartHealth:
@@ -32,9 +57,25 @@ def database(services: Services) -> PartHealth:
         with services.db.read() as session:
             missing, detail = pending(session), describe(session)
     except SQLAlchemyError as error:
-        # Without the statement and its parameters, and never with the URL.
-        return PartHealth("database", ok=False, detail=f"does not answer: {type(error).__name__}")
+        return _silent_database(error)
     return PartHealth("database", ok=missing is None, detail=missing or detail)
+
+
+def _writable_database(services: Services) -> PartHealth:
+    """Whether it answers, and can be written."""
+    found = database(services)
+    try:
+        refused = inspection.read_only(services.db) if found.ok else None
+    except SQLAlchemyError as error:
+        return _silent_database(error)
+    if refused is None:
+        return found
+    return PartHealth("database", ok=False, detail=f"can only be read: {refused.why}. {refused.advice}")
+
+
+def _silent_database(error: SQLAlchemyError) -> PartHealth:
+    # Without the statement and its parameters, and never with the URL.
+    return PartHealth("database", ok=False, detail=f"does not answer: {type(error).__name__}")
 
 
 def store(services: Services) -> PartHealth:
@@ -53,12 +94,13 @@ def store(services: Services) -> PartHealth:
 
 def broker(services: Services) -> PartHealth:
     """Whether it answers."""
-    if services.doorbell.reachable():
-        return PartHealth("broker", ok=True, detail="answers")
-    return PartHealth("broker", ok=False, detail="does not answer; jobs are accepted, and start when it is back")
+    answers = services.doorbell.reachable()
+    detail = "answers" if answers else "does not answer; jobs are accepted, and start when it is back"
+    return PartHealth("broker", ok=answers, detail=detail, needed=False)
 
 
 def _workers(services: Services) -> PartHealth:
     live = workers.live(services)
     listed = ", ".join(f"{worker.id} ({', '.join(worker.queues)})" for worker in live)
-    return PartHealth("workers", ok=True, detail=f"{len(live)} live: {listed}" if live else "none is live")
+    detail = f"{len(live)} live: {listed}" if live else "none is live"
+    return PartHealth("workers", ok=True, detail=detail, needed=False)

@@ -80,19 +80,22 @@ class ApiProbe:
         self._disregarded = frozenset(worker["id"] for worker in await self._live_workers())
 
     async def ready(self) -> str | None:
-        """Whether its parts answer and a live worker serves each queue."""
-        if missing := await self._asked("/readyz"):
+        """Whether all its parts answer, the broker too, and a live worker serves each queue."""
+        if missing := await self._asked("/readyz", _silent_parts):
             return missing
         ours = [worker for worker in await self._live_workers() if worker["id"] not in self._disregarded]
         unserved = self._queues - {queue for worker in ours for queue in worker["queues"]}
         return f"no worker serves {', '.join(sorted(unserved))} yet" if unserved else None
 
-    async def _asked(self, path: str) -> str | None:
+    async def _asked(self, path: str, missing: Callable[[httpx2.Response], str | None] | None = None) -> str | None:
+        """What is wrong with the answer, or `missing` in it."""
         try:
             response = await self._client.get(path)
         except httpx2.HTTPError as error:
             return f"the API does not answer ({type(error).__name__})"
-        return None if response.is_success else f"{path} says {response.status_code}: {response.text.strip()[:500]}"
+        if not response.is_success:
+            return f"{path} says {response.status_code}: {response.text.strip()[:500]}"
+        return missing(response) if missing else None
 
     async def _live_workers(self) -> list[LiveWorker]:
         """Empty while the API does not answer."""
@@ -108,3 +111,8 @@ class ApiProbe:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def _silent_parts(answer: httpx2.Response) -> str | None:
+    """The broker may be away from a service that is ready for others."""
+    return "; ".join(f"{part['name']}: {part['detail']}" for part in answer.json()["parts"] if not part["ok"]) or None

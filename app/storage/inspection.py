@@ -1,11 +1,13 @@
-"""What the database says about itself, for `thaw doctor`."""
+"""What the database says about itself, for `thaw doctor`; whether it can be written, for `/readyz`, too."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.storage.database import describe, has_rare_fault
+from app.storage.database import Database, describe, has_rare_fault
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,33 @@ def inspect(session: Session) -> Inspected:
     )
 
 
-def is_read_only(session: Session) -> bool:
-    """Whether this transaction, which was begun to write, may not. SQLite says so when it begins, by an error."""
-    connection = session.connection()
-    return connection.dialect.name == "postgresql" and (
-        connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on"
-    )
+@dataclass(frozen=True)
+class ReadOnly:
+    """A database that this process cannot write."""
+
+    why: str
+    advice: str
+    """What to do."""
+
+
+def read_only(db: Database) -> ReadOnly | None:
+    """`None`: it can be written. Takes no lock, and waits for no writer."""
+    if db.engine.dialect.name == "sqlite":
+        return _read_only_file(Path(str(db.engine.url.database)))
+    with db.read() as session:
+        if session.execute(text("SHOW transaction_read_only")).scalar_one() == "off":
+            return None
+        standby = session.execute(text("SELECT pg_is_in_recovery()")).scalar_one()
+    if standby:
+        return ReadOnly("it is a standby", "Connect to the primary: THAW_DATABASE_URL.")
+    return ReadOnly("default_transaction_read_only is on", "Set it to off for the user and the database.")
+
+
+def _read_only_file(path: Path) -> ReadOnly | None:
+    """SQLite writes to the file, to those beside it, and to the folder, where it makes and removes them."""
+    beside = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+    for needed in (path.parent, path, *filter(Path.exists, beside)):
+        if not os.access(needed, os.W_OK, effective_ids=True):
+            advice = "Let the user that runs Thaw write there; if it may, the disk is mounted read-only."
+            return ReadOnly(f"{needed} cannot be written", advice)
+    return None

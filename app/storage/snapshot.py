@@ -5,12 +5,16 @@ that moment, and in WAL mode nobody waits (https://sqlite.org/backup.html).
 """
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from app.domain.errors import ConflictError, PlatformError
-from app.storage.database import Database
+from app.storage.database import Database, sqlite_library
+from app.storage.spool import no_room
 
 
 def require_sqlite(db: Database) -> None:
@@ -45,5 +49,34 @@ def check(db: Database) -> None:
 def _check(connection: Any) -> None:  # noqa: ANN401 (a DBAPI connection, which has no type of its own)
     said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if said != "ok":
-        message = f"The database is damaged: {said}. Restore an older backup."
-        raise PlatformError(message, code="corrupt_database")
+        raise _damaged(said)
+
+
+# === What SQLite says ===
+
+_FULL = "database or disk is full"
+_DAMAGED = ("database disk image is malformed", "file is not a database", "malformed database schema")
+"""By their texts: not every library that brings SQLite tells the numbers."""
+
+
+@contextmanager
+def sqlite_refusals() -> Iterator[None]:
+    """What SQLite says about a full disk, a damaged file or anything else, as an error of ours.
+
+    Raises `StorageFullError` and `PlatformError` (codes `corrupt_database`, `database_error`).
+    """
+    try:
+        yield
+    except (DBAPIError, sqlite_library().DatabaseError) as error:
+        said = str(error.orig if isinstance(error, DBAPIError) else error)
+        if _FULL in said:
+            raise no_room() from error
+        if said.startswith(_DAMAGED):
+            raise _damaged(said) from error
+        message = f"SQLite cannot go on: {said}. Check the disk and who may write there, then try again."
+        raise PlatformError(message, code="database_error") from error
+
+
+def _damaged(said: str) -> PlatformError:
+    message = f"The database is damaged: {said}. Restore an older backup."
+    return PlatformError(message, code="corrupt_database")

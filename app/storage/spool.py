@@ -133,8 +133,12 @@ def out_of_room() -> Iterator[None]:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        message = "There is no room left on the disk. Delete what is not needed, or get a larger one."
-        raise StorageFullError(message) from error
+        raise no_room() from error
+
+
+def no_room() -> StorageFullError:
+    """The error for a disk that is full."""
+    return StorageFullError("There is no room left on the disk. Delete what is not needed, or get a larger one.")
 
 
 def _remove_stale(folder: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_ring_takes_less_than_a_tenth_of_a_second_whatever_the_server_does(set
         started = time.monotonic()
         assert doorbell.ring("train", "ftjob-1", queue="cpu") is heard
         assert doorbell.reachable() is heard
-        assert time.monotonic() - started < 2, "two calls"
+        assert time.monotonic() - started < 4, "a call that is impatient, and one that is patient"
 
     doorbell.ring("train", "ftjob-1", queue="cpu")  # imports what Celery imports late
     ring(heard=True)
@@ -57,6 +57,18 @@ def test_a_ring_takes_less_than_a_tenth_of_a_second_whatever_the_server_does(set
     ring(heard=False)
     valkey.start()
     ring(heard=True)
+
+
+def test_a_broker_that_is_slow_is_not_away(settings: Settings, valkey: Any) -> None:
+    doorbell = CeleryDoorbell(settings)
+    assert doorbell.reachable()
+    valkey.signal(signal.SIGSTOP)
+    going_on = threading.Timer(0.4, valkey.signal, [signal.SIGCONT])
+    going_on.start()
+    try:
+        assert doorbell.reachable()
+    finally:
+        going_on.join()
 
 
 def test_nothing_listens_is_no_error(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Stack(ABC):
         self.resources.close()
 
     def wait_until_ready(self, *, seconds: float = _START_SECONDS) -> None:
-        """Until every API says that it is ready."""
+        """Until every API says that all its parts answer, the broker too, which a ready one can do without."""
         deadline = time.monotonic() + seconds
         while not all(self._is_ready(url) for url in self.urls):
             if time.monotonic() > deadline:
@@ -112,7 +112,8 @@ class Stack(ABC):
 
     def _is_ready(self, url: str) -> bool:
         with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(f"{url}/readyz", trust_env=False, timeout=5).status_code == 200
+            answer = httpx2.get(f"{url}/readyz", trust_env=False, timeout=5)
+            return answer.status_code == 200 and all(part["ok"] for part in answer.json()["parts"])
         return False
 
     def _keep(self) -> None:

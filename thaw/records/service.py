@@ -67,6 +67,8 @@ class Part(Record):
     name: str
     ok: bool
     detail: str = ""
+    needed: bool = True
+    """Whether requests fail without it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The service itself: what it can do, whether it lives, whether it is ready."""
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import get_args
 
@@ -16,7 +17,8 @@ from app.domain.dataset import DatasetKind
 from app.domain.head import MAX_HEAD_LAYERS
 from app.domain.phases import MAX_EPOCHS
 from app.domain.spec import MAX_PHASES, Task
-from app.services import health, tallies, workers
+from app.services import tallies, workers
+from app.services.health import Checkup
 from app.settings import Settings
 
 router = thaw_router("/v1", tag="service")
@@ -60,10 +62,11 @@ def check_process() -> Health:
 
 
 @open_router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready."}})
-def check_readiness(services: ServicesDep, response: Response) -> Readiness:
-    """Say whether the parts that requests need answer, and which do not."""
-    parts = [PartObject(name=part.name, ok=part.ok, detail=part.detail) for part in health.check(services)]
-    ready = all(part.ok for part in parts)
+def check_readiness(request: Request, response: Response) -> Readiness:
+    """Say whether the parts that requests need answer, and of every part how it is."""
+    checkup: Checkup = request.app.state.checkup
+    parts = [PartObject(**asdict(part)) for part in checkup.parts()]
+    ready = all(part.ok for part in parts if part.needed)
     if not ready:
         response.status_code = 503
     return Readiness(status="ready" if ready else "unavailable", parts=parts)

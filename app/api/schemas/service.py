@@ -94,6 +94,8 @@ class PartObject(Wire):
     """Whether it answers."""
     detail: str
     """What it answered, or why it did not."""
+    needed: bool
+    """Whether requests fail without it; the service is ready without the others."""
 
 
 class Readiness(Wire):

@@ -25,6 +25,7 @@ from app.main import create_app, listen, server_for
 from app.services import claims, reports
 from app.services.claims import JobClaim
 from app.services.context import Services
+from app.services.health import Checkup
 from app.settings import Settings
 from app.storage.database import Database, upgrade
 
@@ -296,6 +297,7 @@ def live(settings: Settings) -> Iterator[Thaw]:
 def with_fake_doorbell(app: FastAPI, client: httpx2.Client) -> Thaw:
     doorbell = FakeDoorbell()
     app.state.services = dataclasses.replace(app.state.services, doorbell=doorbell)
+    app.state.checkup = Checkup(app.state.services)
     return Thaw(app, client, doorbell)
 
 

@@ -1,5 +1,6 @@
 """What the service says about itself."""
 
+import shutil
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -73,14 +74,23 @@ def test_a_ready_service_says_so_of_each_part(client: TestClient) -> None:
     assert {part["name"] for part in response.json()["parts"]} >= {"database", "store", "broker"}
 
 
-def test_a_part_that_does_not_answer_makes_the_service_unready(
+def test_a_part_that_requests_need_makes_the_service_unready(client: TestClient, thaw: "Thaw") -> None:
+    shutil.rmtree(thaw.services.settings.artifacts_dir())
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["status"] == "unavailable"
+    assert [part["name"] for part in response.json()["parts"] if not part["ok"]] == ["store"]
+
+
+def test_a_broker_that_is_away_is_told_of_by_a_service_that_is_ready(
     client: TestClient, thaw: "Thaw", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thaw.doorbell, "reachable", lambda: False)
     response = client.get("/readyz")
-    assert response.status_code == 503
-    assert response.json()["status"] == "unavailable"
-    assert [part["name"] for part in response.json()["parts"] if not part["ok"]] == ["broker"]
+    assert (response.status_code, response.json()["status"]) == (200, "ready")
+    (part,) = [part for part in response.json()["parts"] if not part["ok"]]
+    assert (part["name"], part["needed"]) == ("broker", False)
+    assert "jobs are accepted" in part["detail"]
 
 
 def test_without_a_broker_jobs_are_accepted_all_the_same(

@@ -1,8 +1,10 @@
 """Backups of a service that runs, and what comes back."""
 
+import contextlib
 import hashlib
 import io
 import stat
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -10,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 import app.backup.taking
 from app import backup
-from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, PlatformError, StorageFullError
 from app.services import context, files, history, jobs, uploads
 from app.services.completion import complete
 from app.services.context import Services
@@ -22,9 +24,11 @@ from app.settings import Settings
 from app.standalone import folder
 from app.storage import blobs, snapshot
 from app.storage.columns import JsonList, JsonObject
-from app.storage.database import Database, upgrade
+from app.storage.database import Database, sqlite_library, upgrade
+from app.storage.local import LocalArtifacts
 from app.storage.paging import PageQuery
 from app.storage.tables import METADATA, CheckpointRow, FileRow
+from tests.chaos.disks import mountable
 
 PROJECT = "default"
 
@@ -205,6 +209,28 @@ def test_what_is_deleted_while_it_is_copied_is_not_missed(
         assert sorted(session.scalars(select(CheckpointRow.number))) == [2, 3]
 
 
+def test_what_is_deleted_between_the_look_and_the_opening_of_its_file_is_not_missed(
+    settings: Settings, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, tmp_path = world.services, settings.data_dir.parent
+    file = world.file("soon gone")
+    read, rounds = LocalArtifacts.read, []
+
+    def read_late(store: LocalArtifacts, sha256: str) -> Iterator[bytes]:
+        chunks = read(store, sha256)
+        if sha256 == file.blob.sha256:
+            rounds.append(sha256)
+            with services.db.begin() as session:
+                session.execute(delete(FileRow).where(FileRow.id == file.id))
+            store.remove(sha256)
+        return chunks
+
+    monkeypatch.setattr(LocalArtifacts, "read", read_late)
+    assert backup.take(settings, tmp_path / "b.tar").lost == []
+    assert len(rounds) == 1, "the second copy of the database does not need it"
+    assert f"blobs/{file.blob.sha256}" not in dict(members(tmp_path / "b.tar"))
+
+
 def test_blobs_that_the_store_had_lost_or_damaged_are_named_and_nothing_else_is_missing(
     services: Services, settings: Settings, tmp_path: Path, world: Any
 ) -> None:
@@ -261,13 +287,58 @@ def test_a_backup_replaces_another_only_if_it_is_told_to(settings: Settings, tmp
 def test_a_backup_that_fails_leaves_nothing(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    library = sqlite_library()
+    connect = library.connect
 
-    monkeypatch.setattr(app.backup.taking.snapshot, "copy", full)
-    with pytest.raises(OSError, match="No space"):
+    def small(path: Path, **options: Any) -> Any:
+        connection = connect(path, **options)
+        if Path(path).name == "copy.db":
+            connection.execute("PRAGMA max_page_count = 10")  # SQLite's own error for a full disk
+        return connection
+
+    monkeypatch.setattr(library, "connect", small)
+    with pytest.raises(StorageFullError, match="no room"):
         backup.take(settings, tmp_path / "b.tar")
     assert [each.name for each in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.skipif(not mountable(), reason="only root may mount a small disk")
+@pytest.mark.usefixtures("services")
+def test_a_disk_that_is_full_is_said_wherever_it_gets_full(settings: Settings, tmp_path: Path) -> None:
+    size = (settings.data_dir / "thaw.db").stat().st_size
+    backup.take(settings, tmp_path / "b.tar")
+    for share in (0.5, 1.1, 1.5):  # while SQLite copies, when it opens the copy, in the archive
+        with small_disk(tmp_path / "small", int(size * share)) as disk:
+            with pytest.raises(StorageFullError, match="no room"):
+                backup.take(settings, disk / "b.tar")
+            assert list(disk.iterdir()) == []
+            if share < 1:
+                with pytest.raises(StorageFullError, match="no room"):
+                    backup.restore(Settings(data_dir=disk, min_free_disk_bytes=0), tmp_path / "b.tar")
+                assert list(disk.iterdir()) == []
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "thaw-test", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_damaged_database_is_said_and_not_backed_up(services: Services, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged" / "thaw.db"
+    damaged.parent.mkdir()
+    snapshot.copy(services.db, damaged)
+    content = damaged.read_bytes()
+    for changed in (b"x" * len(content), content[:4096] + b"x" * (len(content) - 4096), content[: len(content) // 2]):
+        damaged.write_bytes(changed)
+        with pytest.raises(PlatformError, match=r"database is damaged: .* Restore an older backup") as raised:
+            backup.take(Settings(data_dir=damaged.parent), tmp_path / "b.tar")
+        assert raised.value.work_code == "corrupt_database"
+        assert not (tmp_path / "b.tar").exists()
 
 
 def test_only_sqlite_in_a_folder_that_a_service_has_used_is_backed_up(tmp_path: Path) -> None:
@@ -332,6 +403,17 @@ def test_an_archive_that_was_cut_is_refused_wherever(archive: Path, tmp_path: Pa
         refused(tmp_path, tmp_path / "c.tar", "archive|whole one")
 
 
+def test_a_backup_of_a_damaged_database_is_refused(archive: Path, tmp_path: Path) -> None:
+    content = dict(members(archive))
+    damaged = content["thaw.db"][:4096] + b"x" * (len(content["thaw.db"]) - 4096)
+    old, new = (hashlib.sha256(each).hexdigest().encode() for each in (content["thaw.db"], damaged))
+    content |= {"thaw.db": damaged, "end.json": content["end.json"].replace(old, new)}
+    pack(tmp_path / "c.tar", list(content.items()))
+    with pytest.raises(PlatformError, match="database is damaged"):
+        backup.restore(Settings(data_dir=tmp_path / "again", min_free_disk_bytes=0), tmp_path / "c.tar")
+    assert list((tmp_path / "again").iterdir()) == []
+
+
 def test_strange_archives_are_refused(archive: Path, tmp_path: Path) -> None:
     head, *rest = members(archive)
     for name in ("../evil", "/evil", "blobs/../../evil", "blobs/short", "notes.txt"):
@@ -374,6 +456,28 @@ def test_what_a_killed_restore_left_is_cleared_by_the_next_one(archive: Path, tm
     assert backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive).blobs == 3
     assert {each.name for each in target.iterdir()} == {"artifacts", "run", "thaw.db"}
     assert not (target / "artifacts" / "half").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_restore_that_is_ended_while_it_publishes_leaves_an_empty_folder(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, call: int
+) -> None:
+    target, calls = tmp_path / "again", []
+
+    def sync(folder: Path) -> None:
+        calls.append(sorted(path.name for path in folder.iterdir()))
+        if len(calls) == call:
+            raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(app.backup.restoring, "sync_folder", sync)
+        with pytest.raises(type(error)):
+            backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive)
+    assert "artifacts" in calls[-1], "it was half published, or whole"
+    assert ("thaw.db" in calls[-1]) == (call == 2)
+    assert list(target.iterdir()) == []
+    assert backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive).blobs == 3
 
 
 # === Completeness ===

@@ -137,6 +137,36 @@ def test_file_systems_of_other_machines_are_no_place_for_sqlite(
         assert keeping.file_system(replace(services, settings=settings)).verdict == verdict
 
 
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_the_folder_that_sqlites_file_is_really_in_is_judged(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, local = tmp_path / "remote", tmp_path / "local"
+    for folder in (remote, local):
+        folder.mkdir()
+    (remote / "thaw.db").touch()
+    (local / "link.db").symlink_to(remote / "thaw.db")
+    monkeypatch.setattr(keeping, "_kind_of", lambda folder: "nfs4" if folder == remote.resolve() else "ext4")
+
+    def found(data: Path, database: str | None) -> Finding:
+        url = SecretStr(database) if database else None
+        settings = services.settings.model_copy(update={"data_dir": data, "database_url": url})
+        return keeping.file_system(replace(services, settings=settings))
+
+    for data, url in (
+        (remote, None),
+        (remote, f"sqlite:///{remote / 'thaw.db'}"),
+        (local, f"sqlite:///{remote / 'thaw.db'}"),
+        (local, f"sqlite:///{local / 'link.db'}"),
+    ):
+        assert found(data, url).verdict == "problem", (data, url)
+        assert f"{remote} is on nfs4" in found(data, url).found
+        assert str(remote) in found(data, url).advice
+    assert found(local, f"sqlite:///{local / 'thaw.db'}") == ok("file system", f"{local} is on ext4")
+    elsewhere = found(remote, f"sqlite:///{local / 'thaw.db'}")
+    assert (elsewhere.verdict, "artifacts" in elsewhere.advice) == ("warning", True)
+
+
 def test_the_nearest_and_newest_mount_says_what_the_file_system_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ class Up:
         note = self.ready()
         key = Path(note["api_key_file"]).read_text().strip()
         headers = {"Authorization": f"Bearer {key}"}
-        return httpx2.get(note["url"] + path, headers=headers, trust_env=False, timeout=20)
+        return httpx2.get(note["url"] + path, headers=headers, trust_env=False, timeout=60)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[float, str, str]:
         """Signal it; seconds until it was gone, and what it had said."""

@@ -64,7 +64,7 @@ def test_what_dies_is_started_again(running: Running, until: Until, words: list[
     first.kill()
     first.wait(10)
     until(lambda: service.child(*words), within=60)
-    until(lambda: service.get("/readyz").status_code == 200, within=60)
+    until(lambda: all(part["ok"] for part in service.get("/readyz").json()["parts"]), within=60)
     assert "was ended by SIGKILL; starting it again in 1 s" in service.log("up")
 
 
