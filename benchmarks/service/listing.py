@@ -19,7 +19,7 @@ Query = Callable[[History], dict[str, str]]
 
 
 def measure(bench: Bench) -> list[Line]:
-    """Each query on both, and the bare route with the bytes of the first page."""
+    """Each query on both; the first page of both against the bare route with its bytes, too."""
     short, long = histories(bench)
     connections = {"short": short.api.connect(), "long": long.api.connect(), "bare": bench.bare.connect()}
     servers = {"short": short.api, "long": long.api, "bare": bench.bare}
@@ -33,12 +33,11 @@ def measure(bench: Bench) -> list[Line]:
         connections["bare"].put("/payloads/page", page)
         calls["bare"] = partial(connections["bare"].ask, connections["bare"].request("GET", "/payloads/page"))
         taken = in_turns(calls, turns=max(10, bench.sizes.turns // 5), workers=servers)
-        few = f"{short.copies.count:,} jobs"
+        few, many = (f"{each.copies.count:,} jobs" for each in (short, long))
         if not lines:
-            lines.append(times(f"{what}, {few}", taken["short"], against="bare route", other=taken["bare"]))
-        lines.append(
-            times(f"{what}, {long.copies.count:,} jobs", taken["long"], against=few, other=taken["short"], bar=BAR)
-        )
+            for name, listed in (("short", few), ("long", many)):
+                lines.append(times(f"{what}, {listed}", taken[name], against="bare route", other=taken["bare"]))
+        lines.append(times(f"{what}, {many}", taken["long"], against=few, other=taken["short"], bar=BAR))
     for connection in connections.values():
         connection.close()
     return lines

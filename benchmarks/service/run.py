@@ -10,7 +10,8 @@ queued         a hundred thousand waiting jobs against ten: place, claim, sweep,
 transferring   2 GiB up and down: memory, throughput, Range (SQLite alone)
 
 Both sides are asked in turns by the same client on kept connections, so what counts are ratios. Thaw's API and the bare
-application are one process of uvicorn each. JSON goes to standard output, followed by a table.
+application are one process of uvicorn each. JSON goes to standard output, followed by a table. A figure that misses its
+bar makes the exit status 1.
 """
 
 import argparse
@@ -47,8 +48,8 @@ ON_SQLITE_ALONE = ("listening", "transferring")
 """The database has hardly a part in these."""
 
 
-def main() -> None:
-    """Measure, print."""
+def main() -> int:
+    """Measure, print; 1 if a figure misses its bar."""
     options = _options()
     for name in [name for name in os.environ if name.startswith("THAW_")]:
         del os.environ[name]
@@ -75,6 +76,7 @@ def main() -> None:
     facts = {"machine": machine(), "database": options.database, "seconds": seconds}
     print(json.dumps({**facts, **figures}, indent=1))
     print(table(found))
+    return int(any(not line.met for lines in found.values() for line in lines))
 
 
 def _options() -> argparse.Namespace:
@@ -109,4 +111,4 @@ def machine() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

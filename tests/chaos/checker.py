@@ -5,8 +5,10 @@ every key            has made one job
 every history        is numbered without gaps, but for compacted events, makes legal moves only, counts attempts by one,
                      ends once
 every write          of an attempt stands between the attempt's beginning and its end
-every success        has one result, all of its files with the right bytes, and the weights of an undisturbed run
+every success        has one result, the files of an undisturbed run, all with the right bytes, and its weights
 everything else      has no result
+every failure        is of a job that was given up rightly (`losses`)
+every cancel         that was answered with 200 is known; of one that said `cancelled`, the job is
 """
 
 import itertools
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.states import MAX_ATTEMPTS, TERMINAL, TRANSITIONS
+from tests.chaos import losses
 from tests.chaos.clients import KEY, Accepted
 from tests.chaos.evidence import Evidence, Row, parsed
 
@@ -42,6 +45,8 @@ class Verdict:
     """Jobs that failed because three attempts in a row were lost with nothing kept: nobody's fault, but shown."""
     compared: int = 0
     """Results whose weights were compared."""
+    remarks: list[str] = field(default_factory=list)
+    """What the run does not show."""
 
     def summary(self) -> dict[str, Any]:
         """For JSON."""
@@ -63,17 +68,13 @@ def check(evidence: Evidence, accepted: Sequence[Accepted], references: Mapping[
     """Look at everything. `references`: for each kind of job the id of one that ran undisturbed."""
     books = _read(evidence)
     verdict = Verdict()
-    wanted = {kind: _weights(evidence, books, job_id) for kind, job_id in references.items()}
-    for kind, weights in wanted.items():
-        if weights is None:
-            verdict.violations.append(f"the undisturbed job of kind '{kind}' has no weights")
     verdict.violations += _keys(books)
     for job in accepted:
         verdict.violations += [f"{job.id} ({job.errand.kind}): {each}" for each in _accepted(books, job)]
     for job_id, row in books.jobs.items():
         found = [*_history(books, row), *_writes(books, row), *_result(evidence, books, row)]
         verdict.violations += [f"{job_id}: {each}" for each in found]
-    _compare(evidence, books, accepted, wanted, verdict)
+    _compare(evidence, books, accepted, references, verdict)
     return verdict
 
 
@@ -122,6 +123,10 @@ def _accepted(books: Books, job: Accepted) -> Iterator[str]:
         yield "the 201 named the job of another key"
     if status == "cancelled" and job.errand.wish != "cancel":
         yield "was cancelled, which nobody asked for"
+    if job.cancel_answer == "cancelled" and status != "cancelled":
+        yield f"the answer to its cancel said cancelled, and now it is {status}"
+    if job.cancel_answer and row["cancel_requested_at"] is None:
+        yield "its cancel was answered with 200, and nothing is known of it"
 
 
 # === Histories ===
@@ -254,26 +259,48 @@ def _compare(
     evidence: Evidence,
     books: Books,
     accepted: Sequence[Accepted],
-    wanted: Mapping[str, str | None],
+    references: Mapping[str, str],
     verdict: Verdict,
 ) -> None:
+    """Results with those of the undisturbed jobs; failures with what a job may fail of."""
+    wanted = {kind: _weights(evidence, books, job_id) for kind, job_id in references.items()}
+    for kind, weights in wanted.items():
+        if weights is None:
+            verdict.violations.append(f"the undisturbed job of kind '{kind}' has no weights")
     for job in accepted:
         row = books.jobs.get(job.id)
         if row is None:
             continue
+        kind = job.errand.kind
         verdict.statuses[row["status"]] += 1
         verdict.attempts += row["attempt"]
+        found: list[str] = []
         if row["status"] == "succeeded":
-            verdict.compared += 1
-            if _weights(evidence, books, job.id) != wanted[job.errand.kind]:
-                verdict.violations.append(
-                    f"{job.id} ({job.errand.kind}): its weights are not those of an undisturbed run"
-                )
+            weights = _weights(evidence, books, job.id)
+            verdict.compared += None not in {weights, wanted[kind]}
+            found += _differences(row, books.jobs[references[kind]])
+            if weights != wanted[kind]:
+                found.append("its weights are not those of an undisturbed run")
         if row["status"] == "failed":
-            error = parsed(row["error"])
-            if error["code"] in LOST and row["lost_attempts"] == MAX_ATTEMPTS - 1:
-                verdict.given_up += 1
-            else:
-                verdict.violations.append(
-                    f"{job.id} ({job.errand.kind}): it failed: {error['code']}, {error['message']}"
-                )
+            found += _failure(books, row)
+            verdict.given_up += not found
+        verdict.violations += [f"{job.id} ({kind}): {each}" for each in found]
+    if not verdict.statuses["succeeded"]:
+        verdict.remarks.append("no job succeeded, so no weights were compared")
+    elif not verdict.compared:
+        verdict.violations.append("jobs succeeded, and no weights were compared")
+
+
+def _differences(row: Row, reference: Row) -> Iterator[str]:
+    names, wanted = ({each["name"] for each in parsed(job["artifacts"])} for job in (row, reference))
+    if names != wanted:
+        yield f"its files are not those of an undisturbed run, which differ in {sorted(names ^ wanted)}"
+
+
+def _failure(books: Books, row: Row) -> Iterator[str]:
+    """A job may fail only because it was given up, and rightly."""
+    error = parsed(row["error"])
+    if error["code"] not in LOST or row["lost_attempts"] != MAX_ATTEMPTS - 1:
+        yield f"it failed: {error['code']}, {error['message']}"
+        return
+    yield from losses.objections(books.events[row["id"]])

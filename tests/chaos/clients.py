@@ -67,6 +67,8 @@ class Accepted:
     errand: Errand
     ended: str | None = None
     """The status in which its client saw it last: one that is never left, or `paused` if that is what it wanted."""
+    cancel_answer: str | None = None
+    """The status in the answer to its cancel, if that was 200."""
 
 
 @dataclass
@@ -173,6 +175,8 @@ class Client:
         if answer.status_code not in {200, 409}:
             message = f"{what} of {job.id} was answered with {answer.status_code}: {answer.text}"
             raise AssertionError(message)
+        if what == "cancel" and answer.status_code == 200:
+            job.cancel_answer = answer.json()["status"]
         return answer.status_code
 
     def see_through(self, job: Accepted, *, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """A short chaos run of fixed acts, and what the checker says of books that were tampered with afterwards."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -100,6 +101,7 @@ TAMPERED: dict[str, tuple[str, str]] = {
         "UPDATE jobs SET artifacts = json_remove(artifacts, '$[1]') WHERE id = :job",
         "does not describe its files",
     ),
+    "a result without weights": ("UPDATE models SET canonical = '[]'", "no weights were compared"),
     "another end than its client saw": (
         "UPDATE jobs SET status = 'cancelled', result_model_id = NULL WHERE id = :job",
         "its client saw it succeeded",
@@ -149,6 +151,56 @@ def test_the_checker_sees_a_damaged_file(outcome: Outcome, books: Evidence, tmp_
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     violations = checker.check(Evidence(books.database, store), outcome.accepted, outcome.references).violations
     assert any("missing or damaged" in violation for violation in violations)
+
+
+def test_the_checker_sees_a_file_that_neither_job_nor_manifest_has(
+    outcome: Outcome, books: Evidence, tmp_path: Path
+) -> None:
+    store = Folder(tmp_path / "store")
+    shutil.copytree(_store(books), store.path)
+    job_id = _succeeded(outcome).id
+    (row,) = books.rows("SELECT artifacts FROM jobs WHERE id = ?", job_id)
+    left = [each for each in json.loads(row["artifacts"]) if each["name"] != "labels.json"]
+    (listed,) = [each for each in left if each["name"] == checker.MANIFEST]
+    manifest = json.loads(store.path_of(listed["sha256"]).read_bytes())
+    manifest["files"] = [each for each in manifest["files"] if each["name"] != "labels.json"]
+    content = json.dumps(manifest).encode()
+    listed |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    store.path_of(listed["sha256"]).parent.mkdir(parents=True, exist_ok=True)
+    store.path_of(listed["sha256"]).write_bytes(content)
+    with closing(sqlite3.connect(books.database)) as connection, connection:
+        connection.execute("UPDATE jobs SET artifacts = ? WHERE id = ?", [json.dumps(left), job_id])
+    violations = checker.check(Evidence(books.database, store), outcome.accepted, outcome.references).violations
+    assert [each.partition(": ")[2] for each in violations] == [
+        "its files are not those of an undisturbed run, which differ in ['labels.json']"
+    ]
+
+
+def test_the_checker_sees_a_job_that_was_given_up_too_soon(outcome: Outcome, books: Evidence) -> None:
+    job = _succeeded(outcome)
+    job = dataclasses.replace(job, id=outcome.references[job.errand.kind])  # which was never lost
+    failure = json.dumps({"code": "worker_lost", "message": "The worker was lost."})
+    with closing(sqlite3.connect(books.database)) as connection, connection:
+        given_up = "status = 'failed', lost_attempts = 2, result_model_id = NULL, error = ?"
+        connection.execute(f"UPDATE jobs SET {given_up} WHERE id = ?", [failure, job.id])  # noqa: S608 (ours)
+    verdict = checker.check(books, [job], outcome.references)
+    assert any("it was given up after the loss of" in violation for violation in verdict.violations)
+    assert verdict.given_up == 0
+
+
+def test_the_checker_sees_a_cancel_that_was_granted_and_lost(outcome: Outcome) -> None:
+    job = dataclasses.replace(_succeeded(outcome), cancel_answer="cancelled")
+    violations = checker.check(outcome.evidence, [job], outcome.references).violations
+    assert [each.partition(": ")[2] for each in violations] == [
+        "the answer to its cancel said cancelled, and now it is succeeded",
+        "its cancel was answered with 200, and nothing is known of it",
+    ]
+
+
+def test_a_run_in_which_nothing_succeeded_says_so(outcome: Outcome) -> None:
+    verdict = checker.check(outcome.evidence, [], outcome.references)
+    assert (verdict.violations, verdict.remarks) == ([], ["no job succeeded, so no weights were compared"])
+    assert outcome.summary["remarks"] == []
 
 
 def test_the_checker_sees_other_weights(outcome: Outcome) -> None:

@@ -1,13 +1,17 @@
 """A job's life, its process killed at its k-th statement, commit or store operation, for every k until it ends.
 
 What a kill leaves is what the database makes of a connection that breaks off, and what lies in the store. In this
-process an exception takes the part of the kill; from then on the dead one can reach neither database nor store.
+process an exception takes the part of the kill; from then on the dead one can reach neither database nor store, and
+cleans nothing up.
 """
 
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -19,8 +23,10 @@ from app.domain.states import TRANSITIONS
 from app.services import claims, history, jobs, models, reports
 from app.services.context import Services
 from app.services.sweep import sweep
-from app.storage.artifacts import ArtifactStore, BlobWriter
+from app.storage.artifacts import ArtifactStore
+from app.storage.local import LocalArtifacts
 from app.storage.paging import PageQuery
+from app.storage.spool import STALE_SECONDS, SpoolWriter
 from app.storage.tables import JobRow
 
 LAST_EPOCH = 2
@@ -79,7 +85,7 @@ class MortalStore:
 class MortalWriter:
     """The same for a blob that is being written."""
 
-    def __init__(self, writer: BlobWriter, reaper: Reaper) -> None:
+    def __init__(self, writer: SpoolWriter, reaper: Reaper) -> None:
         self._writer, self._reaper = writer, reaper
 
     def __enter__(self) -> Self:
@@ -87,7 +93,11 @@ class MortalWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:  # noqa: PYI036 (handed on)
-        self._writer.__exit__(*error)
+        """The dead remove nothing; the kernel closes their files."""
+        if self._reaper.dead:
+            self._writer._file.close()
+        else:
+            self._writer.__exit__(*error)
 
     def __getattr__(self, name: str) -> Any:
         """What changes nothing in the store."""
@@ -187,7 +197,7 @@ def _check(world: Any, job: Job) -> None:
     rows = history.metrics(world.services, "default", job.id, PageQuery(limit=100, order="asc")).items
     assert [(row.number, row.phase.epoch) for row in rows] == [(epoch, epoch) for epoch in range(1, LAST_EPOCH + 1)]
     made = models.list_page(world.services, "default", PageQuery(limit=100), status="ready").items
-    assert [model.id for model in made if model.job_id == job.id][:1] == [ended.result_model_id]
+    assert [model.id for model in made if model.job_id == job.id] == [ended.result_model_id]
     assert all(world.services.store.exists(each.sha256) for each in ended.artifacts)
     sweep(world.services)
     kept = history.checkpoints(world.services, "default", job.id, PageQuery(limit=100)).items
@@ -216,3 +226,15 @@ def test_a_job_survives_a_kill_before_each_of_its_statements(world: Any, reaper:
 @pytest.mark.usefixtures("at_the_store")
 def test_a_job_survives_a_kill_around_each_operation_of_the_store(world: Any, reaper: Reaper) -> None:
     assert _kill_at_every(world, reaper) > 20
+    folder = world.services.settings.artifacts_dir()
+    left = list((folder / "tmp").iterdir())
+    assert left, "whoever is killed while it writes leaves a file"
+    _age(left)
+    LocalArtifacts(folder)  # as any process does when it starts
+    assert list((folder / "tmp").iterdir()) == []
+
+
+def _age(paths: Sequence[Path]) -> None:
+    """They were written two days ago."""
+    for path in paths:
+        os.utime(path, times=(then := time.time() - 2 * STALE_SECONDS, then))
