@@ -21,7 +21,7 @@ from pathlib import Path
 from app.domain.exports import Export, ExportFormat
 from app.domain.spec import Task
 from worker.engine import durable
-from worker.engine.export.order import Order
+from worker.engine.export.order import NO_ROOM, Order
 from worker.engine.reporter import Reporter
 
 LOG = "converting.log"
@@ -77,6 +77,9 @@ def _until_all_are_answered(order: Order, reporter: Reporter) -> list[Export]:
     while len(exports) < len(order.formats):
         remaining = order.formats[len(exports) :]
         status = _run(order.model_copy(update={"formats": remaining}), reporter)
+        if status == NO_ROOM:
+            detail = f"no space left on device while {', '.join(remaining)} were made"
+            raise durable.storage_full(detail)
         answers = [order.answered(wanted) for wanted in remaining]
         known = [answer for answer in answers if answer]
         exports.extend(known)

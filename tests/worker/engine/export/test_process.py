@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.domain.errors import PlatformError
 from app.domain.exports import Export, ExportFormat
 from worker.engine.reporter import TrainingStopped
 
@@ -100,6 +102,32 @@ def test_a_converter_that_never_ends_fails_its_export(
     [export] = convert(["onnx"], hangs_at="onnx", reporter=recorder())
     assert (export.format, export.status) == ("onnx", "failed")
     assert "SIGKILL" in str(export.reason)
+
+
+def test_a_disk_that_is_full_while_an_export_is_made_is_no_failed_export(
+    small_disk: Path, bench: Callable[..., Any], recorder: Any
+) -> None:
+    """With the real converting process: TensorFlow says in words only that there is no room."""
+    from worker.engine.export.process import make_exports
+
+    order = bench(network()).order
+    results = small_disk / "results"
+    results.mkdir()
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 16 * 1024))
+    with pytest.raises(PlatformError, match="no space left on device while saved_model") as raised:
+        make_exports(
+            ["saved_model"],
+            results=results,
+            model=order.model,
+            names={},
+            data=order.data,
+            task="binary",
+            image_size=None,
+            seed=1,
+            reporter=recorder(),
+        )
+    assert raised.value.failure().code == "storage_full"
+    assert {path.name for path in small_disk.rglob("*")} == {"results", "ballast"}
 
 
 # === In the process ===
