@@ -46,7 +46,7 @@ BUSY_SECONDS = 30
 SQLITE_POOL: Mapping[str, Any] = {"pool_size": 10, "max_overflow": 40}
 """A connection is an open file: none of a server's threads (40 in Starlette's pool) need wait for one."""
 
-_UPGRADE_LOCK = 0x7468_6177
+UPGRADE_LOCK = 0x7468_6177
 """Names PostgreSQL's advisory lock around an upgrade ("thaw" in ASCII)."""
 
 
@@ -257,7 +257,7 @@ def upgrade(db: Database) -> None:
     with db.begin() as session:
         connection = session.connection()
         if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
         schema = schema_of(session)
         if not schema.known:
             raise _unusable(schema, "Run the newer version of Thaw, or restore a backup from before its upgrade.")
