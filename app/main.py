@@ -44,6 +44,8 @@ SHUTDOWN_SECONDS = 3
 """How long requests may take to end; open streams are told to, and would otherwise hold the process for ever."""
 END_SECONDS = 6.0
 """After this the process exits whatever hangs: nothing ends a thread that waits for a database."""
+HURRY_SECONDS = 1.0
+"""The same after a second signal."""
 BACKLOG = 2048
 LISTEN_HELP = "Set THAW_PORT to another port (0 picks a free one), THAW_HOST to an address of this machine."
 
@@ -133,13 +135,15 @@ class Server(uvicorn.Server):
         sys.stdout.flush()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end, on SIGTERM or SIGINT."""
+        """Begin to end, on SIGTERM or SIGINT; wait for nothing any more on a second one."""
+        self.force_exit = self.should_exit
         streams: Streams | None = getattr(self._app.state, "streams", None)
         if streams is not None:
             streams.stop()
         super().handle_exit(sig, frame)
         # By way of the loop: a thread that is started here might meet one that is just being started.
-        asyncio.get_running_loop().call_soon_threadsafe(_exit_in_time, END_SECONDS)
+        seconds = HURRY_SECONDS if self.force_exit else END_SECONDS
+        asyncio.get_running_loop().call_soon_threadsafe(_exit_in_time, seconds)
 
 
 def _exit_in_time(seconds: float) -> None:

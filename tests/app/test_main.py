@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,6 +93,10 @@ class Program:
         self.log.flush()
         self.log.seek(0)
         return [json.loads(line) for line in self.log]
+
+    def printed(self) -> list[str]:
+        self.log.seek(0)
+        return self.log.readlines()
 
     def end(self) -> float:
         """SIGTERM; how long it took."""
@@ -229,6 +234,79 @@ def frozen(postgres: Postgres, database: str) -> Iterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+class SlowUpload:
+    """An upload that stands in the middle until `go_on` is set; its answer is `None` if there is none."""
+
+    def __init__(self, client: httpx2.Client) -> None:
+        self.go_on = threading.Event()
+        self.answer: httpx2.Response | None = None
+        self._client = client
+        self._middle = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+        assert self._middle.wait(10)
+
+    def _send(self) -> None:
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        with contextlib.suppress(httpx2.TransportError):
+            self.answer = self._client.post("/v1/files", content=self._form(), headers=headers)
+
+    def _form(self) -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="big"\r\n\r\n'
+        for _ in range(32):  # more than all buffers on the way hold: the server is at it
+            yield bytes(1024**2)
+        self._middle.set()
+        assert self.go_on.wait(60)
+        yield b"\r\n--b--\r\n"
+
+    def join(self) -> None:
+        self.go_on.set()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@service
+def test_a_request_that_is_being_answered_is_finished_first(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as program, program.client() as client:
+        upload = SlowUpload(client)
+        program.process.send_signal(signal.SIGTERM)
+        until_refused(program.url)
+        assert program.process.poll() is None
+        upload.join()
+        program.process.wait(10)
+        assert upload.answer is not None
+        assert (upload.answer.status_code, upload.answer.json()["bytes"]) == (201, 32 * 1024**2)
+    with running(tmp_path / "data") as program, program.client() as client:
+        assert client.get(f"/v1/files/{upload.answer.json()['id']}").status_code == 200
+
+
+@service
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_of_either_kind_ends_it_at_once(tmp_path: Path, number: int) -> None:
+    with running(tmp_path / "data") as program, program.client() as client:
+        upload = SlowUpload(client)
+        program.process.send_signal(number)
+        until_refused(program.url)
+        program.process.send_signal(number)
+        program.process.wait(15)
+        assert not any("graceful shutdown exceeded" in line for line in program.printed()), "it waited for nothing"
+        upload.join()
+        assert upload.answer is None or upload.answer.status_code == 500
+
+
+def until_refused(url: str) -> None:
+    """Wait until nobody listens there any more."""
+    host, port = url.removeprefix("http://").split(":")
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except ConnectionRefusedError:
+            return
+        assert time.monotonic() < deadline, "it still listens"
+        time.sleep(0.01)
 
 
 def test_it_is_gone_before_those_who_wait_for_it_kill_it() -> None:
