@@ -220,13 +220,15 @@ def test_a_start_that_hangs_can_be_ended(tmp_path: Path, postgres: Postgres) -> 
 
 @contextlib.contextmanager
 def frozen(postgres: Postgres, database: str) -> Iterator[None]:
-    """The server's processes for that database stand still: connections are there, and nothing is said on them."""
+    """The server stands still: connections to that database are there, and nothing is said on them, nor on new ones."""
     engine = create_engine(postgres.url("postgres"))
     statement = text("SELECT pid FROM pg_stat_activity WHERE datname = :name")
     with engine.connect() as connection:
-        pids = list(connection.scalars(statement, {"name": database}))
+        backends = list(connection.scalars(statement, {"name": database}))
     engine.dispose()
-    assert pids
+    assert backends
+    assert postgres.process
+    pids = [postgres.process.pid, *backends]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
