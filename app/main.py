@@ -8,13 +8,17 @@ standard error.
 """
 
 import argparse
+import asyncio
 import contextlib
+import os
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import version
 from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import Histogram
@@ -35,8 +39,14 @@ from app.services.health import Checkup
 from app.settings import Settings
 from app.storage.database import ensure_schema
 
+log = structlog.get_logger("thaw.api")
+
 SHUTDOWN_SECONDS = 3
 """How long requests may take to end; open streams are told to, and would otherwise hold the process for ever."""
+END_SECONDS = 6.0
+"""After this the process exits whatever hangs: nothing ends a thread that waits for a database."""
+HURRY_SECONDS = 1.0
+"""The same after a second signal."""
 BACKLOG = 2048
 LISTEN_HELP = "Set THAW_PORT to another port (0 picks a free one), THAW_HOST to an address of this machine."
 
@@ -127,11 +137,27 @@ class Server(uvicorn.Server):
         sys.stdout.flush()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end, on SIGTERM or SIGINT."""
+        """Begin to end, on SIGTERM or SIGINT; wait for nothing any more on a second one."""
+        self.force_exit = self.should_exit
         streams: Streams | None = getattr(self._app.state, "streams", None)
         if streams is not None:
             streams.stop()
         super().handle_exit(sig, frame)
+        # By way of the loop: a thread that is started here might meet one that is just being started.
+        seconds = HURRY_SECONDS if self.force_exit else END_SECONDS
+        asyncio.get_running_loop().call_soon_threadsafe(_exit_in_time, seconds)
+
+
+def _exit_in_time(seconds: float) -> None:
+    """Leave without ceremony if leaving in order takes too long."""
+
+    def leave() -> None:
+        log.error("The API did not stop in time, leaving as it is.", seconds=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

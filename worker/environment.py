@@ -12,6 +12,7 @@ _KEPT = frozenset(
     (
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HOSTNAME"),
         *("HF_ENDPOINT", "HF_HUB_OFFLINE", "KAGGLEHUB_CACHE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("PGSERVICEFILE", "PGSYSCONFDIR"),  # where services are looked up; what libpq reads else is kept by the engine
         *("VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
         *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
     )

@@ -23,7 +23,7 @@ from app.queue import QueueName, TaskName
 from app.services import context
 from app.services.context import Services
 from app.settings import Settings
-from app.storage.database import ensure_schema
+from app.storage.database import ensure_schema, said
 from worker import celery_app, devices, environment, folders, gpus, room, tasks
 from worker.bundles import BundleCache
 from worker.devices import Device, DevicePool
@@ -53,10 +53,10 @@ _log = structlog.get_logger(__name__)
 def run(settings: Settings, queues: Sequence[QueueName], *, launcher: Launcher | None = None) -> int:
     """Work until a signal says stop; returns the exit code. `launcher` is another one in tests.
 
-    Raises `MisconfiguredError` where database or store cannot be used, `ServiceUnavailableError` for a store that does
-    not answer: a worker that can neither fetch nor upload must take no job away from others.
+    Raises `MisconfiguredError` where database or store cannot be used or refuse Thaw, `ServiceUnavailableError` for a
+    store that does not answer: a worker that can neither fetch nor upload must take no job away from others.
     """
-    # Before the environment is emptied: a store may have its credentials there.
+    # Before the environment is emptied: store and database may have their credentials there.
     services = context.build(settings, patience_seconds=PATIENCE_SECONDS)
     removed = environment.scrub()
     for number in (signal.SIGTERM, signal.SIGINT, celery_app.DRAIN_SIGNAL):
@@ -90,7 +90,7 @@ def _check(services: Services) -> None:
         ensure_schema(services.db)
     except OperationalError as error:
         # Jobs come from it, so it is waited for; what it says then is checked by every statement.
-        _log.warning("database not reached, its schema is not checked", error=type(error).__name__)
+        _log.warning("database not reached, its schema is not checked", error=said(error))
 
 
 def _serve(

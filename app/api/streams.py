@@ -30,6 +30,8 @@ HEARTBEAT_SECONDS: Final = 15.0
 """Proxies close connections on which nothing is said for a minute or so."""
 READERS: Final = 4
 """Threads that read events, apart from those that answer requests: streams must not starve them."""
+LEAVING_SECONDS: Final = 1.0
+"""How long the watcher may take to end: it may have asked a database that does not answer."""
 HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 Result = TypeVar("Result")
@@ -79,7 +81,10 @@ class Streams:
             yield
         finally:
             self._stopping.set()
-            await watcher
+            try:
+                await asyncio.wait_for(watcher, LEAVING_SECONDS)
+            except TimeoutError:
+                log.warning("The database does not answer; the watcher of event streams is left behind.")
 
     def stop(self) -> None:
         """End all streams soon; from any thread or signal handler. Their clients come back with `Last-Event-ID`."""
@@ -164,7 +169,8 @@ class Streams:
         return newest
 
     async def _in_thread(self, call: Callable[[], Result]) -> Result:
-        return await to_thread.run_sync(call, limiter=self._readers)
+        """What is cancelled leaves its thread behind: it only reads, and may wait for the database for ever."""
+        return await to_thread.run_sync(call, limiter=self._readers, abandon_on_cancel=True)
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:

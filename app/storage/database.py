@@ -23,13 +23,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Double, Engine, create_engine, event, inspect, make_url, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.domain.errors import MisconfiguredError
+from app.storage import postgresql
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -42,25 +45,8 @@ BUSY_SECONDS = 30
 
 SQLITE_POOL: Mapping[str, Any] = {"pool_size": 10, "max_overflow": 40}
 """A connection is an open file: none of a server's threads (40 in Starlette's pool) need wait for one."""
-POSTGRESQL_POOL: Mapping[str, Any] = {"pool_size": 5, "max_overflow": 10, "pool_pre_ping": True}
-"""A connection is a process of the server, which has 100 by default, for all API and worker processes together.
 
-One may have died while it lay in the pool (the server restarted, a firewall forgot it): each is tried before use.
-"""
-
-POSTGRESQL_CONNECTION: Mapping[str, str | int] = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,  # milliseconds
-}
-"""A server that vanished without a word is noticed in half a minute instead of two hours. What the URL says wins."""
-IDLE_SECONDS = 10
-"""Longest pause between two statements of a transaction, which ours do not make: PostgreSQL ends one whose process was
-stopped or cut off. It would hold its rows, so that nobody could take back the job of a dead worker."""
-
-_UPGRADE_LOCK = 0x7468_6177
+UPGRADE_LOCK = 0x7468_6177
 """Names PostgreSQL's advisory lock around an upgrade ("thaw" in ASCII)."""
 
 
@@ -87,7 +73,8 @@ class Database:
     """Connections to one database. Build it once for each process, close it at the end."""
 
     def __init__(self, url: str) -> None:
-        self._engine = _sqlite(url) if make_url(url).get_backend_name() == "sqlite" else _postgresql(url)
+        is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        self._engine = _sqlite(url) if is_sqlite else postgresql.engine(url, json_serializer=_json)
         # Shares the pool and the events with the engine above.
         self._writing = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
@@ -176,7 +163,7 @@ def time_of(session: Session) -> float:
 
 def insert_or_ignore(session: Session, row: type[DeclarativeBase], values: Mapping[str, Any]) -> bool:
     """Insert a row; `False`: one with the same key is there already, and stays as it is."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
     statement = insert(row).values(values).on_conflict_do_nothing()
     # One column of the row as proof: a row count is not promised by every driver.
     proof = inspect(row).primary_key[0]
@@ -226,18 +213,6 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
 
-def _postgresql(url: str) -> Engine:
-    arguments = {name: value for name, value in POSTGRESQL_CONNECTION.items() if name not in make_url(url).query}
-    engine = create_engine(url, connect_args=arguments, json_serializer=_json, **POSTGRESQL_POOL)
-    event.listen(engine, "connect", _prepare_postgresql)
-    return engine
-
-
-def _prepare_postgresql(connection: Any, _record: object) -> None:  # noqa: ANN401 (as above)
-    connection.execute(f"SET idle_in_transaction_session_timeout = {int(IDLE_SECONDS * 1000)}")
-    connection.commit()
-
-
 def _json(value: object) -> str:
     """Lone surrogates, as in names of files that are no UTF-8, are no text that anybody could read again."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode("utf-8")
@@ -282,7 +257,7 @@ def upgrade(db: Database) -> None:
     with db.begin() as session:
         connection = session.connection()
         if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
         schema = schema_of(session)
         if not schema.known:
             raise _unusable(schema, "Run the newer version of Thaw, or restore a backup from before its upgrade.")
@@ -294,17 +269,35 @@ def ensure_schema(db: Database) -> None:
 
     SQLite is upgraded here: its one service was stopped for the new version. PostgreSQL may serve processes of an
     older one at this moment: an empty database is filled, any other is left to `thaw db upgrade`. Raises
-    `MisconfiguredError`.
+    `MisconfiguredError`, also where PostgreSQL refuses the user or password, and SQLAlchemy's errors where it is away.
     """
     if db.engine.dialect.name == "sqlite":
         upgrade(db)
         return
-    with db.read() as session:
-        schema = schema_of(session)
+    schema = _schema_on_server(db)
     if schema.at is None:
         upgrade(db)
     elif schema.missing:
         raise _unusable(schema, "Make a backup, stop what runs, then run `thaw db upgrade` once with this version.")
+
+
+def _schema_on_server(db: Database) -> Schema:
+    try:
+        with db.read() as session:
+            return schema_of(session)
+    except OperationalError as error:
+        if not postgresql.refuses(error):
+            raise
+        message = (
+            f"PostgreSQL refuses to let Thaw in: {said(error)}. Check user and password, in THAW_DATABASE_URL or in "
+            "PGUSER and PGPASSWORD, and the server's pg_hba.conf."
+        )
+        raise MisconfiguredError(message) from error
+
+
+def said(error: OperationalError) -> str:
+    """What the database or its driver said, on one line, without the statement."""
+    return " ".join(str(error.orig).split())
 
 
 def _unusable(schema: Schema, advice: str) -> MisconfiguredError:

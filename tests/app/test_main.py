@@ -1,22 +1,28 @@
 """The API process."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import create_engine, text
 
-from app.main import create_app, listen
+from app.main import END_SECONDS, SHUTDOWN_SECONDS, create_app, listen
 from app.settings import Settings
+from app.standalone.service import KILL_AFTER_SECONDS
+from app.storage.database import UPGRADE_LOCK, Database
+from tests.servers import Postgres
 
 HEAVY = ("tensorflow", "keras", "numpy", "h5py", "PIL", "scipy", "sklearn")
 
@@ -50,12 +56,13 @@ service = pytest.mark.service
 class Program:
     """`python -m app.main` on a data folder of its own."""
 
-    def __init__(self, data_dir: Path, *arguments: str, **options: Any) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, settings: Mapping[str, str], **options: Any) -> None:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("THAW_")},
             "THAW_DATA_DIR": str(data_dir),
             "THAW_PORT": "0",
             "THAW_EVENT_POLL_SECONDS": "0.1",
+            **settings,
         }
         self.log = (data_dir.parent / "log").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(
@@ -66,22 +73,30 @@ class Program:
             text=True,
             **options,
         )
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.readline().strip()
         self.key_file = data_dir / "api-key"
+
+    @functools.cached_property
+    def said(self) -> str:
+        """Its first line, waited for."""
+        assert self.process.stdout is not None
+        return str(self.process.stdout.readline().strip())
 
     @property
     def url(self) -> str:
         return self.said.removeprefix("Thaw API on ")
 
     def client(self) -> httpx2.Client:
-        key = self.key_file.read_text(encoding="utf-8").strip()
-        return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=20)
+        url, key = self.url, self.key_file.read_text(encoding="utf-8").strip()
+        return httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=20)
 
     def logged(self) -> list[dict[str, Any]]:
         self.log.flush()
         self.log.seek(0)
         return [json.loads(line) for line in self.log]
+
+    def printed(self) -> list[str]:
+        self.log.seek(0)
+        return self.log.readlines()
 
     def end(self) -> float:
         """SIGTERM; how long it took."""
@@ -92,8 +107,10 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(data_dir: Path, *arguments: str, **options: Any) -> Iterator[Program]:
-    program = Program(data_dir, *arguments, **options)
+def running(
+    data_dir: Path, *arguments: str, settings: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[Program]:
+    program = Program(data_dir, *arguments, settings=settings or {}, **options)
     try:
         yield program
     finally:
@@ -141,22 +158,163 @@ def test_an_open_event_stream_does_not_keep_it_from_ending(tmp_path: Path) -> No
     with running(tmp_path / "data") as program, program.client() as client:
         ids = [client.post("/v1/files", files={"file": (name, b"x")}).json()["id"] for name in ("a.keras", "b.npz")]
         job = client.post("/v1/fine_tuning/jobs", json={"model": ids[0], "training_file": ids[1]}).json()["id"]
-        received, first = [], threading.Event()
-
-        def watch() -> None:
-            events = f"/v1/fine_tuning/jobs/{job}/events"
-            with client.stream("GET", events, headers={"Accept": "text/event-stream"}) as response:
-                for line in response.iter_lines():
-                    received.append(line)
-                    first.set()
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        assert first.wait(10)
+        watcher, received = watching(client, job)
         assert program.end() < 3
         watcher.join(5)
         assert not watcher.is_alive()
         assert received[0] == "event: status"
+
+
+def watching(client: httpx2.Client, job: str) -> tuple[threading.Thread, list[str]]:
+    """A thread that follows a job's events, and the lines that it hears; there is one already."""
+    received: list[str] = []
+    first = threading.Event()
+
+    def watch() -> None:
+        events = f"/v1/fine_tuning/jobs/{job}/events"
+        with (
+            contextlib.suppress(httpx2.RemoteProtocolError, httpx2.ReadError),
+            client.stream("GET", events, headers={"Accept": "text/event-stream"}) as response,
+        ):
+            for line in response.iter_lines():
+                received.append(line)
+                first.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    assert first.wait(10)
+    return watcher, received
+
+
+@service
+def test_a_database_that_never_answers_does_not_keep_it_from_ending(tmp_path: Path, postgres: Postgres) -> None:
+    settings = {"THAW_DATABASE_URL": postgres.create_database("frozen")}
+    with running(tmp_path / "data", settings=settings) as program, program.client() as client:
+        ids = [client.post("/v1/files", files={"file": (name, b"x")}).json()["id"] for name in ("a.keras", "b.npz")]
+        job = client.post("/v1/fine_tuning/jobs", json={"model": ids[0], "training_file": ids[1]}).json()["id"]
+        watcher, _ = watching(client, job)
+        with frozen(postgres, "frozen"):
+            with pytest.raises(httpx2.ReadTimeout):
+                client.get(f"/v1/fine_tuning/jobs/{job}", timeout=1)
+            assert program.end() < KILL_AFTER_SECONDS
+        watcher.join(5)
+        assert not watcher.is_alive()
+
+
+@service
+def test_a_start_that_hangs_can_be_ended(tmp_path: Path, postgres: Postgres) -> None:
+    database = Database(postgres.create_database("locked"))
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with database.engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
+        connection.commit()
+        with running(tmp_path / "data", settings={"THAW_DATABASE_URL": postgres.url("locked")}) as program:
+            deadline = time.monotonic() + 60
+            while not connection.scalar(waiting):
+                assert time.monotonic() < deadline, program.logged()
+                time.sleep(0.05)
+            connection.commit()
+            program.process.send_signal(signal.SIGTERM)
+            assert program.process.wait(15) == 1
+            assert program.logged()[-1]["event"] == "The API did not stop in time, leaving as it is."
+    database.close()
+
+
+@contextlib.contextmanager
+def frozen(postgres: Postgres, database: str) -> Iterator[None]:
+    """The server stands still: connections to that database are there, and nothing is said on them, nor on new ones."""
+    engine = create_engine(postgres.url("postgres"))
+    statement = text("SELECT pid FROM pg_stat_activity WHERE datname = :name")
+    with engine.connect() as connection:
+        backends = list(connection.scalars(statement, {"name": database}))
+    engine.dispose()
+    assert backends
+    assert postgres.process
+    pids = [postgres.process.pid, *backends]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+class SlowUpload:
+    """An upload that stands in the middle until `go_on` is set; its answer is `None` if there is none."""
+
+    def __init__(self, client: httpx2.Client) -> None:
+        self.go_on = threading.Event()
+        self.answer: httpx2.Response | None = None
+        self._client = client
+        self._middle = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+        assert self._middle.wait(10)
+
+    def _send(self) -> None:
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        with contextlib.suppress(httpx2.TransportError):
+            self.answer = self._client.post("/v1/files", content=self._form(), headers=headers)
+
+    def _form(self) -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="big"\r\n\r\n'
+        for _ in range(32):  # more than all buffers on the way hold: the server is at it
+            yield bytes(1024**2)
+        self._middle.set()
+        assert self.go_on.wait(60)
+        yield b"\r\n--b--\r\n"
+
+    def join(self) -> None:
+        self.go_on.set()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@service
+def test_a_request_that_is_being_answered_is_finished_first(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as program, program.client() as client:
+        upload = SlowUpload(client)
+        program.process.send_signal(signal.SIGTERM)
+        until_refused(program.url)
+        assert program.process.poll() is None
+        upload.join()
+        program.process.wait(10)
+        assert upload.answer is not None
+        assert (upload.answer.status_code, upload.answer.json()["bytes"]) == (201, 32 * 1024**2)
+    with running(tmp_path / "data") as program, program.client() as client:
+        assert client.get(f"/v1/files/{upload.answer.json()['id']}").status_code == 200
+
+
+@service
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_of_either_kind_ends_it_at_once(tmp_path: Path, number: int) -> None:
+    with running(tmp_path / "data") as program, program.client() as client:
+        upload = SlowUpload(client)
+        program.process.send_signal(number)
+        until_refused(program.url)
+        program.process.send_signal(number)
+        program.process.wait(15)
+        assert not any("graceful shutdown exceeded" in line for line in program.printed()), "it waited for nothing"
+        upload.join()
+        assert upload.answer is None or upload.answer.status_code == 500
+
+
+def until_refused(url: str) -> None:
+    """Wait until nobody listens there any more."""
+    host, port = url.removeprefix("http://").split(":")
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except ConnectionRefusedError:
+            return
+        assert time.monotonic() < deadline, "it still listens"
+        time.sleep(0.01)
+
+
+def test_it_is_gone_before_those_who_wait_for_it_kill_it() -> None:
+    assert SHUTDOWN_SECONDS < END_SECONDS < KILL_AFTER_SECONDS
 
 
 @service

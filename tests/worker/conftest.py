@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -55,6 +56,21 @@ def gone(processes: list[psutil.Process]) -> bool:
 @pytest.fixture(name="gone", scope="session")
 def _gone() -> Callable[[list[psutil.Process]], bool]:
     return gone
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of a few MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not shutil.which("mount"):
+        pytest.skip("there is no program `mount` here")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "thaw-test", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system may be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from worker import environment
         "CUDA_VISIBLE_DEVICES",
         "HF_ENDPOINT",
         "KAGGLEHUB_CACHE",
+        "PGSERVICEFILE",
+        "PGSYSCONFDIR",
     ],
 )
 def test_what_programs_need_stays(name: str) -> None:
@@ -35,6 +37,7 @@ def test_what_programs_need_stays(name: str) -> None:
             "THAW_DATABASE_URL_FILE",
             "DATABASE_URL",
             "PGPASSWORD",
+            "PGSERVICE",
         ),
         *("REDIS_URL", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HTTPS_PROXY", "GITHUB_TOKEN"),
         *("SSH_AUTH_SOCK", "MY_OWN_SECRET"),

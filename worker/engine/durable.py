@@ -67,6 +67,15 @@ def storage_full(detail: str) -> PlatformError:
     return PlatformError(message, code="storage_full")
 
 
+def lacks_room(error: BaseException | None) -> bool:
+    """Whether a full disk is behind this error. HDF5, safetensors and TensorFlow say it in their text alone."""
+    while error is not None:
+        if getattr(error, "errno", None) in NO_ROOM or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from safetensors import SafetensorError
 
 from app.domain.errors import CapacityError
-from worker.engine.durable import NO_ROOM, storage_full
+from worker.engine.durable import lacks_room, storage_full
 
 
 @contextmanager
@@ -15,12 +15,13 @@ def translated() -> Iterator[None]:
     """Turn running out of memory into `CapacityError`, and out of disk into `PlatformError` (`storage_full`)."""
     try:
         yield
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise _out_of_memory(error) from error
-    except (OSError, SafetensorError) as error:
-        if _no_room(error):
+    except (MemoryError, tf.errors.ResourceExhaustedError, OSError, SafetensorError) as error:
+        # First: to TensorFlow a full disk is an exhausted resource, too.
+        if lacks_room(error):
             raise storage_full(str(error)) from error
-        raise
+        if isinstance(error, (OSError, SafetensorError)):
+            raise
+        raise _out_of_memory(error) from error
 
 
 def _out_of_memory(error: BaseException) -> CapacityError:
@@ -30,8 +31,3 @@ def _out_of_memory(error: BaseException) -> CapacityError:
         "Try a smaller batch_size, a smaller image_size, fewer unfrozen layers, or a larger machine."
     )
     return CapacityError(message)
-
-
-def _no_room(error: Exception) -> bool:
-    """HDF5 and safetensors report a full disk in their text alone, without an errno."""
-    return getattr(error, "errno", None) in NO_ROOM or "No space left on device" in str(error)

@@ -18,8 +18,9 @@ from app.domain.errors import PlatformError
 from app.domain.inputs import used_inputs
 from app.domain.model import ModelOptions, SourceInfo
 from app.domain.spec import ResolvedSpec
-from worker.engine import assembly, canonical, export, sources
+from worker.engine import assembly, canonical, sources
 from worker.engine.data import resolve_preprocess
+from worker.engine.export.keras_file import exported
 from worker.engine.sources import Source
 
 
@@ -54,7 +55,7 @@ def _complete(spec: ResolvedSpec, origin: Source, data: DatasetInfo, arrays: can
     canonical.assign_weights(network.model, arrays)
     used = used_inputs(kept.backbone(origin.info.layers, spec))
     preprocess = resolve_preprocess(spec.preprocessing, origin.info, data, used=used)
-    return export.exported(assembly.finished(network, spec).model, preprocess)
+    return exported(assembly.finished(network, spec).model, preprocess)
 
 
 def _labels(data: DatasetInfo) -> list[str] | None:

@@ -36,7 +36,6 @@ from worker.engine import (
     canonical,
     evaluate,
     execution,
-    export,
     failures,
     phases,
     precision,
@@ -48,6 +47,9 @@ from worker.engine import (
 )
 from worker.engine.checkpoint import Checkpoint, Checkpoints, Identity, identity_of
 from worker.engine.data import StoredDataset, open_dataset, resolve_preprocess
+from worker.engine.export import keras_file
+from worker.engine.export.inputs import inputs_of
+from worker.engine.export.process import make_exports
 from worker.engine.foldercache import FolderCache
 from worker.engine.reporter import Reporter
 from worker.engine.run import Run
@@ -264,11 +266,11 @@ def _export(job: _Job, outputs: evaluate.Array, data: Path) -> _Exported:
     job.run.reporter.check()
     folder = job.run.workdir / RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    model, file = export.exported(job.run.network.model, job.run.preprocess), folder / results.MODEL
+    model, file = keras_file.exported(job.run.network.model, job.run.preprocess), folder / results.MODEL
     table = job.dataset.table
-    download, names = export.taking_rows(model, table.encoding) if table else (model, {})
-    difference = export.write(download, file, test=job.dataset.split("test"), expected=outputs, names=names)
-    others = export.make_exports(
+    download, names = keras_file.taking_rows(model, table.encoding) if table else (model, {})
+    difference = keras_file.write(download, file, test=job.dataset.split("test"), expected=outputs, names=names)
+    others = make_exports(
         job.spec.exports,
         results=folder,
         model=file,
@@ -279,7 +281,7 @@ def _export(job: _Job, outputs: evaluate.Array, data: Path) -> _Exported:
         seed=job.spec.seed,
         reporter=job.run.reporter,
     )
-    return _Exported(model, export.inputs_of(download), names, difference, others)
+    return _Exported(model, inputs_of(download), names, difference, others)
 
 
 def _write_canonical(job: _Job, model: keras.Model) -> SourceInfo:

@@ -272,6 +272,30 @@ def test_the_watcher_outlives_a_database_that_is_away(thaw: "Thaw", monkeypatch:
     assert [event["event"] for event in asyncio.run(watch())] == ["completed"]
 
 
+def test_a_database_that_never_answers_does_not_keep_the_streams_from_ending(
+    thaw: "Thaw", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, asked, answering = thaw.job(), threading.Event(), threading.Event()
+
+    def hang(*_: Any) -> dict[str, int]:
+        asked.set()
+        assert answering.wait(60)
+        return {}
+
+    async def watch() -> None:
+        async with asyncio.timeout(20), streaming(thaw) as running:
+            events = items(running, thaw, job)
+            await anext(events)
+            monkeypatch.setattr(history, "newest_numbers", hang)
+            await reached(asked.is_set)
+
+    monkeypatch.setattr(streams, "LEAVING_SECONDS", 0.1)
+    try:
+        asyncio.run(asyncio.wait_for(watch(), 10))
+    finally:
+        answering.set()
+
+
 def test_polling_happens_as_often_as_the_setting_says(thaw: "Thaw", monkeypatch: pytest.MonkeyPatch) -> None:
     job = thaw.job()
     looks = counted(monkeypatch, "newest_numbers")

@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError, InternalError
 
-from app.storage import database
+from app.storage import postgresql
 from app.storage.database import (
     Database,
     _is_repaired,
@@ -36,7 +36,7 @@ from tests.servers import Postgres
 def test_a_transaction_that_hangs_lets_go_of_its_rows(
     postgres: Postgres, postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(postgresql, "IDLE_SECONDS", 0.2)
     hanging = Database(postgres.url("thaw"))
     statement = select(ProjectRow).with_for_update()
     with hanging.engine.connect() as stopped:

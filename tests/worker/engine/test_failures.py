@@ -38,6 +38,14 @@ def test_a_full_disk_is_recognized_in_what_libraries_say(error: Exception) -> No
     assert caught.value.failure().code == "storage_full"
 
 
+def test_a_full_disk_is_no_lack_of_memory_though_tensorflow_calls_both_an_exhausted_resource() -> None:
+    import tensorflow as tf
+
+    with pytest.raises(PlatformError) as caught:
+        raised(tf.errors.ResourceExhaustedError(None, None, "/x/variables; No space left on device"))
+    assert caught.value.failure().code == "storage_full"
+
+
 def test_other_errors_of_the_disk_pass() -> None:
     with pytest.raises(FileNotFoundError):
         raised(FileNotFoundError("x"))

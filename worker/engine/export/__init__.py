@@ -3,10 +3,5 @@
     trained model ─exported▶ raw examples in ─write▶ model.keras ─make_exports▶ SavedModel, LiteRT, ONNX
 
 What is written is read back and compared: `model.keras` with the trained model, everything else with `model.keras`.
+Nothing is imported here: the converting process ties itself to its parent before it loads TensorFlow, for seconds.
 """
-
-from worker.engine.export.inputs import inputs_of
-from worker.engine.export.keras_file import exported, taking_rows, write
-from worker.engine.export.process import make_exports
-
-__all__ = ["exported", "inputs_of", "make_exports", "taking_rows", "write"]

@@ -1,9 +1,30 @@
-"""`python -m worker.engine.export order.json`: the converting process."""
+"""`python -m worker.engine.export order.json PARENT`: the converting process, which ends with the process PARENT."""
 
+import os
 import sys
 from pathlib import Path
 
-from worker.engine.export import converting
-from worker.engine.export.order import Order
+from worker import lifeline
+from worker.engine import durable
+from worker.engine.export.order import NO_ROOM, Order
 
-converting.main(Order.model_validate_json(Path(sys.argv[1]).read_bytes()))
+
+def main(order_file: Path, parent: int) -> None:
+    """Carry out the order."""
+    lifeline.die_with_parent()
+    if os.getppid() != parent:  # it died just before: then the kernel will never tell
+        os._exit(1)
+    order = Order.model_validate_json(order_file.read_bytes())
+    from worker.engine.export import converting
+
+    try:
+        converting.main(order)
+    except Exception as error:
+        if durable.lacks_room(error):
+            # Not `sys.exit`: what is printed goes to the full disk as well, and that would change the status.
+            os._exit(NO_ROOM)
+        raise
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -116,16 +116,17 @@ class Bench:
 
 
 def make(bench: Bench, wanted: ExportFormat) -> Export:
-    """Convert, load, compare. Never raises for what a converter or a runtime does: that is an export that failed."""
+    """Convert, load, compare. What a converter or a runtime raises is an export that failed; only a full disk is not.
+
+    Raises what was raised for want of room on the disk.
+    """
     started = time.perf_counter()
     try:
         return _made(bench, wanted, started)
-    except ImportError as error:
-        reason = f"This worker has no '{error.name}', which this format needs. Install it: pip install 'thaw[export]'."
-    except WorkError as error:
-        reason = error.message
-    except Exception as error:  # noqa: BLE001 (the edge: converters raise whatever they like)
-        reason = f"The converter failed: {_first_words(error)}"
+    except Exception as error:  # the edge: converters raise whatever they like
+        if durable.lacks_room(error):
+            raise
+        reason = _reason(error)
     sys.stderr.write(f"{wanted}: {reason}\n")
     return Export(format=wanted, status="failed", reason=reason, seconds=time.perf_counter() - started)
 
@@ -149,6 +150,14 @@ def _made(bench: Bench, wanted: ExportFormat, started: float) -> Export:
         seconds=time.perf_counter() - started,
         **comparison.figures(),
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return f"This worker has no '{error.name}', which this format needs. Install it: pip install 'thaw[export]'."
+    if isinstance(error, WorkError):
+        return error.message
+    return f"The converter failed: {_first_words(error)}"
 
 
 def _first_words(error: Exception) -> str:

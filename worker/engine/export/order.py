@@ -3,8 +3,10 @@
 order.json             what to do
 <format>.json          what became of each export, written when it is done
 saved_model.zip, …     those that succeeded
+exit status            NO_ROOM: there was no room on the disk, for an export or for this answer
 """
 
+import errno
 from pathlib import Path
 
 from pydantic import Field
@@ -15,6 +17,8 @@ from app.domain.spec import Task
 from worker.engine import durable
 
 ORDER = "order.json"
+NO_ROOM = errno.ENOSPC
+"""No other way in which Python ends: 1 and 2 are its own, 120 is a standard stream that could not be flushed."""
 
 
 class Order(Value):

@@ -21,7 +21,7 @@ from pathlib import Path
 from app.domain.exports import Export, ExportFormat
 from app.domain.spec import Task
 from worker.engine import durable
-from worker.engine.export.order import Order
+from worker.engine.export.order import NO_ROOM, Order
 from worker.engine.reporter import Reporter
 
 LOG = "converting.log"
@@ -77,6 +77,9 @@ def _until_all_are_answered(order: Order, reporter: Reporter) -> list[Export]:
     while len(exports) < len(order.formats):
         remaining = order.formats[len(exports) :]
         status = _run(order.model_copy(update={"formats": remaining}), reporter)
+        if status == NO_ROOM:
+            detail = f"no space left on device while {', '.join(remaining)} were made"
+            raise durable.storage_full(detail)
         answers = [order.answered(wanted) for wanted in remaining]
         known = [answer for answer in answers if answer]
         exports.extend(known)
@@ -87,8 +90,7 @@ def _until_all_are_answered(order: Order, reporter: Reporter) -> list[Export]:
 
 def _run(order: Order, reporter: Reporter) -> int:
     """One process, to its end; its exit status. It ends when this one wants to stop."""
-    path = order.write()
-    command = [sys.executable, "-P", "-m", "worker.engine.export", str(path)]
+    command = command_for(order.write())
     deadline = time.monotonic() + MAX_SECONDS_EACH * len(order.formats)
     with (order.folder / LOG).open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
@@ -103,6 +105,11 @@ def _run(order: Order, reporter: Reporter) -> int:
             process.kill()
             process.wait()
     return process.returncode
+
+
+def command_for(order_file: Path) -> list[str]:
+    """What this process starts, so that it dies with it."""
+    return [sys.executable, "-P", "-m", "worker.engine.export", str(order_file), str(os.getpid())]
 
 
 def _environment() -> dict[str, str]:

@@ -54,13 +54,15 @@ def test_raw_examples_give_the_predictions_of_preprocessed_ones(
 ) -> None:
     import keras
 
-    from worker.engine import export
+    from worker.engine.export import keras_file
 
     model, test = network(), pictures.split("test")
     preprocess = resolved(model, pictures, store_source)
     expected = predictions(model, test, preprocess)
     assert expected.std() > 0.01
-    difference = export.write(export.exported(model, preprocess), tmp_path / "m.keras", test=test, expected=expected)
+    difference = keras_file.write(
+        keras_file.exported(model, preprocess), tmp_path / "m.keras", test=test, expected=expected
+    )
     assert difference < 1e-5
     reloaded = keras.saving.load_model(tmp_path / "m.keras")
     raw = np.stack([test.example(index) for index in range(len(test))])
@@ -70,11 +72,11 @@ def test_raw_examples_give_the_predictions_of_preprocessed_ones(
 
 
 def test_the_layers_lie_flat_and_keep_their_names(pictures: Any, store_source: Callable[..., Path]) -> None:
-    from worker.engine import export
+    from worker.engine.export import keras_file
     from worker.engine.surgery import leaf_layers
 
     model = network()
-    exported = export.exported(model, resolved(model, pictures, store_source))
+    exported = keras_file.exported(model, resolved(model, pictures, store_source))
     assert [path for path, _ in leaf_layers(exported)][-3:] == ["nested/conv", "flat", "output"]
     assert exported.layers[-1] is model.layers[-1]
     assert exported.input_shape == (None, 6, 6)
@@ -83,29 +85,29 @@ def test_the_layers_lie_flat_and_keep_their_names(pictures: Any, store_source: C
 def test_a_result_as_source_again_gets_no_two_layers_of_one_name(
     pictures: Any, store_source: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from worker.engine import export
+    from worker.engine.export import keras_file
     from worker.engine.surgery import leaf_layers
 
     model, test = network(image_layers=True), pictures.split("test")
     preprocess = resolved(model, pictures, store_source)
-    exported = export.exported(model, preprocess)
+    exported = keras_file.exported(model, preprocess)
     assert {"rescale", "rescale_2"} < {path for path, _ in leaf_layers(exported)}
     expected = predictions(model, test, preprocess)
-    assert export.write(exported, tmp_path / "m.keras", test=test, expected=expected) < 1e-5
+    assert keras_file.write(exported, tmp_path / "m.keras", test=test, expected=expected) < 1e-5
 
 
 def test_a_model_that_predicts_something_else_is_not_published(
     pictures: Any, store_source: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from worker.engine import export
     from worker.engine.data import Preprocess
+    from worker.engine.export import keras_file
 
     model, test = network(), pictures.split("test")
     preprocess = resolved(model, pictures, store_source)
     expected = predictions(model, test, preprocess)
     forgotten = Preprocess.resolve(Preprocessing(rescale="none"), _info(model, store_source), pictures.info)
     with pytest.raises(PlatformError, match="differ by up to") as caught:
-        export.write(export.exported(model, forgotten), tmp_path / "m.keras", test=test, expected=expected)
+        keras_file.write(keras_file.exported(model, forgotten), tmp_path / "m.keras", test=test, expected=expected)
     assert caught.value.failure().code == "export_check_failed"
     assert list(tmp_path.iterdir()) == []
 
@@ -122,8 +124,8 @@ def test_called_like_a_function_the_result_predicts_and_learns_nothing(
     """Keras' Resizing runs as if in training, and tells the layers behind it to do the same."""
     import keras
 
-    from worker.engine import export
     from worker.engine.data import Preprocess, open_dataset
+    from worker.engine.export import keras_file
 
     x = np.random.default_rng(0).integers(0, 255, (48, 9, 9)).astype("uint8")
     data = open_dataset(store_dataset(x=x, y=np.arange(48) % 2))
@@ -133,7 +135,9 @@ def test_called_like_a_function_the_result_predicts_and_learns_nothing(
     preprocess = Preprocess.resolve(Preprocessing(rescale="zero_to_one"), _info(model, store_source), data.info)
     raw = data.split("test").examples(np.arange(len(data.split("test"))))
     expected = np.asarray(model(preprocess.apply(raw), training=False))
-    export.write(export.exported(model, preprocess), tmp_path / "m.keras", test=data.split("test"), expected=expected)
+    keras_file.write(
+        keras_file.exported(model, preprocess), tmp_path / "m.keras", test=data.split("test"), expected=expected
+    )
     reloaded = keras.saving.load_model(tmp_path / "m.keras")
     before = [np.array(weight) for weight in reloaded.weights]
     np.testing.assert_allclose(reloaded(raw), expected, atol=1e-5)

@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
+from app.domain.errors import PlatformError
 from app.domain.exports import Export, ExportFormat
 from worker.engine.reporter import TrainingStopped
 
@@ -100,6 +104,77 @@ def test_a_converter_that_never_ends_fails_its_export(
     [export] = convert(["onnx"], hangs_at="onnx", reporter=recorder())
     assert (export.format, export.status) == ("onnx", "failed")
     assert "SIGKILL" in str(export.reason)
+
+
+def test_a_disk_that_is_full_while_an_export_is_made_is_no_failed_export(
+    small_disk: Path, bench: Callable[..., Any], recorder: Any
+) -> None:
+    """With the real converting process: TensorFlow says in words only that there is no room."""
+    from worker.engine.export.process import make_exports
+
+    order = bench(network()).order
+    results = small_disk / "results"
+    results.mkdir()
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 16 * 1024))
+    with pytest.raises(PlatformError, match="no space left on device while saved_model") as raised:
+        make_exports(
+            ["saved_model"],
+            results=results,
+            model=order.model,
+            names={},
+            data=order.data,
+            task="binary",
+            image_size=None,
+            seed=1,
+            reporter=recorder(),
+        )
+    assert raised.value.failure().code == "storage_full"
+    assert {path.name for path in small_disk.rglob("*")} == {"results", "ballast"}
+
+
+STARTER = """
+import subprocess, sys
+from pathlib import Path
+from worker.engine.export.process import command_for
+process = subprocess.Popen(command_for(Path(sys.argv[1])))
+print(process.pid, flush=True)
+process.wait()
+"""
+
+
+def test_a_converter_dies_with_the_process_that_started_it(
+    tmp_path: Path, eventually: Callable[..., float], gone: Callable[..., bool]
+) -> None:
+    order = tmp_path / "order.json"
+    os.mkfifo(order)  # it reads and reads, and does not come to load TensorFlow
+
+    command = [sys.executable, "-c", STARTER, str(order)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        converter = psutil.Process(int(starter.stdout.readline()))
+        writer: list[int] = []
+        eventually(lambda: writer or writer.extend(opened(order)))
+        starter.kill()
+    try:
+        eventually(lambda: gone([converter]), seconds=10)
+    finally:
+        if converter.is_running():
+            converter.kill()
+        os.close(*writer)
+
+
+def opened(fifo: Path) -> list[int]:
+    """A descriptor for writing, once somebody reads there."""
+    try:
+        return [os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)]
+    except OSError:
+        return []
+
+
+def test_a_converter_whose_starter_died_before_it_could_tie_itself_to_it_ends() -> None:
+    command = [sys.executable, "-m", "worker.engine.export", "/nowhere", "1"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 # === In the process ===
