@@ -2,11 +2,11 @@
 
 read settings -> connect -> empty the environment -> sweeper -> forkserver -> self-test -> Celery … signal … ->
 children end, claims go back to the queue -> exit, within 8 s
-… another signal … children are killed, claims go back -> exit, within 2 s
+… another signal … children are killed, claims go back -> exit, within 2.5 s
+… something hangs … another thread gives the claims back -> exit, in the same time
 … SIGUSR1 … what runs ends -> exit, whenever that is
 """
 
-import os
 import signal
 import socket
 import sys
@@ -31,14 +31,15 @@ from worker.fitness import Fitness
 from worker.gpus import Gpu
 from worker.lanes import Lane
 from worker.lease import UNREACHABLE
+from worker.leaving import Stopping, exit_in_time
 from worker.processes import Launcher
 from worker.selftesting import SelfTesting
 from worker.supervisor import Supervisor
 from worker.sweeper import Sweeper, version
 
-STOP_SECONDS = 7.0
-"""After this the process exits whatever hangs; its children die with it and its leases run out."""
-HURRY_SECONDS = 2.0
+STOP_SECONDS = 7.5
+"""After this the process is gone, whatever hangs; its children die with it."""
+HURRY_SECONDS = 2.3
 """The same after a second signal."""
 _SELF_TEST_ENDS_SECONDS = 2.0
 """So that its folder is gone, too."""
@@ -97,7 +98,7 @@ def _serve(
     services: Services, launcher: Launcher, *, name: str, queues: Sequence[QueueName], lent: list[Device]
 ) -> int:
     settings = services.settings
-    stopping, hurrying, draining, warm = (threading.Event() for _ in range(4))
+    stopping, hurrying, draining, warm = Stopping(), *(threading.Event() for _ in range(3))
     fitness = Fitness()
     supervisor = Supervisor(
         services=services,
@@ -127,12 +128,12 @@ def _serve(
     def stop() -> None:
         if stopping.is_set():  # somebody asks again
             hurrying.set()
-            _exit_in_time(HURRY_SECONDS)
+            exit_in_time(HURRY_SECONDS, supervisor.abandon)
             return
         stopping.set()
         for lane in lanes.values():
             lane.clear()
-        _exit_in_time(STOP_SECONDS)
+        exit_in_time(STOP_SECONDS, supervisor.abandon)
 
     def drain() -> None:
         draining.set()
@@ -166,18 +167,6 @@ def _announce(sweeper: Sweeper) -> None:
 
 def _leave(*_: object) -> None:
     sys.exit(0)
-
-
-def _exit_in_time(seconds: float) -> None:
-    """Leave without ceremony if leaving in order takes too long: a database that hangs, a step that never ends."""
-
-    def leave() -> None:
-        _log.error("worker did not stop in time, leaving as it is", seconds=seconds)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, leave)
-    timer.daemon = True
-    timer.start()
 
 
 def _served(queues: Sequence[QueueName], found: Sequence[Gpu]) -> Sequence[QueueName]:

@@ -70,9 +70,9 @@ def test_a_checkpoint_that_is_on_its_way_when_the_process_dies_is_waited_for(
 ) -> None:
     put_file = shop.services.store.put_file
 
-    def slowly(path: Path) -> Any:
+    def slowly(path: Path, **given: Any) -> Any:
         threading.Event().wait(0.2)
-        return put_file(path)
+        return put_file(path, **given)
 
     job_id = shop.submit("count-crash")
     with monkeypatch.context() as patch:
