@@ -64,6 +64,14 @@ class Interrupted(Exception):  # noqa: N818 (named for what happens)
     """This worker is asked to stop, or the job to pause: it is given back, to go on from its newest checkpoint."""
 
 
+class OutOfTime(Exception):  # noqa: N818 (named for what happened)
+    """The job may run no longer."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 class ProcessKilled(Exception):  # noqa: N818 (named for what happened)
     """Somebody killed the process that checks a file: the attempt is lost, as if its worker had died."""
 
@@ -85,6 +93,7 @@ class Attempt:
         """`claimed_at`: `time.monotonic()` before the claim was made."""
         self._services = services
         self._duty = duty
+        self._limits = duty.limits
         self._launcher = launcher
         self._stopping = stopping
         self._hurrying = hurrying
@@ -139,7 +148,10 @@ class Attempt:
 
         Which is written when its folder is gone: a database cannot write to a disk that the folder has filled.
         """
-        result = self._carry_out()
+        try:
+            result = self._carry_out()
+        except OutOfTime as over:
+            result = over.failure
         if isinstance(result, Failure):
             return self._fail(result)
         self._lease.persist(result)
@@ -171,10 +183,11 @@ class Attempt:
                 child,
                 lease=self._lease,
                 relay=relay,
-                limits=self._duty.limits,
+                limits=self._limits,
                 stopping=self._stopping,
                 hurrying=self._hurrying,
                 note=self._note,
+                since=self._claimed_at if self._limits.out_of_time else time.monotonic(),
             ).run()
             self._note("ended")
             if not self._lease.lost:
@@ -208,7 +221,7 @@ class Attempt:
             return ending.outcome.failure
         if ending.outcome and not isinstance(ending.outcome, Stopped):
             return ending.outcome
-        failure = _limit_failure(ending, self._duty.limits, exit_)
+        failure = _limit_failure(ending, self._limits, exit_)
         if failure is None and (ending.reason in {"stop", "pause"} or self._stopping.wait(_SIGNALS_ARRIVE_SECONDS)):
             raise Interrupted
         if failure is None and endings.was_killed(exit_) and self._duty.task != "train":
@@ -217,14 +230,21 @@ class Attempt:
 
     def _check(self) -> None:
         self._lease.check()
+        self._check_time()
         if self._stopping.is_set():
             raise Interrupted
 
     def _check_uploads(self) -> None:
         """The same for what was made already: a moment more, and nobody has to make it again."""
         self._lease.check()
+        self._check_time(more_seconds=GRACE_SECONDS["budget"])
         if self._hurrying.is_set() or self._stopping.seconds > _UPLOADS_STOP_SECONDS:
             raise Interrupted
+
+    def _check_time(self, *, more_seconds: float = 0.0) -> None:
+        over, seconds = self._limits.out_of_time, self._limits.seconds
+        if over and seconds is not None and time.monotonic() - self._claimed_at > seconds + more_seconds:
+            raise OutOfTime(over)
 
     def abandon(self) -> None:
         """From another thread, because this one does not stop: kill what runs, and give back what is ours.

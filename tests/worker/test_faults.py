@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,6 +188,7 @@ def test_a_process_that_nobody_listens_to_is_not_silent(full: bool) -> None:
         stopping=threading.Event(),
         hurrying=threading.Event(),
         note=lambda _: None,
+        since=time.monotonic(),
     ).run()
     assert (ending.reason, child.asked_where) == ((None, 0) if full else ("stall", 1))
 
