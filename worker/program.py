@@ -32,6 +32,7 @@ from worker.gpus import Gpu
 from worker.lanes import Lane
 from worker.lease import UNREACHABLE
 from worker.leaving import Stopping, exit_in_time
+from worker.looking import Looking
 from worker.processes import Launcher
 from worker.selftesting import SelfTesting
 from worker.supervisor import Supervisor
@@ -122,7 +123,8 @@ def _serve(
             return fit.model_copy(update={"queues": [], "draining": draining.is_set()})
         return room.announced(fit, services) if _trains(queues) else fit
 
-    sweeper = Sweeper(services, worker=name, capabilities=announced)
+    looking = Looking(supervisor, lanes["train"])
+    sweeper = Sweeper(services, worker=name, capabilities=announced, look=looking.look)
     self_testing = SelfTesting(settings, launcher, lent[0], fitness, worker=name, stopping=stopping)
 
     def stop() -> None:
@@ -148,9 +150,11 @@ def _serve(
         _announce(sweeper)
         if _trains(queues):
             self_testing.start()
-        return celery_app.serve(
+        exit_code = celery_app.serve(
             celery, name=name, queues=queues, concurrency=_threads(queues, lent), on_stop=stop, on_drain=drain
         )
+        looking.wait()
+        return exit_code
     finally:
         stopping.set()
         sweeper.end()

@@ -194,6 +194,25 @@ def test_what_a_worker_logs_is_json_and_says_which_job_and_attempt(shared_yard: 
     assert "attempt" not in starts
 
 
+def test_an_idle_worker_begins_what_a_busy_one_has_heard_of(yard: Yard, eventually: Eventually) -> None:
+    yard.environment["THAW_RING_AGAIN_SECONDS"] = "3600"
+    busy = yard.start("cpu,prepare")
+    running = yard.shop.submit("forever")
+    yard.wait_for("running", running)
+    waiting = yard.shop.submit("forever")
+    eventually(lambda: yard.valkey.command("LLEN", "thaw:cpu") == b":0\r\n")
+    idle = yard.start("cpu")
+    yard.wait_for("running", waiting)
+    assert yard.get(waiting).attempt.worker in idle.log.read_text()
+    assert busy.process.poll() is None
+    idle.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: any(each.draining for each in workers.live(yard.shop.services)))
+    assert idle.process.poll() is None, "it finishes what it has"
+    assert idle.end(signal.SIGTERM) == 0, idle.log.read_text()
+    assert yard.get(waiting).status == "queued"
+    assert _lost_attempts(yard, waiting) == 0
+
+
 # === The broker ===
 
 
@@ -234,13 +253,17 @@ def test_a_broker_that_refuses_every_write_ends_no_worker(shared_yard: Yard) -> 
     assert worker.process.poll() is None
 
 
-def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_stops_without_it(yard: Yard) -> None:
+def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_stops_without_it(
+    yard: Yard, eventually: Eventually
+) -> None:
+    yard.environment["THAW_SWEEP_SECONDS"] = "3"  # so that it does not look by itself before a hint can come
     yard.valkey.kill()
     worker = yard.start()
     job_id = yard.shop.submit("succeed")
     _until_log_says(worker, "Cannot connect")
     yard.valkey.start()
     yard.wait_for("succeeded", job_id)
+    eventually(lambda: b"cmd=brpop" in yard.valkey.command("CLIENT", "LIST").lower())
     running = yard.shop.submit("forever")
     yard.wait_for("running", running)
     yard.shop.submit("succeed")
