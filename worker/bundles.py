@@ -7,14 +7,14 @@ a job on the same source or data fetches nothing.
 import contextlib
 import hashlib
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
 from app.domain.artifacts import Artifact, Bundle
 from app.domain.errors import PlatformError
-from app.storage.artifacts import ArtifactStore
+from app.storage.artifacts import ArtifactStore, Check, go_on
 from worker.engine.foldercache import FolderCache
 
 _log = structlog.get_logger(__name__)
@@ -28,17 +28,19 @@ class BundleCache:
         self._store = store
 
     @contextlib.contextmanager
-    def folder(self, bundle: Bundle, *, scratch: Path) -> Iterator[Path]:
-        """The bundle's files in a folder that stays as it is while it is held. Raises what the store raises.
+    def folder(self, bundle: Bundle, *, scratch: Path, check: Check) -> Iterator[Path]:
+        """The bundle's files in a folder that stays as it is while it is held. Raises what store and `check` raise.
 
-        `scratch`: a folder of the caller's, on the same file system, in which it is put together.
+        `scratch`: a folder of the caller's, on the same file system, in which it is put together. `check` is called
+        again and again while it is fetched.
         """
-        with self._folders.folder(_key(bundle), lambda empty: self._fetch(bundle, empty), scratch=scratch) as folder:
-            yield folder
 
-    def _fetch(self, bundle: Bundle, empty: Path) -> None:
-        for artifact in bundle:
-            self._store.fetch(artifact.sha256, empty / artifact.name)
+        def fill(empty: Path) -> None:
+            for artifact in bundle:
+                self._store.fetch(artifact.sha256, empty / artifact.name, check=check)
+
+        with self._folders.folder(_key(bundle), fill, scratch=scratch) as folder:
+            yield folder
 
 
 def _tell_of_deletion(key: str) -> None:
@@ -50,8 +52,8 @@ def _key(bundle: Bundle) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def upload(run: Path, name: str, store: ArtifactStore, *, check: Callable[[], None]) -> Bundle:
-    """Put all files of the folder `name` in `run` into the store; `check` is called before each and may raise.
+def upload(run: Path, name: str, store: ArtifactStore, *, check: Check) -> Bundle:
+    """Put all files of the folder `name` in `run` into the store; `check` is called again and again and may raise.
 
     Raises `PlatformError` if there are none, or anything but plain files.
     """
@@ -63,17 +65,17 @@ def upload(run: Path, name: str, store: ArtifactStore, *, check: Callable[[], No
     bundle: Bundle = []
     for path in paths:
         check()
-        bundle.append(upload_file(run, f"{name}/{path.name}", store))
+        bundle.append(upload_file(run, f"{name}/{path.name}", store, check=check))
     return bundle
 
 
-def upload_file(run: Path, name: str, store: ArtifactStore) -> Artifact:
+def upload_file(run: Path, name: str, store: ArtifactStore, *, check: Check = go_on) -> Artifact:
     """Put the plain file `name` in `run` into the store, under the last part of its name."""
     path = inside(run, name)
     if not stat.S_ISREG(path.lstat().st_mode):
         message = f"The process left something that is no plain file: {path.name}."
         raise PlatformError(message, code="result_unusable")
-    return Artifact(name=path.name, **store.put_file(path).model_dump())
+    return Artifact(name=path.name, **store.put_file(path, check=check).model_dump())
 
 
 def inside(run: Path, name: str) -> Path:

@@ -22,6 +22,7 @@ from app.queue import TaskName
 from app.services import failing, models, reports
 from app.services.claims import Allowance, Claim, DatasetClaim, JobClaim, ModelClaim
 from app.services.context import Services
+from app.storage.artifacts import Check
 from worker import bundles, memory, resumption
 from worker.bundles import BundleCache
 from worker.child import RUN
@@ -35,8 +36,6 @@ CANONICAL = "canonical"
 RESULTS = "results"
 _PREPARATION_SHARE = 0.75
 """Of the machine's memory, for the check of one file, where no limit is set."""
-
-Check = Callable[[], None]
 
 
 class Duty(Protocol):
@@ -54,8 +53,11 @@ class Duty(Protocol):
     def limits(self) -> Limits:
         """What its process may use."""
 
-    def order(self, folder: Path, stack: ExitStack) -> Order:
-        """Fetch what the process needs, held by `stack`, and say what it is to do in `folder`."""
+    def order(self, folder: Path, stack: ExitStack, check: Check) -> Order:
+        """Fetch what the process needs, held by `stack`, and say what it is to do in `folder`.
+
+        `check` is called again and again meanwhile and may raise, here and in `collect`.
+        """
 
     def report(self, progress: Sequence[Progress], checkpoints: Mapping[str, Artifact]) -> None:
         """Write down what the process reported."""
@@ -93,11 +95,11 @@ class Training:
             out_of_time=out_of_time,
         )
 
-    def order(self, folder: Path, stack: ExitStack) -> Order:
+    def order(self, folder: Path, stack: ExitStack, check: Check) -> Order:
         """Source and data come from the cache, and stay there while it trains; a checkpoint into its own folder."""
-        resumption.place(self.claim.checkpoints, folder / RUN, self.services.store)
+        resumption.place(self.claim.checkpoints, folder / RUN, self.services.store, check=check)
         source, data = (
-            stack.enter_context(self.cache.folder(_present(bundle), scratch=folder))
+            stack.enter_context(self.cache.folder(_present(bundle), scratch=folder, check=check))
             for bundle in (self.claim.model.canonical, self.claim.dataset.canonical)
         )
         return Order(
@@ -157,20 +159,20 @@ class Registration:
         """Bounded time and memory: the file is a stranger's."""
         return _preparation_limits(self.services)
 
-    def order(self, folder: Path, stack: ExitStack) -> Order:  # noqa: ARG002 (what it needs lies in its own folder)
+    def order(self, folder: Path, stack: ExitStack, check: Check) -> Order:  # noqa: ARG002 (what it needs lies in its own folder)
         """The upload, if there is one, lies in the attempt's folder."""
-        return _preparation(self._task(folder), folder, self.limits)
+        return _preparation(self._task(folder, check), folder, self.limits)
 
-    def _task(self, folder: Path) -> RegisterOrder | BuildOrder | RestoreOrder:
+    def _task(self, folder: Path, check: Check) -> RegisterOrder | BuildOrder | RestoreOrder:
         model, most = self.claim.model, self.services.settings.max_model_parameters
         if self.claim.file is not None:
-            upload = _fetch(self.services, self.claim.file, folder)
+            upload = _fetch(self.services, self.claim.file, folder, check)
             return RegisterOrder(upload=upload, options=model.options, max_parameters=most)
         if model.reference is None:
             message = f"Model '{model.id}' has neither a file nor a name to be registered from."
             raise PlatformError(message, code="internal_error")
         if names.is_checkpoint(model.reference):
-            return self._restoring(model.reference, folder)
+            return self._restoring(model.reference, folder, check)
         return BuildOrder(
             reference=model.reference,
             options=model.options,
@@ -178,13 +180,13 @@ class Registration:
             max_bytes=self.services.settings.max_upload_bytes,
         )
 
-    def _restoring(self, checkpoint_id: str, folder: Path) -> RestoreOrder:
+    def _restoring(self, checkpoint_id: str, folder: Path, check: Check) -> RestoreOrder:
         found = models.restorable(self.services, self.claim.project, checkpoint_id)
         weights, source = folder / "weights.safetensors", folder / "source"
-        self.services.store.fetch(found.weights.sha256, weights)
+        self.services.store.fetch(found.weights.sha256, weights, check=check)
         source.mkdir()
         for artifact in _present(found.source.canonical):
-            self.services.store.fetch(artifact.sha256, source / artifact.name)
+            self.services.store.fetch(artifact.sha256, source / artifact.name, check=check)
         return RestoreOrder(
             checkpoint_id=checkpoint_id,
             spec=found.spec,
@@ -226,10 +228,10 @@ class Validation:
         """Bounded time and memory: the file is a stranger's."""
         return _preparation_limits(self.services)
 
-    def order(self, folder: Path, stack: ExitStack) -> Order:  # noqa: ARG002 (what it needs lies in its own folder)
+    def order(self, folder: Path, stack: ExitStack, check: Check) -> Order:  # noqa: ARG002 (what it needs lies in its own folder)
         """The upload lies in the attempt's folder."""
         task = ValidateOrder(
-            upload=_fetch(self.services, self.claim.file, folder),
+            upload=_fetch(self.services, self.claim.file, folder, check),
             options=self.claim.dataset.options,
             max_unpacked_bytes=self.services.settings.max_unpacked_bytes,
         )
@@ -276,11 +278,11 @@ def _unfitting(outcome: Outcome) -> PlatformError:
     )
 
 
-def _fetch(services: Services, file: File, folder: Path) -> Path:
+def _fetch(services: Services, file: File, folder: Path, check: Check) -> Path:
     """The upload under a name that cannot lead elsewhere; its ending may say what it is."""
     path = folder / "input" / (re.sub(r"[^A-Za-z0-9._-]", "_", file.filename)[-100:].lstrip(".") or "upload")
     path.parent.mkdir()
-    services.store.fetch(file.blob.sha256, path)
+    services.store.fetch(file.blob.sha256, path, check=check)
     return path
 
 

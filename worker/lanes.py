@@ -37,6 +37,11 @@ class Lane:
         with self._mutex:
             return self._waiting.pop(next(iter(self._waiting))) if self._waiting else None
 
+    @property
+    def full(self) -> bool:
+        """Whether what comes now has to wait."""
+        return self._running == self._width
+
     def clear(self) -> None:
         """Forget those that wait: the sweeper rings for them again."""
         with self._mutex:

@@ -2,11 +2,11 @@
 
 read settings -> connect -> empty the environment -> sweeper -> forkserver -> self-test -> Celery … signal … ->
 children end, claims go back to the queue -> exit, within 8 s
-… another signal … children are killed, claims go back -> exit, within 2 s
+… another signal … children are killed, claims go back -> exit, within 2.5 s
+… something hangs … another thread gives the claims back -> exit, in the same time
 … SIGUSR1 … what runs ends -> exit, whenever that is
 """
 
-import os
 import signal
 import socket
 import sys
@@ -31,14 +31,16 @@ from worker.fitness import Fitness
 from worker.gpus import Gpu
 from worker.lanes import Lane
 from worker.lease import UNREACHABLE
+from worker.leaving import Stopping, exit_in_time
+from worker.looking import Looking
 from worker.processes import Launcher
 from worker.selftesting import SelfTesting
 from worker.supervisor import Supervisor
 from worker.sweeper import Sweeper, version
 
-STOP_SECONDS = 7.0
-"""After this the process exits whatever hangs; its children die with it and its leases run out."""
-HURRY_SECONDS = 2.0
+STOP_SECONDS = 7.5
+"""After this the process is gone, whatever hangs; its children die with it."""
+HURRY_SECONDS = 2.3
 """The same after a second signal."""
 _SELF_TEST_ENDS_SECONDS = 2.0
 """So that its folder is gone, too."""
@@ -97,7 +99,7 @@ def _serve(
     services: Services, launcher: Launcher, *, name: str, queues: Sequence[QueueName], lent: list[Device]
 ) -> int:
     settings = services.settings
-    stopping, hurrying, draining, warm = (threading.Event() for _ in range(4))
+    stopping, hurrying, draining, warm = Stopping(), *(threading.Event() for _ in range(3))
     fitness = Fitness()
     supervisor = Supervisor(
         services=services,
@@ -121,18 +123,19 @@ def _serve(
             return fit.model_copy(update={"queues": [], "draining": draining.is_set()})
         return room.announced(fit, services) if _trains(queues) else fit
 
-    sweeper = Sweeper(services, worker=name, capabilities=announced)
+    looking = Looking(supervisor, lanes["train"])
+    sweeper = Sweeper(services, worker=name, capabilities=announced, look=looking.look)
     self_testing = SelfTesting(settings, launcher, lent[0], fitness, worker=name, stopping=stopping)
 
     def stop() -> None:
         if stopping.is_set():  # somebody asks again
             hurrying.set()
-            _exit_in_time(HURRY_SECONDS)
+            exit_in_time(HURRY_SECONDS, supervisor.abandon)
             return
         stopping.set()
         for lane in lanes.values():
             lane.clear()
-        _exit_in_time(STOP_SECONDS)
+        exit_in_time(STOP_SECONDS, supervisor.abandon)
 
     def drain() -> None:
         draining.set()
@@ -147,9 +150,11 @@ def _serve(
         _announce(sweeper)
         if _trains(queues):
             self_testing.start()
-        return celery_app.serve(
+        exit_code = celery_app.serve(
             celery, name=name, queues=queues, concurrency=_threads(queues, lent), on_stop=stop, on_drain=drain
         )
+        looking.wait()
+        return exit_code
     finally:
         stopping.set()
         sweeper.end()
@@ -166,18 +171,6 @@ def _announce(sweeper: Sweeper) -> None:
 
 def _leave(*_: object) -> None:
     sys.exit(0)
-
-
-def _exit_in_time(seconds: float) -> None:
-    """Leave without ceremony if leaving in order takes too long: a database that hangs, a step that never ends."""
-
-    def leave() -> None:
-        _log.error("worker did not stop in time, leaving as it is", seconds=seconds)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, leave)
-    timer.daemon = True
-    timer.start()
 
 
 def _served(queues: Sequence[QueueName], found: Sequence[Gpu]) -> Sequence[QueueName]:

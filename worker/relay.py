@@ -13,10 +13,10 @@ from pathlib import Path
 from app.domain.artifacts import Artifact
 from app.domain.errors import LeaseLostError
 from app.domain.progress import CheckpointWritten, PhaseFinished, Progress, StepFinished, WeightsKept
-from app.storage.artifacts import ArtifactStore
+from app.storage.artifacts import ArtifactStore, Check, go_on
 from worker import bundles
 from worker.lease import Lease
-from worker.resumption import CheckpointUploads
+from worker.resumption import CHECK_SECONDS, CheckpointUploads
 
 FLUSH_SECONDS = 0.5
 MAX_WAITING = 10_000
@@ -61,11 +61,17 @@ class Relay:
                 self._waiting.append(progress)
             self._changed.notify()
 
-    def finish(self, *, checkpoint_seconds: float = 0.0) -> None:
-        """Write what is left, and the newest checkpoint if it is uploaded so soon. Raises what kept it from that."""
-        self._uploads.finish(seconds=checkpoint_seconds)
+    def finish(self, *, checkpoint_seconds: float = 0.0, check: Check = go_on) -> None:
+        """Write what is left, and the newest checkpoint if it is uploaded so soon. Raises what kept it from that.
+
+        `check` is called now and then while that lasts. What it raises goes through.
+        """
+        self._uploads.finish(seconds=checkpoint_seconds, check=check)
         self.close()
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(CHECK_SECONDS)
+            if self._thread.is_alive():
+                check()
         if self.error:
             raise self.error
 

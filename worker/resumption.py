@@ -21,29 +21,33 @@ from app.domain.artifacts import Artifact
 from app.domain.errors import PlatformError, ServiceUnavailableError
 from app.domain.job import Checkpoint
 from app.domain.progress import CheckpointWritten
-from app.storage.artifacts import ArtifactStore
+from app.storage.artifacts import ArtifactStore, Check, go_on
 from worker import bundles
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 """Lists the files of a checkpoint with their sha256."""
+CHECK_SECONDS = 0.25
+"""How often who waits for the end of uploads looks whether it should."""
+
 _log = structlog.get_logger(__name__)
 
 Tell = Callable[[CheckpointWritten, Mapping[str, Artifact]], bool]
 
 
-def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore) -> None:
+def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore, *, check: Check = go_on) -> None:
     """Put the newest usable checkpoint where the engine looks for it.
 
     For one that the store has lost, or that is damaged there or was before it got there, an empty folder says so: the
-    engine refuses it, tells of it, and takes the one before. `checkpoints`: the newest first.
+    engine refuses it, tells of it, and takes the one before. `checkpoints`: the newest first. What `check` raises,
+    which is called all the while, goes through.
     """
     for number, checkpoint in zip(range(len(checkpoints), 0, -1), checkpoints, strict=True):
         folder = run / FOLDER / f"resume-{number:06d}"
         folder.mkdir(parents=True)
         try:
             for artifact in checkpoint.files:
-                store.fetch(artifact.sha256, folder / artifact.name)
+                store.fetch(artifact.sha256, folder / artifact.name, check=check)
             _check_listed(checkpoint, folder)
         except PlatformError as error:
             _log.warning("checkpoint not usable", checkpoint=checkpoint.id, reason=error.message)
@@ -104,14 +108,22 @@ class CheckpointUploads:
                 self._thread.start()
             self._changed.notify_all()
 
-    def finish(self, *, seconds: float) -> bool:
-        """Wait until the newest one is in the store, at most so long; whether it is. Nothing more is taken."""
+    def finish(self, *, seconds: float, check: Check = go_on) -> bool:
+        """Wait until the newest one is in the store, at most so long; whether it is. Nothing more is taken.
+
+        What `check` raises, which is called now and then, goes through.
+        """
         deadline = time.monotonic() + seconds
+        while not (done := self._wait(deadline)) and time.monotonic() < deadline:
+            check()
         with self._changed:
-            done = self._changed.wait_for(self._idle, timeout=max(0.0, deadline - time.monotonic()))
             self._over = True
             self._changed.notify_all()
         return done
+
+    def _wait(self, deadline: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(self._idle, timeout=max(0.0, min(CHECK_SECONDS, deadline - time.monotonic())))
 
     def _idle(self) -> bool:
         return self._waiting is None and not self._busy

@@ -1,60 +1,27 @@
-"""The supervisor: what a Celery task does, in a thread, without TensorFlow.
+"""The supervisor: carries out hints, in threads, without TensorFlow. What it claims is an `Attempt`.
 
-    claim -> fetch inputs -> start the process -> watch, relay -> upload -> one write that ends it
-             '------------------ the lease is renewed all the while ------------------'
-
-However it ends, exactly one of these is written: succeeded, failed with its reason, cancelled, paused, or back to the
-queue, because this worker stops, the artifact store is away, or the next attempt may get through
-(`app.services.failing`); and nothing at all once the lease is lost. An error of the supervisor itself fails the job
-with class `platform`; the worker goes on.
+An error of the supervisor itself fails the job with class `platform`; the worker goes on.
 """
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
-from app.domain.errors import (
-    CapacityError,
-    Failure,
-    LeaseLostError,
-    MisconfiguredError,
-    ServiceUnavailableError,
-    StorageFullError,
-)
-from app.queue import TaskName
 from app.services import claims
 from app.services.context import Services
-from worker import endings, folders, memory, room
+from worker import room
+from worker.attempt import Attempt
 from worker.bundles import BundleCache
-from worker.child import LOG, RUN
 from worker.devices import Device, DevicePool
 from worker.duties import Duty, Registration, Training, Validation
-from worker.endings import Exit
 from worker.fitness import Fitness
-from worker.lease import UNREACHABLE, JobCancelled, Lease
-from worker.messages import Failed, Outcome, Stopped
-from worker.orders import Order
+from worker.lease import UNREACHABLE
+from worker.leaving import Stopping
 from worker.processes import Launcher
-from worker.relay import Relay
-from worker.watch import Ending, Limits, Reason, Watch
-
-_SIGNALS_ARRIVE_SECONDS = 0.5
-"""A service manager may end our children in the same moment in which it tells us to stop."""
-
-_UPLOAD_SECONDS: Mapping[Reason | None, float] = {"stop": 2.0, "pause": 600.0, "memory": 600.0, "stall": 600.0}
-"""How long the last checkpoint may take to the store, where somebody will go on from it: a worker that stops has no
-longer, and then an older checkpoint must do."""
-_UPLOAD_SECONDS_AFTER_A_FAULT = 600.0
-"""Of a process that ended by itself before it was done."""
-
-_IDS: Mapping[TaskName, str] = {"train": "job_id", "register": "model_id", "validate": "dataset_id"}
-"""What the id of a claim is called in the log."""
 
 _DONE = frozenset({"succeeded", "failed", "cancelled", "paused"})
 """Endings after which a worker goes on with the next job. After others it would get the same one again."""
@@ -62,14 +29,6 @@ _DONE = frozenset({"succeeded", "failed", "cancelled", "paused"})
 SomeClaim = TypeVar("SomeClaim")
 
 _log = structlog.get_logger(__name__)
-
-
-class Interrupted(Exception):  # noqa: N818 (named for what happens)
-    """This worker is asked to stop, or the job to pause: it is given back, to go on from its newest checkpoint."""
-
-
-class ProcessKilled(Exception):  # noqa: N818 (named for what happened)
-    """Somebody killed the process that checks a file: the attempt is lost, as if its worker had died."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +41,14 @@ class Supervisor:
     launcher: Launcher
     cache: BundleCache
     devices: DevicePool
-    stopping: threading.Event
+    stopping: Stopping
     fitness: Fitness = field(default_factory=Fitness)
     draining: threading.Event = field(default_factory=threading.Event)
     """Set: what runs goes on, nothing else is claimed."""
     hurrying: threading.Event = field(default_factory=threading.Event)
     """Set after `stopping`: what runs is given back as it was kept last."""
+    running: set[Attempt] = field(default_factory=set)
+    """What has not ended."""
 
     def train(self, job_id: str) -> None:
         """Train the job that is next, be it another one, if a device and room are free and this worker is fit to.
@@ -143,7 +104,7 @@ class Supervisor:
             if claimed is None:
                 _log.debug("stale hint", hint=hint)
                 return None
-            return Attempt(self, duty_of(claimed), claimed_at=claimed_at).run()
+            return self._see_through(duty_of(claimed), claimed_at=claimed_at)
         except UNREACHABLE as error:
             # Before a claim nothing is lost; after it, the lease runs out and the sweeper takes it back.
             _log.warning("database not reached, the sweeper will ring again", hint=hint, error=repr(error))
@@ -151,178 +112,26 @@ class Supervisor:
             _log.exception("attempt given up", hint=hint)
         return None
 
-
-class Attempt:
-    """One claim, from now to its last write."""
-
-    def __init__(self, supervisor: Supervisor, duty: Duty, *, claimed_at: float) -> None:
-        self._supervisor = supervisor
-        self._services = supervisor.services
-        self._duty = duty
-        self._claimed_at = claimed_at
-        named = {_IDS[duty.task]: duty.claim.identifier}
-        self._about = {**named, "attempt": duty.claim.attempt, "task": duty.task, "worker": supervisor.worker}
-        # The lease has a thread of its own, which does not get this one's context.
-        self._log = _log.bind(**self._about)
-        self._seconds: dict[str, float] = {}
-        self._lease = Lease(self._services, duty.claim, claimed_at=claimed_at, log=self._log)
-
-    def run(self) -> str:
-        """See it through; returns how it ended. What is logged meanwhile in this thread says what it is about."""
-        with structlog.contextvars.bound_contextvars(**self._about), self._lease:
-            try:
-                ending = self._finish()
-            except LeaseLostError:
-                ending = "lease lost"
-        self._log.info("attempt ended", ending=ending, **self._seconds)
-        return ending
-
-    def _finish(self) -> str:
-        """Work, and write down how it ended; returns it in a word."""
+    def _see_through(self, duty: Duty, *, claimed_at: float) -> str:
+        attempt = Attempt(
+            self.services,
+            duty,
+            worker=self.worker,
+            launcher=self.launcher,
+            stopping=self.stopping,
+            hurrying=self.hurrying,
+            claimed_at=claimed_at,
+        )
+        self.running.add(attempt)
         try:
-            return self._work()
-        except LeaseLostError:
-            raise
-        except JobCancelled:
-            self._lease.persist(self._duty.cancel)
-            return "cancelled"
-        except Interrupted:
-            return self._give_back("released", charge_attempt=False)
-        except ProcessKilled:
-            self._log.warning("process killed by somebody else")
-            return self._give_back("process killed", charge_attempt=True)
-        except ServiceUnavailableError as error:
-            return self._without_store(error)
-        except Exception as error:  # noqa: BLE001 (the edge: a supervisor's own error is the platform's, and logged)
-            self._log.exception("supervisor failed")
-            return self._fail(endings.failure_of(error))
+            return attempt.run()
+        finally:
+            self.running.discard(attempt)
 
-    def _without_store(self, error: ServiceUnavailableError) -> str:
-        if isinstance(error, MisconfiguredError):
-            return self._fail(endings.failure_of(error))
-        # Nothing is wrong with the job, and the store was asked for minutes.
-        self._log.warning("artifact store not reached, given back", reason=error.message)
-        return self._give_back("released", charge_attempt=False)
-
-    def _work(self) -> str:
-        """What the attempt is for; returns how it ended.
-
-        Which is written when its folder is gone: a database cannot write to a disk that the folder has filled.
-        """
-        result = self._carry_out()
-        if isinstance(result, Failure):
-            return self._fail(result)
-        self._lease.persist(result)
-        return "succeeded"
-
-    def _carry_out(self) -> Callable[[], object] | Failure:
-        """Everything but the last write; returns what is to be written."""
-        name = f"{self._duty.claim.identifier}-{self._duty.claim.attempt}"
-        with folders.attempt_folder(self._services.settings.work_dir(), name) as folder, ExitStack() as stack:
-            order = self._duty.order(folder, stack)
-            self._note("inputs")
-            self._check()
-            result = self._verdict(*self._watch(order, folder))
-            if isinstance(result, Failure):
-                self._log.warning("process failed", output=endings.last_words(folder / LOG))
-                return result
-            publish = self._duty.collect(result, folder, self._lease.check)
-            self._note("uploaded")
-            return publish
-
-    def _watch(self, order: Order, folder: Path) -> tuple[Ending, Exit]:
-        oom_kills = memory.oom_kills()
-        with (
-            closing(self._supervisor.launcher.start(order)) as child,
-            closing(self._relay(folder / RUN)) as relay,
-        ):
-            self._note("started")
-            ending = Watch(
-                child,
-                lease=self._lease,
-                relay=relay,
-                limits=self._duty.limits,
-                stopping=self._supervisor.stopping,
-                hurrying=self._supervisor.hurrying,
-                note=self._note,
-            ).run()
-            self._note("ended")
-            if not self._lease.lost:
-                relay.finish(checkpoint_seconds=0.0 if self._supervisor.hurrying.is_set() else _upload_seconds(ending))
-        return ending, Exit(
-            task=self._duty.task,
-            code=ending.exit_code,
-            log=folder / LOG,
-            oom_kills=memory.oom_kills() - oom_kills,
-        )
-
-    def _relay(self, run: Path) -> Relay:
-        return Relay(self._duty.report, lease=self._lease, store=self._services.store, run=run)
-
-    def _verdict(self, ending: Ending, exit_: Exit) -> Outcome | Failure:
-        """What the end of the process means. Raises what ends the attempt otherwise than in success or failure."""
-        self._lease.check()
-        if ending.reason == "cancel":
-            raise JobCancelled
-        if isinstance(ending.outcome, Failed):
-            return ending.outcome.failure
-        if ending.outcome and not isinstance(ending.outcome, Stopped):
-            return ending.outcome
-        failure = _limit_failure(ending, self._duty.limits, exit_)
-        if failure is None and (
-            ending.reason in {"stop", "pause"} or self._supervisor.stopping.wait(_SIGNALS_ARRIVE_SECONDS)
-        ):
-            raise Interrupted
-        if failure is None and endings.was_killed(exit_) and self._duty.task != "train":
-            raise ProcessKilled
-        return (failure or endings.failure_of_exit(exit_)).model_copy(update={"phase": ending.phase})
-
-    def _check(self) -> None:
-        self._lease.check()
-        if self._supervisor.stopping.is_set():
-            raise Interrupted
-
-    def _give_back(self, word: str, *, charge_attempt: bool) -> str:
-        release = self._lease.persist
-        outcome = release(lambda: claims.release(self._services, self._duty.claim, charge_attempt=charge_attempt))
-        return word if outcome == "waits" else outcome
-
-    def _fail(self, failure: Failure) -> str:
-        self._log.info("attempt failed", error_class=failure.error_class, code=failure.code)
-        if failure.code == StorageFullError.code:
-            room.clear_caches(self._services)
-        return self._lease.persist(lambda: self._duty.fail(failure))
-
-    def _note(self, moment: str) -> None:
-        """Seconds since the claim, for the log: what a job waits for."""
-        self._seconds[f"{moment.replace(' ', '_')}_seconds"] = round(time.monotonic() - self._claimed_at, 3)
-
-
-def _upload_seconds(ending: Ending) -> float:
-    if ending.reason is not None:
-        return _UPLOAD_SECONDS.get(ending.reason, 0.0)
-    ended = ending.outcome
-    faulty = ended is None or (isinstance(ended, Failed) and ended.failure.error_class != "user")
-    return _UPLOAD_SECONDS_AFTER_A_FAULT if faulty else 0.0
-
-
-def _limit_failure(ending: Ending, limits: Limits, exit_: Exit) -> Failure | None:
-    if ending.reason == "stall":
-        return endings.failure_of_stall(exit_, seconds=limits.stall_seconds)
-    if ending.reason == "memory":
-        return CapacityError(
-            f"The process took more than {limits.memory_bytes / 1024**3:.1f} GiB of memory and was ended. Use a "
-            f"smaller batch size or smaller inputs, or allow more (THAW_TRAINING_MEMORY_BYTES)."
-        ).failure()
-    if ending.reason == "budget":
-        return limits.out_of_time
-    if ending.reason == "timeout":
-        return Failure(
-            error_class="budget",
-            code="preparation_timeout",
-            message=(
-                f"Checking the file took longer than {limits.seconds:.0f} s and was ended. Use a smaller file, or "
-                f"allow more time (THAW_PREPARATION_TIMEOUT_SECONDS)."
-            ),
-        )
-    return None
+    def abandon(self) -> None:
+        """Kill what runs and give back what has not ended, all at once: the worker leaves, whatever hangs."""
+        threads = [threading.Thread(target=attempt.abandon, daemon=True) for attempt in list(self.running)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()

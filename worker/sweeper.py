@@ -1,6 +1,7 @@
 """The sweeper: a thread in every worker that says that it lives, takes back what dead ones held, and rings again.
 
-It is also who resumes jobs that a full disk had set aside: it knows whether its own worker has room.
+It is also who resumes jobs that a full disk had set aside: it knows whether its own worker has room; and who looks for
+those whose hint a busy worker has taken (`worker.looking`).
 
 Several at once are harmless: every step is a compare-and-set. Now and then another thread looks for artifacts that
 nothing refers to, which may take a while.
@@ -28,12 +29,20 @@ _log = structlog.get_logger(__name__)
 class Sweeper(threading.Thread):
     """Works every `sweep_seconds` until it is ended. A database that does not answer is tried again."""
 
-    def __init__(self, services: Services, *, worker: str, capabilities: Callable[[], WorkerCapabilities]) -> None:
-        """`capabilities`: what the worker says about itself, asked for each time."""
+    def __init__(
+        self,
+        services: Services,
+        *,
+        worker: str,
+        capabilities: Callable[[], WorkerCapabilities],
+        look: Callable[[WorkerCapabilities], None] = lambda _: None,
+    ) -> None:
+        """`capabilities`: what the worker says about itself, asked for each time; `look` is told it in each round."""
         super().__init__(name="sweeper", daemon=True)
         self._services = services
         self._worker = worker
         self._capabilities = capabilities
+        self._look = look
         self._over = threading.Event()
         self._announcing = threading.Lock()
         pause = self._orphans_pause()
@@ -84,6 +93,7 @@ class Sweeper(threading.Thread):
                 aside.resume(self._services, capabilities)
             finally:  # jobs that cannot be resumed keep nothing else from being swept
                 result = sweep.sweep(self._services)
+            self._look(capabilities)
         except Exception as error:  # noqa: BLE001 (the edge of the thread: the next round may succeed)
             _log.warning("sweep failed, trying again", error=repr(error))
         else:

@@ -47,6 +47,7 @@ class Limits:
     """What a process may use; `None` and 0: as much as it wants."""
 
     seconds: float | None = None
+    """Of a job from its claim on, of the check of a file from the start of its process."""
     memory_bytes: int = 0
     stall_seconds: float = 0.0
     """How long it may be silent."""
@@ -80,8 +81,9 @@ class Watch:
         stopping: threading.Event,
         hurrying: threading.Event,
         note: Callable[[str], None],
+        since: float,
     ) -> None:
-        """`note` is called with `ready` and `first step` when they come."""
+        """`note` is called with `ready` and `first step` when they come. `since`: when the time of `limits` began."""
         self._child = child
         self._lease = lease
         self._relay = relay
@@ -89,7 +91,8 @@ class Watch:
         self._stopping = stopping
         self._hurrying = hurrying
         self._note = note
-        self._started_at = self._heard_at = time.monotonic()
+        self._since = since
+        self._heard_at = time.monotonic()
         self._memory_seen_at = 0.0
         self._stepped = False
         self._phase: str | None = None
@@ -175,7 +178,7 @@ class Watch:
             return "stop"
         if self._lease.pause_requested:
             return "pause"
-        if self._limits.seconds is not None and time.monotonic() - self._started_at > self._limits.seconds:
+        if self._limits.seconds is not None and time.monotonic() - self._since > self._limits.seconds:
             return "timeout" if self._limits.out_of_time is None else "budget"
         if self._limits.stall_seconds and time.monotonic() - self._heard_at > self._limits.stall_seconds:
             return "stall"

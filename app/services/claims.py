@@ -112,8 +112,7 @@ def claim_next(services: Services, rung_for: str | None, *, worker: str) -> JobC
     `None` for one that looks by itself.
     """
     for _ in range(TRIES if _serves_the_line(services, worker) else 0):
-        with services.db.read() as session:
-            job_id = line.first(session)
+        job_id = next_in_line(services)
         if job_id is None:
             break
         claim = None
@@ -127,6 +126,12 @@ def claim_next(services: Services, rung_for: str | None, *, worker: str) -> JobC
         if claim is not None:
             return claim
     return None if rung_for is None else claim_job(services, rung_for, worker=worker)
+
+
+def next_in_line(services: Services) -> str | None:
+    """The id of the job that is to be claimed next; `None`: none waits."""
+    with services.db.read() as session:
+        return line.first(session)
 
 
 def _serves_the_line(services: Services, worker: str) -> bool:

@@ -4,8 +4,9 @@ LocalArtifacts   app.storage.local   a folder of this machine, or one that all m
 S3Artifacts      app.storage.s3      a bucket of an S3-compatible store, for machines that share nothing
 """
 
+import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,13 @@ from app.domain.artifacts import Blob
 from app.domain.errors import PlatformError
 
 CHUNK_BYTES = 1024**2
+
+Check = Callable[[], None]
+"""Called again and again while a file is read or sent. What it raises ends that, and leaves nothing behind."""
+
+
+def go_on() -> None:
+    """The check of a transfer that nobody cuts short."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class ArtifactStore(Protocol):
         """Begin a blob of at most `max_bytes`. Raises `StorageFullError` if there is no room; may take a while."""
         ...
 
-    def put_file(self, path: Path) -> Blob:
+    def put_file(self, path: Path, *, check: Check = go_on) -> Blob:
         """Store a copy of a file. Raises `StorageFullError`."""
         ...
 
@@ -77,7 +85,7 @@ class ArtifactStore(Protocol):
         """
         ...
 
-    def fetch(self, sha256: str, destination: Path) -> None:
+    def fetch(self, sha256: str, destination: Path, *, check: Check = go_on) -> None:
         """Put the blob at `destination`, checked against its name; there in full or not at all.
 
         It may share its bytes with the store: it is read-only and must not be made writable. Raises
@@ -121,6 +129,16 @@ class ArtifactStore(Protocol):
     def probe(self) -> None:
         """Ask whether it answers, once and for a few seconds at most. Raises `ServiceUnavailableError`."""
         ...
+
+
+def digest_of(path: Path, *, check: Check) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            check()
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def missing_artifact(sha256: str) -> PlatformError:

@@ -9,7 +9,6 @@ in full or not at all, whatever dies in between.
 
 import errno
 import fcntl
-import hashlib
 import os
 import secrets
 import shutil
@@ -19,7 +18,15 @@ from pathlib import Path
 
 from app.domain.artifacts import Blob
 from app.domain.errors import ServiceUnavailableError
-from app.storage.artifacts import CHUNK_BYTES, StoredBlob, corrupt_artifact, missing_artifact
+from app.storage.artifacts import (
+    CHUNK_BYTES,
+    Check,
+    StoredBlob,
+    corrupt_artifact,
+    digest_of,
+    go_on,
+    missing_artifact,
+)
 from app.storage.durable import make_folders, sync_folder
 from app.storage.spool import READ_ONLY, Spool, SpoolWriter, out_of_room
 
@@ -36,10 +43,11 @@ class LocalArtifacts:
         """Begin a blob."""
         return self._spool.writer(max_bytes=max_bytes)
 
-    def put_file(self, path: Path) -> Blob:
+    def put_file(self, path: Path, *, check: Check = go_on) -> Blob:
         """Store a copy of a file."""
         with path.open("rb") as file, self.writer(max_bytes=path.stat().st_size) as writer:
             while chunk := file.read(CHUNK_BYTES):
+                check()
                 writer.write(chunk)
             return writer.commit()
 
@@ -49,14 +57,14 @@ class LocalArtifacts:
         end = path.stat().st_size if stop is None else stop
         return _chunks(path, start, end)
 
-    def fetch(self, sha256: str, destination: Path) -> None:
+    def fetch(self, sha256: str, destination: Path, *, check: Check = go_on) -> None:
         """Link or copy the blob, after its bytes were checked."""
         source = self._there(sha256)
         temporary = destination.with_name(f".{destination.name}-{secrets.token_hex(8)}")
         try:
             with out_of_room():
                 _link_or_copy(source, temporary)
-                _verify(temporary, sha256)
+                _verify(temporary, sha256, check)
                 temporary.replace(destination)
                 sync_folder(destination.parent)
         finally:
@@ -167,8 +175,7 @@ def _link_or_copy(source: Path, destination: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _verify(path: Path, sha256: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+def _verify(path: Path, sha256: str, check: Check) -> None:
+    found = digest_of(path, check=check)
     if found != sha256:
         raise corrupt_artifact(sha256, found=found)

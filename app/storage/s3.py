@@ -31,7 +31,15 @@ from app.domain.errors import (
     ThawError,
 )
 from app.settings import Settings
-from app.storage.artifacts import CHUNK_BYTES, StoredBlob, corrupt_artifact, missing_artifact
+from app.storage.artifacts import (
+    CHUNK_BYTES,
+    Check,
+    StoredBlob,
+    corrupt_artifact,
+    digest_of,
+    go_on,
+    missing_artifact,
+)
 from app.storage.durable import sync_folder
 from app.storage.spool import READ_ONLY, Spool, SpoolWriter, out_of_room
 
@@ -71,11 +79,10 @@ class S3Artifacts:
         _ask(self._store)
         return self._spool.writer(max_bytes=max_bytes)
 
-    def put_file(self, path: Path) -> Blob:
+    def put_file(self, path: Path, *, check: Check = go_on) -> Blob:
         """Store a file, from where it is."""
-        with path.open("rb") as file:
-            blob = Blob(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
-        self._upload(path, blob)
+        blob = Blob(sha256=digest_of(path, check=check), bytes=path.stat().st_size)
+        self._upload(path, blob, check)
         return blob
 
     def read(self, sha256: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -83,13 +90,13 @@ class S3Artifacts:
         size = self._there(sha256)
         return self._chunks(sha256, start, size if stop is None else min(stop, size))
 
-    def fetch(self, sha256: str, destination: Path) -> None:
+    def fetch(self, sha256: str, destination: Path, *, check: Check = go_on) -> None:
         """Download the blob, checked on the way."""
         size = self._there(sha256)
         temporary = destination.with_name(f".{destination.name}-{secrets.token_hex(8)}")
         try:
             with out_of_room():
-                self._download(sha256, size, temporary)
+                self._download(sha256, size, temporary, check)
                 temporary.replace(destination)
                 sync_folder(destination.parent)
         finally:
@@ -182,17 +189,18 @@ class S3Artifacts:
             for window in windows:
                 yield memoryview(window)
 
-    def _download(self, sha256: str, size: int, destination: Path) -> None:
+    def _download(self, sha256: str, size: int, destination: Path, check: Check) -> None:
         digest = hashlib.sha256()
         with destination.open("xb") as file:
             for window in self._windows(sha256, 0, size, at_once=AT_ONCE):
+                check()
                 digest.update(window)
                 file.write(window)
         if digest.hexdigest() != sha256:
             raise corrupt_artifact(sha256, found=digest.hexdigest())
         destination.chmod(READ_ONLY)
 
-    def _upload(self, path: Path, blob: Blob) -> None:
+    def _upload(self, path: Path, blob: Blob, check: Check = go_on) -> None:
         """Put a file under its name, unless it is there.
 
         Two that do so at once write the same bytes, and S3 shows those of one or of the other.
@@ -200,7 +208,7 @@ class S3Artifacts:
         if self._stays(blob):
             return
         single = blob.bytes <= PART_BYTES
-        content = _checked(path, blob)
+        content = _checked(path, blob, check)
         # What is wrong with the file is not the store's fault.
         body = b"".join(content) if single else content
         with _problems():
@@ -229,7 +237,7 @@ def _key(sha256: str) -> str:
     return f"sha256/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
-def _checked(path: Path, blob: Blob) -> Iterator[bytes]:
+def _checked(path: Path, blob: Blob, check: Check) -> Iterator[bytes]:
     """The file's bytes. An error before the last of them ends an upload without a trace."""
     digest, left = hashlib.sha256(), blob.bytes
     with path.open("rb") as file:
@@ -237,6 +245,7 @@ def _checked(path: Path, blob: Blob) -> Iterator[bytes]:
             chunk = file.read(min(CHUNK_BYTES, left))
             left -= len(chunk)
             digest.update(chunk)
+            check()
             if not chunk or (left == 0 and digest.hexdigest() != blob.sha256):
                 message = f"The file '{path.name}' was changed while it was stored. Store it again when it is complete."
                 raise PlatformError(message, code="file_changed")

@@ -28,6 +28,7 @@ from app.storage.database import Database, upgrade
 from app.storage.paging import PageQuery
 from worker.bundles import BundleCache
 from worker.devices import CPU, DevicePool
+from worker.leaving import Stopping
 from worker.processes import Launcher
 from worker.supervisor import Supervisor
 
@@ -219,7 +220,7 @@ def shop_of(settings: Settings, launcher: Launcher) -> Shop:
         launcher=launcher,
         cache=BundleCache(settings.cache_dir(), services.store, max_bytes=settings.cache_bytes),
         devices=DevicePool([CPU] * 4, lock_dir=settings.run_dir()),
-        stopping=threading.Event(),
+        stopping=Stopping(),
     )
     return Shop(services, database, bell, supervisor)
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,9 +70,9 @@ def test_a_checkpoint_that_is_on_its_way_when_the_process_dies_is_waited_for(
 ) -> None:
     put_file = shop.services.store.put_file
 
-    def slowly(path: Path) -> Any:
+    def slowly(path: Path, **given: Any) -> Any:
         threading.Event().wait(0.2)
-        return put_file(path)
+        return put_file(path, **given)
 
     job_id = shop.submit("count-crash")
     with monkeypatch.context() as patch:
@@ -186,6 +187,7 @@ def test_a_process_that_nobody_listens_to_is_not_silent(full: bool) -> None:
         stopping=threading.Event(),
         hurrying=threading.Event(),
         note=lambda _: None,
+        since=time.monotonic(),
     ).run()
     assert (ending.reason, child.asked_where) == ((None, 0) if full else ("stall", 1))
 

@@ -1,6 +1,8 @@
 """What a hint makes a worker do: the best job there is, for as long as that may run."""
 
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from app.domain.job import ForkedFrom, JobRequest
 from app.domain.phases import Phase
 from app.services import again, datasets, history, jobs, models
 from app.services.context import DEFAULT_PROJECT
+from app.storage.artifacts import go_on
 from app.storage.database import time_of
 from app.storage.paging import PageQuery
 from worker import watch
@@ -70,6 +73,60 @@ def test_a_job_whose_time_is_over_keeps_its_weights_and_can_be_forked_from_there
     fork = again.fork(shop.services, DEFAULT_PROJECT, job_id, ForkRequest(max_seconds=60))
     assert fork.forked_from == ForkedFrom(job=job_id, checkpoint=kept.id)
     assert [(phase.name, phase.epochs) for phase in fork.spec.schedule] == [("count", 1)]
+
+
+def test_the_time_that_it_takes_to_fetch_counts_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch, slow = shop.services.store.fetch, iter([2.5])
+
+    def fetch_slowly(*where: Any, **given: Any) -> None:
+        threading.Event().wait(next(slow, 0))
+        fetch(*where, **given)
+
+    monkeypatch.setattr(shop.services.store, "fetch", fetch_slowly)
+    job_id = _submit(shop, "forever", max_seconds=3.0)
+    shop.supervisor.train(job_id)
+    job = shop.get(job_id)
+    assert job.error.code == "time_budget_exceeded"
+    assert job.finished_at - job.started_at < 2.5 + 3.0, "its process does not have it all for itself"
+
+
+def _endless(check: Any) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        check()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("field", ["max_seconds", "deadline_at"])
+def test_a_fetch_that_takes_longer_than_the_job_may_is_cut_short(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setattr(shop.services.store, "fetch", lambda *_, check: _endless(check))
+    monkeypatch.setattr(shop.supervisor.launcher, "start", lambda _: pytest.fail("nothing is left to start it for"))
+    with shop.services.db.read() as session:
+        soon = time_of(session) + 1.5
+    job_id = _submit(shop, "succeed", **{field: 0.5 if field == "max_seconds" else soon})
+    shop.supervisor.train(job_id)
+    code = "time_budget_exceeded" if field == "max_seconds" else "deadline_exceeded"
+    assert (shop.get(job_id).status, shop.get(job_id).error.code) == ("failed", code)
+
+
+@pytest.mark.parametrize("name", ["1.safetensors", "model.keras"])
+@pytest.mark.usefixtures("grace")
+def test_what_takes_too_long_to_the_store_is_cut_short_a_grace_later(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    put_file = shop.services.store.put_file
+
+    def put_slowly(path: Path, *, check: Any = go_on) -> Any:
+        return _endless(check) if path.name == name else put_file(path, check=check)
+
+    monkeypatch.setattr(shop.services.store, "put_file", put_slowly)
+    job_id = _submit(shop, "succeed", max_seconds=3.0)
+    shop.supervisor.train(job_id)
+    job = shop.get(job_id)
+    assert (job.status, job.error.code, job.result_model_id) == ("failed", "time_budget_exceeded", None)
+    assert 3.0 < job.finished_at - job.started_at < 15
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ import pytest
 from sqlalchemy import select, text
 
 from app.domain.job import JobRequest
+from app.domain.model import ModelOptions
 from app.domain.phases import Phase
 from app.queue import CeleryDoorbell
 from app.services import jobs, models, workers
 from app.services.context import DEFAULT_PROJECT
 from app.storage.database import Database, upgrade
 from app.storage.paging import PageQuery
-from app.storage.tables import JobRow
+from app.storage.tables import JobRow, ModelRow
 from worker.watch import GRACE_SECONDS
 
 pytestmark = pytest.mark.service
@@ -63,11 +64,11 @@ class Yard:
     folder: Path
     running: list[RunningWorker]
 
-    def start(self, queues: str = "cpu") -> RunningWorker:
+    def start(self, queues: str = "cpu", *more: str) -> RunningWorker:
         log = self.folder / f"worker-{len(self.running)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fake_worker", queues], env=self.environment, stdout=output, stderr=output
+                [sys.executable, "-m", "fake_worker", queues, *more], env=self.environment, stdout=output, stderr=output
             )
         self.running.append(RunningWorker(process, log))
         return self.running[-1]
@@ -187,10 +188,29 @@ def test_what_a_worker_logs_is_json_and_says_which_job_and_attempt(shared_yard: 
     eventually(lambda: [line for line in log.read_text().splitlines() if job_id in line and "attempt ended" in line])
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     (ended,) = [line for line in lines if line.get("job_id") == job_id and line["event"] == "attempt ended"]
-    assert (ended["attempt"], ended["task"], ended["logger"]) == (1, "train", "worker.supervisor")
+    assert (ended["attempt"], ended["task"], ended["logger"]) == (1, "train", "worker.attempt")
     assert ended["worker"] == shared_yard.get(job_id).attempt.worker
     starts = next(line for line in lines if line["event"] == "worker starts")
     assert "attempt" not in starts
+
+
+def test_an_idle_worker_begins_what_a_busy_one_has_heard_of(yard: Yard, eventually: Eventually) -> None:
+    yard.environment["THAW_RING_AGAIN_SECONDS"] = "3600"
+    busy = yard.start("cpu,prepare")
+    running = yard.shop.submit("forever")
+    yard.wait_for("running", running)
+    waiting = yard.shop.submit("forever")
+    eventually(lambda: yard.valkey.command("LLEN", "thaw:cpu") == b":0\r\n")
+    idle = yard.start("cpu")
+    yard.wait_for("running", waiting)
+    assert yard.get(waiting).attempt.worker in idle.log.read_text()
+    assert busy.process.poll() is None
+    idle.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: any(each.draining for each in workers.live(yard.shop.services)))
+    assert idle.process.poll() is None, "it finishes what it has"
+    assert idle.end(signal.SIGTERM) == 0, idle.log.read_text()
+    assert yard.get(waiting).status == "queued"
+    assert _lost_attempts(yard, waiting) == 0
 
 
 # === The broker ===
@@ -233,13 +253,17 @@ def test_a_broker_that_refuses_every_write_ends_no_worker(shared_yard: Yard) -> 
     assert worker.process.poll() is None
 
 
-def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_stops_without_it(yard: Yard) -> None:
+def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_stops_without_it(
+    yard: Yard, eventually: Eventually
+) -> None:
+    yard.environment["THAW_SWEEP_SECONDS"] = "3"  # so that it does not look by itself before a hint can come
     yard.valkey.kill()
     worker = yard.start()
     job_id = yard.shop.submit("succeed")
     _until_log_says(worker, "Cannot connect")
     yard.valkey.start()
     yard.wait_for("succeeded", job_id)
+    eventually(lambda: b"cmd=brpop" in yard.valkey.command("CLIENT", "LIST").lower())
     running = yard.shop.submit("forever")
     yard.wait_for("running", running)
     yard.shop.submit("succeed")
@@ -347,6 +371,27 @@ def test_a_signal_gives_the_job_back_for_free_and_leaves_nothing_behind(
 def _lost_attempts(yard: Yard, job_id: str) -> int:
     with yard.shop.services.db.read() as session:
         return session.scalars(select(JobRow.lost_attempts).where(JobRow.id == job_id)).one()
+
+
+def test_what_hangs_is_given_back_for_free_before_the_worker_leaves_as_it_is(
+    yard: Yard, eventually: Eventually
+) -> None:
+    worker = yard.start("cpu,prepare", "stuck")
+    job_id, file = yard.shop.submit("succeed"), yard.shop.upload("register.keras")
+    services = yard.shop.services
+    model = models.register(services, DEFAULT_PROJECT, file_id=file.id, name=None, options=ModelOptions())
+
+    def standing() -> list[tuple[int, bool, int]]:
+        with services.db.read() as session:
+            rows = session.get_one(JobRow, job_id), session.get_one(ModelRow, model.id)
+            return [(row.attempt, row.lease_expires_at is not None, row.lost_attempts) for row in rows]
+
+    eventually(lambda: standing() == [(1, True, 0), (1, True, 0)])
+    worker.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "Warm shutdown" in worker.log.read_text())
+    assert worker.end(signal.SIGTERM, seconds=4) == 1, worker.log.read_text()
+    assert standing() == [(1, False, 0), (1, False, 0)]
+    assert "Traceback" not in worker.log.read_text()
 
 
 def test_a_worker_stops_although_the_broker_hangs(yard: Yard) -> None:

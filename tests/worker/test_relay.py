@@ -31,7 +31,7 @@ class FakeStore:
     def __init__(self, *, full: bool = False) -> None:
         self.full = full
 
-    def put_file(self, path: Path) -> Blob:
+    def put_file(self, path: Path, **_: object) -> Blob:
         if self.full:
             message = "Full."
             raise StorageFullError(message)

@@ -142,7 +142,7 @@ def test_a_store_that_does_not_answer_gives_the_job_back_for_free(
 def test_a_store_that_refuses_fails_the_job_with_the_platform_at_fault(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> NoReturn:
+    def refuse(*_: object, **__: object) -> NoReturn:
         message = "The artifact store refuses Thaw."
         raise MisconfiguredError(message)
 

@@ -216,6 +216,36 @@ def test_damaged_bytes_are_never_handed_out_as_a_file(place: Place, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
+class Enough(Exception):  # noqa: N818 (named for what happened)
+    """Somebody does not want to wait."""
+
+
+class Looks:
+    """A check that has enough after some looks."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Enough
+
+
+def test_whoever_has_enough_of_a_transfer_ends_it_in_the_middle_and_nothing_is_left(
+    place: Place, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(2 * PART_BYTES + 5))
+    with pytest.raises(Enough):
+        place.store.put_file(source, check=Looks(1))
+    assert (place.blobs(), place.left()) == ([], [])
+    blob = place.store.put_file(source, check=Looks(1000))
+    with pytest.raises(Enough):
+        place.store.fetch(blob.sha256, tmp_path / "destination", check=Looks(1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store"]
+
+
 def test_what_is_not_there_is_told_at_once(place: Place, tmp_path: Path) -> None:
     for call in (lambda: place.store.read("0" * 64), lambda: place.store.fetch("0" * 64, tmp_path / "x")):
         with pytest.raises(PlatformError, match="not in the store") as caught:

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from app.domain.artifacts import Blob
 from app.domain.errors import MisconfiguredError, PlatformError, ServiceUnavailableError, StorageFullError
 from app.settings import GIB, Settings
 from app.storage import s3
+from app.storage.artifacts import CHUNK_BYTES
 from app.storage.s3 import MAX_PARTS, PART_BYTES, S3Artifacts, part_bytes
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
@@ -222,6 +224,27 @@ def test_a_file_that_changes_while_it_is_stored_leaves_nothing(
     store._upload = change_first  # type: ignore[method-assign]
     with pytest.raises(PlatformError, match="'growing' was changed"):
         store.put_file(path)
+    assert (bucket.keys(), bucket.uploads()) == ([], [])
+
+
+@pytest.mark.parametrize("size", [10, 2 * PART_BYTES + 10])
+def test_an_upload_that_somebody_cuts_short_leaves_nothing(
+    bucket: Any, open_store: Callable[..., S3Artifacts], file: Path, size: int
+) -> None:
+    store, path = open_store(**bucket.settings), file.with_name("large")
+    path.write_bytes(bytes(size))
+    chunks = -(-size // CHUNK_BYTES)
+    looks = itertools.count()
+
+    class Enough(Exception):  # noqa: N818 (named for what happened)
+        pass
+
+    def have_enough_while_it_is_sent() -> None:
+        if next(looks) == chunks + chunks // 2:  # it is read for its digest before
+            raise Enough
+
+    with pytest.raises(Enough):
+        store.put_file(path, check=have_enough_while_it_is_sent)
     assert (bucket.keys(), bucket.uploads()) == ([], [])
 
 
