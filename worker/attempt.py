@@ -38,7 +38,7 @@ from worker.lease import JobCancelled, Lease
 from worker.leaving import Stopping
 from worker.messages import Failed, Outcome, Stopped
 from worker.orders import Order
-from worker.processes import ChildProcess, Launcher
+from worker.processes import ChildProcess, Launcher, ProcessNotStartedError
 from worker.relay import Relay
 from worker.watch import GRACE_SECONDS, Ending, Limits, Reason, Watch
 
@@ -127,14 +127,20 @@ class Attempt:
             return "cancelled"
         except Interrupted:
             return self._give_back("released", charge_attempt=False)
-        except ProcessKilled:
-            self._log.warning("process killed by somebody else")
-            return self._give_back("process killed", charge_attempt=True)
+        except (ProcessKilled, ProcessNotStartedError) as error:
+            return self._without_process(error)
         except ServiceUnavailableError as error:
             return self._without_store(error)
         except Exception as error:  # noqa: BLE001 (the edge: a supervisor's own error is the platform's, and logged)
             self._log.exception("supervisor failed")
             return self._fail(endings.failure_of(error))
+
+    def _without_process(self, error: ProcessKilled | ProcessNotStartedError) -> str:
+        """The attempt is lost, as if its worker had died; a job is told why."""
+        self._log.warning("process lost", reason=str(error))
+        if self._duty.task == "train" and isinstance(error, ProcessNotStartedError):
+            return self._fail(error.failure())
+        return self._give_back("process lost", charge_attempt=True)
 
     def _without_store(self, error: ServiceUnavailableError) -> str:
         if isinstance(error, MisconfiguredError):
@@ -225,7 +231,8 @@ class Attempt:
         if failure is None and (ending.reason in {"stop", "pause"} or self._stopping.wait(_SIGNALS_ARRIVE_SECONDS)):
             raise Interrupted
         if failure is None and endings.was_killed(exit_) and self._duty.task != "train":
-            raise ProcessKilled
+            message = "somebody else killed it"
+            raise ProcessKilled(message)
         return (failure or endings.failure_of_exit(exit_)).model_copy(update={"phase": ending.phase})
 
     def _check(self) -> None:

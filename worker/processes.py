@@ -38,7 +38,9 @@ _WARM_SECONDS = 180.0
 _MAX_MESSAGES_AT_ONCE = 1000
 
 _RESTART_SECONDS = 2.0
-"""How long starting a process is tried again."""
+"""How long starting a process is tried again, at least."""
+_TRIES = 3
+"""How often, at least: a forkserver that is killed while it preloads is noticed after many seconds."""
 _RETRY_SECONDS = 0.1
 
 _log = structlog.get_logger(__name__)
@@ -123,6 +125,12 @@ class ChildProcess:
             self._connection = None
 
 
+class ProcessNotStartedError(PlatformError):
+    """No process could be started, however often it was tried: too many run, or somebody kills the forkserver."""
+
+    code = "process_not_started"
+
+
 class Launcher:
     """Starts children. One for each Celery process: Python knows only one forkserver."""
 
@@ -187,13 +195,15 @@ class Launcher:
         """Start it. A forkserver that has died is started again by Python, once the kernel says that it is dead."""
         deadline = time.monotonic() + _RESTART_SECONDS
         with self._lock:
+            tries = 0
             while True:
+                tries += 1
                 try:
                     return _started(context, target, args)
                 except (EOFError, OSError) as error:
-                    if time.monotonic() > deadline:
+                    if tries >= _TRIES and time.monotonic() > deadline:
                         message = f"The machine cannot start another process: {error!r}"
-                        raise PlatformError(message, code="process_not_started") from error
+                        raise ProcessNotStartedError(message) from error
                     _log.warning("process not started, trying again", error=repr(error))
                     time.sleep(_RETRY_SECONDS)
 

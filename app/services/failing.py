@@ -27,7 +27,10 @@ from app.storage.rows import dumped
 from app.storage.tables import JobRow
 
 LOST = frozenset(
-    {"training_process_crashed", "training_process_killed", "training_process_ended", "training_process_stalled"}
+    (
+        *("training_process_crashed", "training_process_killed", "training_process_ended", "training_process_stalled"),
+        "process_not_started",
+    )
 )
 """Codes of failures that say nothing about the job: the next attempt may well get through."""
 ATTEMPT_LOST = "attempt_lost"

@@ -26,7 +26,12 @@ from tests.chaos.evidence import Evidence, Row, parsed
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
 RESULT = "model.keras"
-LOST = frozenset({"worker_lost", "training_process_killed", "training_process_ended", "training_process_stalled"})
+LOST = frozenset(
+    (
+        *("worker_lost", "process_not_started"),
+        *("training_process_crashed", "training_process_killed", "training_process_ended", "training_process_stalled"),
+    )
+)
 """Why a job fails whose attempts were all lost."""
 CLOCK_SECONDS = 1e-3
 """Times are the database's own; this is for rounding."""

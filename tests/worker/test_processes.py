@@ -13,9 +13,10 @@ import pytest
 from app.domain.errors import PlatformError
 from app.domain.progress import CheckpointWritten, StepFinished, WeightsKept
 from app.domain.spec import ResolvedSpec
+from worker import processes
 from worker.messages import Failed, Message, Ready, Reported, Stopped, Trained
 from worker.orders import Order, TrainOrder
-from worker.processes import ChildProcess, Launcher
+from worker.processes import ChildProcess, Launcher, ProcessNotStartedError
 
 pytestmark = pytest.mark.service
 
@@ -194,6 +195,36 @@ def test_a_forkserver_that_died_is_replaced(start: Start) -> None:
     assert time.monotonic() - started < 10
     again = start("succeed")
     assert isinstance(follow(again)[-1], Trained)
+
+
+class Broken:
+    """Starting a process fails so often, after so long."""
+
+    def __init__(self, *, times: int, seconds: float) -> None:
+        self.times, self.seconds, self.asked = times, seconds, 0
+        self.started = processes._started
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.asked += 1
+        if self.asked <= self.times:
+            time.sleep(self.seconds)
+            message = "unexpected EOF"
+            raise EOFError(message)
+        return self.started(*arguments)
+
+
+def test_a_forkserver_that_is_killed_while_it_loads_is_replaced(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is noticed so late that no time is left for another try, and yet there is one."""
+    monkeypatch.setattr(processes, "_RESTART_SECONDS", 0.1)
+    monkeypatch.setattr(processes, "_started", Broken(times=1, seconds=0.2))
+    assert isinstance(follow(start("succeed"))[-1], Trained)
+
+
+def test_a_process_that_can_never_be_started_is_said(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_RESTART_SECONDS", 0.1)
+    monkeypatch.setattr(processes, "_started", Broken(times=1000, seconds=0.05))
+    with pytest.raises(ProcessNotStartedError, match="cannot start another process: EOFError"):
+        start("succeed")
 
 
 def test_a_preload_that_fails_is_loud() -> None:

@@ -16,6 +16,7 @@ from app.domain.errors import MisconfiguredError, ServiceUnavailableError
 from app.services import claims, history, jobs, models, sweep
 from app.services.context import DEFAULT_PROJECT
 from app.storage.paging import PageQuery
+from worker.processes import ProcessNotStartedError
 
 pytestmark = pytest.mark.service
 
@@ -377,3 +378,27 @@ def test_the_cache_keeps_its_bound_but_never_drops_what_is_in_use(open_shop: Cal
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
     thread.join(5)
     assert [path for path in cache.iterdir() if path.is_dir()] == []
+
+
+# === Processes that cannot be started ===
+
+
+def _no_process(*_: object) -> NoReturn:
+    message = "The machine cannot start another process: EOFError()"
+    raise ProcessNotStartedError(message)
+
+
+def test_a_process_that_cannot_be_started_costs_an_attempt_and_says_why(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = shop.submit("succeed")
+    with monkeypatch.context() as broken:
+        broken.setattr(shop.supervisor.launcher, "start", _no_process)
+        shop.supervisor.train(job_id)
+    job = shop.get(job_id)
+    assert (job.status, job.attempt.number) == ("queued", 1)
+    events = history.events(shop.services, DEFAULT_PROJECT, job_id, PageQuery()).items
+    (lost,) = [event for event in events if event.type == "attempt_lost"]
+    assert "cannot start another process" in lost.message
+    shop.supervisor.train(job_id)
+    assert shop.get(job_id).status == "succeeded"
