@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from app.domain.artifacts import Artifact
 from app.domain.errors import LeaseLostError
 from app.domain.progress import CheckpointWritten, PhaseFinished, Progress, StepFinished, WeightsKept
 from app.storage.artifacts import ArtifactStore, Check, go_on
+from app.storage.database import is_out_of_room
+from app.storage.spool import no_room
 from worker import bundles
 from worker.lease import Lease
 from worker.resumption import CHECK_SECONDS, CheckpointUploads
@@ -127,4 +131,13 @@ class Relay:
             if isinstance(progress, CheckpointWritten):
                 paths = [f"{progress.folder}/{name}" for name in progress.files]
                 files |= {path: self._files.pop(path) for path in paths}
-        self._lease.persist(lambda: self._write(batch, files))
+        self._lease.persist(lambda: self._written(batch, files))
+
+    def _written(self, batch: list[Progress], files: Mapping[str, Artifact]) -> None:
+        """A full disk with the database on it is waited for in vain: what fills it may be this very attempt."""
+        try:
+            self._write(batch, files)
+        except DBAPIError as error:
+            if is_out_of_room(error):
+                raise no_room() from error
+            raise

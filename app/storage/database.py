@@ -25,7 +25,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Double, Engine, create_engine, event, inspect, make_url, select, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -45,6 +45,8 @@ BUSY_SECONDS = 30
 
 SQLITE_POOL: Mapping[str, Any] = {"pool_size": 10, "max_overflow": 40}
 """A connection is an open file: none of a server's threads (40 in Starlette's pool) need wait for one."""
+
+SQLITE_FULL = "database or disk is full"
 
 UPGRADE_LOCK = 0x7468_6177
 """Names PostgreSQL's advisory lock around an upgrade ("thaw" in ASCII)."""
@@ -293,6 +295,11 @@ def _schema_on_server(db: Database) -> Schema:
             "PGUSER and PGPASSWORD, and the server's pg_hba.conf."
         )
         raise MisconfiguredError(message) from error
+
+
+def is_out_of_room(error: DBAPIError) -> bool:
+    """Whether SQLite found its disk full. By its text: not every library that brings SQLite tells the numbers."""
+    return SQLITE_FULL in str(error.orig)
 
 
 def said(error: OperationalError) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from app.domain.errors import ConflictError, PlatformError
-from app.storage.database import Database, sqlite_library
+from app.storage.database import SQLITE_FULL, Database, sqlite_library
 from app.storage.spool import no_room
 
 
@@ -54,7 +54,6 @@ def _check(connection: Any) -> None:  # noqa: ANN401 (a DBAPI connection, which 
 
 # === What SQLite says ===
 
-_FULL = "database or disk is full"
 _DAMAGED = ("database disk image is malformed", "file is not a database", "malformed database schema")
 """By their texts: not every library that brings SQLite tells the numbers."""
 
@@ -69,7 +68,7 @@ def sqlite_refusals() -> Iterator[None]:
         yield
     except (DBAPIError, sqlite_library().DatabaseError) as error:
         said = str(error.orig if isinstance(error, DBAPIError) else error)
-        if _FULL in said:
+        if SQLITE_FULL in said:
             raise no_room() from error
         if said.startswith(_DAMAGED):
             raise _damaged(said) from error

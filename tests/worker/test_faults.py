@@ -238,16 +238,21 @@ ROOMY = WorkerCapabilities(queues=["cpu"], devices=["cpu"])
 def _sweeping(shop: Shop) -> Iterator[None]:
     sweeper = Sweeper(shop.services, worker="worker-1", capabilities=lambda: ROOMY)
     sweeper.start()
-    yield
-    sweeper.end()
-    sweeper.join(5)
+    try:
+        yield
+    finally:
+        sweeper.end()
+        sweeper.join(5)
 
 
 def test_a_disk_that_is_really_full_sets_the_job_aside_until_there_is_room(
     open_shop: Callable[..., Shop], small_disk: Path, eventually: Callable[..., float]
 ) -> None:
-    """With everything on it: database, artifacts, and where attempts work."""
-    shop = open_shop(folder=small_disk, storage_retry_seconds=0.2)
+    """With everything on it: database, artifacts, and where attempts work.
+
+    While it is full no lease is renewed, which costs no attempt as long as the lease is longer than that takes.
+    """
+    shop = open_shop(folder=small_disk, storage_retry_seconds=0.2, fence_seconds=20.0, lease_seconds=30.0)
     job_id, work = shop.submit("roomy"), shop.services.settings.work_dir()
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 512 * 1024))

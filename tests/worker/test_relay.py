@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app.domain.artifacts import Artifact, Blob
 from app.domain.errors import PlatformError, StorageFullError
@@ -165,3 +166,21 @@ def test_a_process_that_says_too_much_has_to_wait(tmp_path: Path, monkeypatch: p
     blocked.set()
     passed_on.finish()
     assert not passed_on.full
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"), [("database or disk is full", StorageFullError), ("database is locked", OperationalError)]
+)
+def test_a_disk_that_is_full_for_the_database_too_ends_the_attempt(
+    tmp_path: Path, said: str, raised: type[Exception]
+) -> None:
+    """Others are the lease's to wait for."""
+
+    def write(*_: object) -> None:
+        statement = "UPDATE"
+        raise OperationalError(statement, {}, Exception(said))
+
+    relay = Relay(write, lease=FakeLease(), store=FakeStore(), run=tmp_path)
+    relay.add(_step(1))
+    with pytest.raises(raised):
+        relay.finish()
