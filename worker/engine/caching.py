@@ -18,14 +18,14 @@ import tensorflow as tf
 
 from app.domain.caching import PAYS_FROM_MULTIPLY_ADDS, CacheUse
 from app.domain.cost import multiply_adds
-from app.domain.errors import UserError
+from app.domain.errors import UserError, WorkError
 from app.domain.phases import Phase
 from worker.engine import boundary as boundaries
 from worker.engine import durable, features
 from worker.engine.boundary import Boundary
 from worker.engine.data import Split, epoch_order, map_ordered
 from worker.engine.execution import Execution
-from worker.engine.features import Features, NotCacheableError, Prefix
+from worker.engine.features import Features, NoRoomError, NotCacheableError, Prefix
 from worker.engine.objective import Tensor
 from worker.engine.run import Run
 from worker.engine.schedule import Selection
@@ -76,7 +76,8 @@ def attempt(
     """The boundary and features of a phase, if it is to train on them, and what its record says.
 
     `prints`: fingerprints of the frozen weights by the ids of their variables. The features stay until `stack` is
-    closed. Raises `UserError` with code `cache_impossible` where the job requires what cannot be.
+    closed. Raises `UserError` with code `cache_impossible` where the job requires what cannot be, and `PlatformError`
+    with code `storage_full` where only the disk has no room for it.
     """
     found = boundaries.find(run.network, run.wiring, selection)
     use = CacheUse(used=False, boundary=list(found.makers))
@@ -88,7 +89,7 @@ def attempt(
         difference = _certify(run, prefix, cached)
     except NotCacheableError as error:
         if run.cache == "require":
-            raise _impossible(phase, str(error)) from error
+            raise _refusal(phase, error) from error
         return None, None, use.model_copy(update={"reason": str(error)})
     passes = phase.epochs - (not cached.found)
     certified = {
@@ -133,6 +134,11 @@ def _multiply_adds(run: Run, found: Boundary) -> int:
     )
 
 
+def _refusal(phase: Phase, error: NotCacheableError) -> WorkError:
+    """A disk may have room later, or another worker's; all else is so wherever the job runs."""
+    return durable.storage_full(str(error)) if isinstance(error, NoRoomError) else _impossible(phase, str(error))
+
+
 def _impossible(phase: Phase, why: str) -> UserError:
     message = (
         f"The job requires cached features, and phase '{phase.name}' cannot have them: {why}. "
@@ -149,7 +155,7 @@ def _obtain(run: Run, found: Boundary, prefix: Prefix, prints: dict[int, str], s
         if error.errno not in durable.NO_ROOM:
             raise
         message = "there is no room on the disk for the features"
-        raise NotCacheableError(message) from error
+        raise NoRoomError(message) from error
 
 
 def _certify(run: Run, prefix: Prefix, cached: Features) -> float:

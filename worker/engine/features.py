@@ -45,6 +45,10 @@ class NotCacheableError(Exception):
     """The features cannot stand for the prefix; the message says why."""
 
 
+class NoRoomError(NotCacheableError):
+    """The disk has no room for the features now."""
+
+
 @dataclass(frozen=True)
 class Features:
     """The boundary's values for the examples of each split: one array `(n, …)` for each boundary tensor."""
@@ -147,8 +151,8 @@ def _require_room(run: Run, folder: Path, values: Sequence[Array]) -> None:
         message = f"the features would take {needed / GIB:.1f} GiB, and {allowed / GIB:.1f} GiB are allowed"
         raise NotCacheableError(message)
     if not durable.has_room(folder, needed):
-        message = f"there is no room on the disk for {needed / GIB:.1f} GiB of features"
-        raise NotCacheableError(message)
+        message = f"there is no room on the disk for {needed:,} bytes of features"
+        raise NoRoomError(message)
 
 
 def _open(folder: Path, *, found: bool) -> Features:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.domain.errors import UserError
+from app.domain.errors import PlatformError, UserError
 from app.domain.spec import ResolvedSpec, Spec, resolve
 from worker.engine.reporter import SilentReporter, TrainingStopped
 
@@ -492,6 +492,25 @@ def test_a_full_disk_costs_the_cache_and_not_the_job(
     monkeypatch.setattr(caching, "PAYS_FROM_MULTIPLY_ADDS", 0)
     (use,) = uses(run(spec(ONE, {}, [HEAD], "auto"), sources(stack), data, tmp_path))
     assert (use.used, use.reason) == (False, "there is no room on the disk for the features")
+
+
+@pytest.mark.parametrize("noticed", ["before", "while they are written"])
+def test_a_full_disk_sets_a_job_aside_that_requires_the_cache(
+    sources: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noticed: str
+) -> None:
+    """It may have room later, or another worker's disk."""
+    from worker.engine import durable, features
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if noticed == "before":
+        monkeypatch.setattr(durable, "has_room", lambda *_: False)
+    else:
+        monkeypatch.setattr(features, "_append", full)
+    with pytest.raises(PlatformError, match="no room on the disk") as caught:
+        run(spec(ONE, {}, [HEAD], "require"), sources(stack), data, tmp_path)
+    assert caught.value.work_code == "storage_full"
 
 
 def test_a_cancel_is_seen_while_features_are_made(sources: Any, data: Path, recorder: Any, tmp_path: Path) -> None:
