@@ -20,12 +20,14 @@ Harm = Literal["reset", "client", "server"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Connection:
     """A client's, and the one to the server that was opened for it."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
+    harmed: bool = False
+    """Once is enough: what still arrives after that is passed on."""
 
     def close(self) -> None:
         """What is under way arrives first."""
@@ -42,6 +44,7 @@ class _Connection:
 
     def harm(self, how: Harm) -> None:
         """See `Harm`."""
+        self.harmed = True
         if how == "reset":
             self.reset()
             return
@@ -172,7 +175,7 @@ class Proxy:
         while chunk := await source.read(_CHUNK_BYTES):
             if self._delay_seconds:
                 await asyncio.sleep(self._delay_seconds)
-            if self._harm and answers:
+            if self._harm and answers and not answers.harmed:
                 self.harmed += 1
                 answers.harm(self._harm)
                 return
