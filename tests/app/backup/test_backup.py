@@ -1,8 +1,6 @@
 """Backups of a service that runs, and what comes back."""
 
 import contextlib
-import hashlib
-import io
 import stat
 import subprocess
 import tarfile
@@ -16,101 +14,21 @@ from sqlalchemy import delete, select
 
 import app.backup.taking
 from app import backup
-from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, PlatformError, StorageFullError
+from app.domain.errors import ConflictError, NotFoundError, PlatformError, StorageFullError
 from app.services import context, files, history, jobs, uploads
 from app.services.completion import complete
 from app.services.context import Services
 from app.settings import Settings
-from app.standalone import folder
 from app.storage import blobs, snapshot
 from app.storage.columns import JsonList, JsonObject
-from app.storage.database import Database, sqlite_library, upgrade
+from app.storage.database import Database, sqlite_library
 from app.storage.local import LocalArtifacts
 from app.storage.paging import PageQuery
 from app.storage.tables import METADATA, CheckpointRow, FileRow
+from tests.app.backup.conftest import finished_job, intact, members
 from tests.chaos.disks import mountable
 
 PROJECT = "default"
-
-
-@pytest.fixture
-def db(sqlite_database: Database, tmp_path: Path) -> Iterator[Database]:
-    """In the data folder, where an embedded service has it."""
-    (tmp_path / "data").mkdir(mode=0o700)
-    snapshot.copy(sqlite_database, tmp_path / "data" / "thaw.db")
-    database = Database(f"sqlite:///{tmp_path / 'data' / 'thaw.db'}")
-    upgrade(database)
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", min_free_disk_bytes=0)
-
-
-@pytest.fixture
-def services(settings: Settings, db: Database) -> Iterator[Services]:
-    assert db.engine.url.database == str(settings.data_dir / "thaw.db")
-    built = context.build(settings)
-    yield built
-    built.db.close()
-
-
-@pytest.fixture
-def restored(tmp_path: Path) -> Iterator[Any]:
-    """Restores a backup into an empty folder and opens it."""
-    opened: list[Services] = []
-
-    def restore(path: Path) -> Services:
-        settings = Settings(data_dir=tmp_path / f"restored-{len(opened)}", min_free_disk_bytes=0)
-        backup.restore(settings, path)
-        opened.append(context.build(settings))
-        return opened[-1]
-
-    yield restore
-    for each in opened:
-        each.db.close()
-
-
-def intact(services: Services) -> int:
-    """Every blob that a row refers to is there with the right bytes; how many there are."""
-    with services.db.read() as session:
-        needed = blobs.referred(session)
-    for sha256, size in needed.items():
-        content = b"".join(services.store.read(sha256))
-        assert (hashlib.sha256(content).hexdigest(), len(content)) == (sha256, size)
-    return len(needed)
-
-
-def finished_job(world: Any) -> str:
-    """With real blobs wherever its rows have some."""
-    job = world.job()
-    world.services.store.put_file(stored(world.services, b"any"))
-    claim = world.claim(job)
-    for number in range(1, 4):
-        world.keep(claim, number, step=number)
-    return str(job.id)
-
-
-def stored(services: Services, content: bytes) -> Path:
-    path = services.settings.data_dir / "content"
-    path.write_bytes(content)
-    return path
-
-
-@pytest.fixture
-def world(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One whose artifacts are in the store."""
-
-    def artifact(name: str = "model.keras") -> Any:
-        from app.domain.artifacts import Artifact
-
-        blob = world.services.store.put_file(stored(world.services, name.encode()))
-        return Artifact(name=name, **blob.model_dump())
-
-    monkeypatch.setattr(world, "artifact", artifact)
-    return world
 
 
 # === What comes back ===
@@ -351,133 +269,6 @@ def test_only_sqlite_in_a_folder_that_a_service_has_used_is_backed_up(tmp_path: 
     (tmp_path / "thaw.db").touch()
     with pytest.raises(ConflictError, match="revision None"):
         backup.take(Settings(data_dir=tmp_path), tmp_path / "b.tar")
-
-
-@pytest.fixture
-def archive(settings: Settings, tmp_path: Path, world: Any) -> Path:
-    for number in range(3):
-        world.file(f"file {number}")
-    backup.take(settings, tmp_path / "b.tar")
-    return tmp_path / "b.tar"
-
-
-def refused(tmp_path: Path, path: Path, match: str) -> None:
-    """It says why, and the folder is as empty as before."""
-    target = tmp_path / "again"
-    with pytest.raises(InvalidRequestError, match=match):
-        backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), path)
-    assert list(target.iterdir()) == []
-
-
-def members(path: Path) -> list[tuple[str, bytes]]:
-    with tarfile.open(path) as archive:
-        return [(each.name, archive.extractfile(each).read()) for each in archive]  # type: ignore[union-attr]
-
-
-def pack(path: Path, content: list[tuple[str, bytes]]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in content:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def test_an_archive_that_changed_since_is_refused(archive: Path, tmp_path: Path) -> None:
-    whole = members(archive)
-    names = [name for name, _ in whole]
-    assert [names[0], *names[-2:]] == ["thaw-backup.json", "thaw.db", "end.json"]
-    for index, match in ((0, "cannot be read"), (1, "blobs were damaged"), (-2, "database was damaged"), (-1, "read")):
-        changed = [*whole]
-        name, data = changed[index]
-        changed[index] = (name, data[:-1] + bytes([data[-1] ^ 1]))
-        refused(tmp_path, pack(tmp_path / "c.tar", changed), match)
-        left_out = [each for each in whole if each[0] != name]
-        refused(tmp_path, pack(tmp_path / "c.tar", left_out), "whole one|missing|damaged")
-
-
-def test_an_archive_that_was_cut_is_refused_wherever(archive: Path, tmp_path: Path) -> None:
-    content = archive.read_bytes()
-    for share in (0, 0.1, 0.5, 0.9):
-        (tmp_path / "c.tar").write_bytes(content[: int(len(content) * share)])
-        refused(tmp_path, tmp_path / "c.tar", "archive|whole one")
-
-
-def test_a_backup_of_a_damaged_database_is_refused(archive: Path, tmp_path: Path) -> None:
-    content = dict(members(archive))
-    damaged = content["thaw.db"][:4096] + b"x" * (len(content["thaw.db"]) - 4096)
-    old, new = (hashlib.sha256(each).hexdigest().encode() for each in (content["thaw.db"], damaged))
-    content |= {"thaw.db": damaged, "end.json": content["end.json"].replace(old, new)}
-    pack(tmp_path / "c.tar", list(content.items()))
-    with pytest.raises(PlatformError, match="database is damaged"):
-        backup.restore(Settings(data_dir=tmp_path / "again", min_free_disk_bytes=0), tmp_path / "c.tar")
-    assert list((tmp_path / "again").iterdir()) == []
-
-
-def test_strange_archives_are_refused(archive: Path, tmp_path: Path) -> None:
-    head, *rest = members(archive)
-    for name in ("../evil", "/evil", "blobs/../../evil", "blobs/short", "notes.txt"):
-        refused(tmp_path, pack(tmp_path / "c.tar", [head, (name, b"evil"), *rest]), "no backup of Thaw")
-    later = (head[0], head[1].replace(b'"format":1', b'"format":2'))
-    refused(tmp_path, pack(tmp_path / "c.tar", [later, *rest]), "format 2")
-    *others, end = rest
-    unknown = (end[0], end[1].replace(b'"revision":"', b'"revision":"9'))
-    refused(tmp_path, pack(tmp_path / "c.tar", [head, *others, unknown]), "later version")
-    with tarfile.open(tmp_path / "c.tar", "w") as made:
-        link = tarfile.TarInfo(head[0])
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        made.addfile(link)
-    refused(tmp_path, tmp_path / "c.tar", "no backup of Thaw")
-
-
-def test_a_folder_with_anything_in_it_is_left_alone(archive: Path, tmp_path: Path) -> None:
-    target = tmp_path / "again"
-    target.mkdir()
-    (target / "mine.txt").write_text("mine")
-    with pytest.raises(ConflictError, match=r"mine\.txt"):
-        backup.restore(Settings(data_dir=target), archive)
-    assert [each.name for each in target.iterdir()] == ["mine.txt"]
-
-
-def test_a_folder_on_which_a_service_starts_is_left_alone(archive: Path, tmp_path: Path) -> None:
-    target = tmp_path / "again"
-    (target / "run").mkdir(parents=True)
-    with folder.held(target / "run"), pytest.raises(ConflictError, match="already runs"):
-        backup.restore(Settings(data_dir=target), archive)
-    assert not (target / "thaw.db").exists()
-
-
-def test_what_a_killed_restore_left_is_cleared_by_the_next_one(archive: Path, tmp_path: Path) -> None:
-    target = tmp_path / "again"
-    for name in ("run", "artifacts", "restore.partial"):
-        (target / name).mkdir(parents=True)
-    (target / "artifacts" / "half").write_text("half")
-    (target / "restore.partial" / "thaw.db").write_text("half")
-    assert backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive).blobs == 3
-    assert {each.name for each in target.iterdir()} == {"artifacts", "run", "thaw.db"}
-    assert not (target / "artifacts" / "half").exists()
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error")])
-@pytest.mark.parametrize("call", [1, 2])
-def test_a_restore_that_is_ended_while_it_publishes_leaves_an_empty_folder(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, call: int
-) -> None:
-    target, calls = tmp_path / "again", []
-
-    def sync(folder: Path) -> None:
-        calls.append(sorted(path.name for path in folder.iterdir()))
-        if len(calls) == call:
-            raise error
-
-    with monkeypatch.context() as patched:
-        patched.setattr(app.backup.restoring, "sync_folder", sync)
-        with pytest.raises(type(error)):
-            backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive)
-    assert "artifacts" in calls[-1], "it was half published, or whole"
-    assert ("thaw.db" in calls[-1]) == (call == 2)
-    assert list(target.iterdir()) == []
-    assert backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive).blobs == 3
 
 
 # === Completeness ===
