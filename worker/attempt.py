@@ -98,6 +98,8 @@ class Attempt:
         self._stopping = stopping
         self._hurrying = hurrying
         self._claimed_at = claimed_at
+        self._began_at = time.monotonic()
+        """After the claim, within which the time that is left was counted."""
         self._child: ChildProcess | None = None
         named = {_IDS[duty.task]: duty.claim.identifier}
         self._about = {**named, "attempt": duty.claim.attempt, "task": duty.task, "worker": worker}
@@ -136,8 +138,10 @@ class Attempt:
             return self._fail(endings.failure_of(error))
 
     def _without_process(self, error: ProcessKilled | ProcessNotStartedError) -> str:
-        """The attempt is lost, as if its worker had died; a job is told why."""
+        """The attempt is lost, as if its worker had died; a job is told why. One that stops starts no process."""
         self._log.warning("process lost", reason=str(error))
+        if self._stopping.is_set():
+            return self._give_back("released", charge_attempt=False)
         if self._duty.task == "train" and isinstance(error, ProcessNotStartedError):
             return self._fail(error.failure())
         return self._give_back("process lost", charge_attempt=True)
@@ -193,7 +197,7 @@ class Attempt:
                 stopping=self._stopping,
                 hurrying=self._hurrying,
                 note=self._note,
-                since=self._claimed_at if self._limits.out_of_time else time.monotonic(),
+                since=self._began_at if self._limits.out_of_time else time.monotonic(),
             ).run()
             self._note("ended")
             if not self._lease.lost:
@@ -250,17 +254,24 @@ class Attempt:
 
     def _check_time(self, *, more_seconds: float = 0.0) -> None:
         over, seconds = self._limits.out_of_time, self._limits.seconds
-        if over and seconds is not None and time.monotonic() - self._claimed_at > seconds + more_seconds:
+        if over and seconds is not None and time.monotonic() - self._began_at > seconds + more_seconds:
             raise OutOfTime(over)
 
     def abandon(self) -> None:
-        """From another thread, because this one does not stop: kill what runs, and give back what is ours.
+        """From another thread, because this one does not stop: give back what is ours, and kill what runs.
 
-        The fence makes that safe: of two who end an attempt, one does. Never raises.
+        The fence makes that safe: of two who end an attempt, one does. Killing may have to wait for who starts another
+        process, and comes last: it happens in any case when this process ends. Never raises.
         """
+        self._release_at_last()
         try:
             if child := self._child:
                 child.kill()
+        except Exception as error:  # noqa: BLE001 (the edge of the thread: it may be closed meanwhile)
+            self._log.warning("not killed", error=repr(error))
+
+    def _release_at_last(self) -> None:
+        try:
             claims.release(self._services, self._duty.claim, charge_attempt=False)
         except LeaseLostError:
             return  # it has ended meanwhile

@@ -40,10 +40,12 @@ def exit_in_time(seconds: float, abandon: Callable[[], None]) -> None:
 
     def leave() -> None:
         _log.error("worker did not stop in time, leaving as it is", seconds=seconds)
-        thread = threading.Thread(target=abandon, name="last resort", daemon=True)
-        thread.start()
-        thread.join(LAST_RESORT_SECONDS)
-        os._exit(1)
+        try:
+            thread = threading.Thread(target=abandon, name="last resort", daemon=True)
+            thread.start()  # which raises where too many run
+            thread.join(LAST_RESORT_SECONDS)
+        finally:
+            os._exit(1)
 
     timer = threading.Timer(seconds - LAST_RESORT_SECONDS, leave)
     timer.daemon = True

@@ -13,25 +13,25 @@ from worker.supervisor import Supervisor
 
 
 class Looking:
-    """Begins the job that is next, if it still is when one has looked again: its hint has had time to come."""
+    """Begins the job that is next, if one waited at the last look already: hints have had their time to come."""
 
     def __init__(self, supervisor: Supervisor, lane: Lane) -> None:
         self._supervisor = supervisor
         self._lane = lane
-        self._seen: str | None = None
+        self._waited = False
         self._threads: list[threading.Thread] = []
 
     def look(self, worker: WorkerCapabilities) -> None:
         """Begin one in a thread, if there is room. `worker`: what it says about itself now."""
-        before, self._seen = self._seen, self._next(worker)
-        if self._seen is None or self._seen != before:
+        job_id, waited = self._next(worker), self._waited
+        self._waited = job_id is not None and not waited
+        if job_id is None or not waited:
             return
-        job_id, self._seen = self._seen, None
         thread = threading.Thread(
             target=self._lane.run, args=(job_id, lambda: self._supervisor.train(job_id)), name="training", daemon=True
         )
-        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         thread.start()
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
 
     def _next(self, worker: WorkerCapabilities) -> str | None:
         services = self._supervisor.services

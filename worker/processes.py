@@ -13,10 +13,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from multiprocessing import forkserver as python_forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from typing import Any
 
 import structlog
@@ -125,6 +127,28 @@ class ChildProcess:
             self._connection = None
 
 
+class Starter:
+    """Starts processes in a thread that lasts as long as this one: Linux ends them when the thread ends that did it."""
+
+    def __init__(self) -> None:
+        self._wanted: SimpleQueue[tuple[Future[BaseProcess], Callable[[], BaseProcess]]] = SimpleQueue()
+        threading.Thread(target=self._work, name="starter", daemon=True).start()
+
+    def __call__(self, start: Callable[[], BaseProcess]) -> BaseProcess:
+        """What `start` returns or raises there."""
+        future: Future[BaseProcess] = Future()
+        self._wanted.put((future, start))
+        return future.result()
+
+    def _work(self) -> None:
+        while True:
+            future, start = self._wanted.get()
+            try:
+                future.set_result(start())
+            except BaseException as error:  # noqa: BLE001 (it is raised where somebody waits for it)
+                future.set_exception(error)
+
+
 class ProcessNotStartedError(PlatformError):
     """No process could be started, however often it was tried: too many run, or somebody kills the forkserver."""
 
@@ -139,6 +163,7 @@ class Launcher:
         self._entry = entry
         self._preload = (TIE, ENTRY, *preload)
         self._lock = threading.Lock()
+        self._starter = Starter()
 
     def warm(self) -> float:
         """Start the forkserver and prove that it has preloaded everything; returns the seconds it took.
@@ -199,7 +224,7 @@ class Launcher:
             while True:
                 tries += 1
                 try:
-                    return _started(context, target, args)
+                    return self._starter(lambda: _started(context, target, args))
                 except (EOFError, OSError) as error:
                     if tries >= _TRIES and time.monotonic() > deadline:
                         message = f"The machine cannot start another process: {error!r}"

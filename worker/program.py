@@ -153,6 +153,7 @@ def _serve(
         exit_code = celery_app.serve(
             celery, name=name, queues=queues, concurrency=_threads(queues, lent), on_stop=stop, on_drain=drain
         )
+        draining.set()  # however Celery came to its end: nothing is begun that nobody waits for
         looking.wait()
         return exit_code
     finally:

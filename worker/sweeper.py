@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from importlib import metadata
+from typing import TypeVar
 
 import structlog
 
@@ -24,6 +25,8 @@ _ORPHANS_IN_GRACE = 12
 _SOON_SECONDS = 600.0
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class Sweeper(threading.Thread):
@@ -87,17 +90,23 @@ class Sweeper(threading.Thread):
             _log.warning("left over artifacts not deleted, trying again later", error=repr(error))
 
     def _round(self) -> None:
+        """What fails keeps nothing else from being done: one broken row must not stop a worker from looking."""
+        services = self._services
+        capabilities = self._tried("announced", self.announce)
+        if capabilities is None:
+            return
+        self._tried("resumed", lambda: aside.resume(services, capabilities))
+        self._tried("swept", lambda: sweep.sweep(services))
+        self._tried("looked", lambda: self._look(capabilities))
+
+    def _tried(self, what: str, do: Callable[[], T]) -> T | None:
         try:
-            capabilities = self.announce()
-            try:
-                aside.resume(self._services, capabilities)
-            finally:  # jobs that cannot be resumed keep nothing else from being swept
-                result = sweep.sweep(self._services)
-            self._look(capabilities)
+            found = do()
         except Exception as error:  # noqa: BLE001 (the edge of the thread: the next round may succeed)
-            _log.warning("sweep failed, trying again", error=repr(error))
-        else:
-            _log.debug("swept", result=result)
+            _log.warning("sweep failed, trying again", what=what, error=repr(error))
+            return None
+        _log.debug(what, result=found)
+        return found
 
 
 def version(package: str) -> str | None:

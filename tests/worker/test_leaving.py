@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,6 +16,7 @@ from app.storage.paging import PageQuery
 from app.storage.tables import DatasetRow, JobRow, ModelRow
 from worker import attempt
 from worker.leaving import Stopping
+from worker.processes import ProcessNotStartedError
 
 pytestmark = pytest.mark.service
 
@@ -156,6 +157,45 @@ def test_the_last_resort_kills_what_does_not_end(shop: Shop) -> None:
     assert not thread.is_alive()
     assert running._child is None
     assert _given_back_for_free(shop, JobRow, job_id)
+
+
+def test_what_cannot_be_killed_is_given_back_all_the_same(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killing waits while another process is being started, and a process may be closed at that moment."""
+    job_id, thread = shop.start("deaf")
+    (running,) = shop.supervisor.running
+    given_back = []
+
+    def closed() -> None:
+        given_back.append(_given_back_for_free(shop, JobRow, job_id))
+        message = "process object is closed"
+        raise ValueError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running._child, "kill", closed)
+        shop.supervisor.abandon()
+    assert given_back == [True]
+    shop.supervisor.abandon()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("stopping", "charged"), [(False, 1), (True, 0)])
+@pytest.mark.parametrize("what", ["job", "model", "dataset"])
+def test_a_process_that_cannot_be_started_costs_an_attempt_unless_the_worker_stops(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, what: str, charged: int, *, stopping: bool
+) -> None:
+    def refuse(_: object) -> NoReturn:
+        if stopping:
+            shop.supervisor.stopping.set()
+        message = "The machine cannot start another process."
+        raise ProcessNotStartedError(message)
+
+    monkeypatch.setattr(shop.supervisor.launcher, "start", refuse)
+    table, identifier, work = _make(shop, what)
+    work(identifier)
+    with shop.services.db.read() as session:
+        row = session.get(table, identifier)
+        assert (row.status, row.attempt, row.lost_attempts) == (table.waiting, 1, charged)
 
 
 def test_asking_again_does_not_change_since_when_it_stops() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from app.domain.worker import WorkerCapabilities
+from app.services import jobs
+from app.services.context import DEFAULT_PROJECT
 from worker.lanes import Lane
 from worker.looking import Looking
 
@@ -26,6 +28,16 @@ def test_a_job_that_still_waits_at_the_second_look_is_begun(shop: Shop) -> None:
     looking.look(IDLE)
     looking.wait()
     assert shop.get(job_id).status == "succeeded"
+
+
+def test_a_line_that_moves_is_one_in_which_somebody_waits(shop: Shop) -> None:
+    """With several API keys or short jobs the next one is another at each look."""
+    looking, first, second = Looking(shop.supervisor, Lane(1)), shop.submit("succeed"), shop.submit("succeed")
+    looking.look(IDLE)
+    jobs.request_cancel(shop.services, DEFAULT_PROJECT, first)
+    looking.look(IDLE)
+    looking.wait()
+    assert shop.get(second).status == "succeeded"
 
 
 @pytest.mark.parametrize(

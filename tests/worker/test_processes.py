@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +196,24 @@ def test_a_forkserver_that_died_is_replaced(start: Start) -> None:
     assert time.monotonic() - started < 10
     again = start("succeed")
     assert isinstance(follow(again)[-1], Trained)
+
+
+def test_a_forkserver_outlives_the_thread_that_needed_it(start: Start) -> None:
+    """Linux would end it, and all that it has started, with the thread by which it was started itself."""
+    child = start("succeed")
+    forkserver = psutil.Process(child.pid).parent()
+    assert forkserver is not None
+    follow(child)
+    forkserver.kill()
+    started: list[ChildProcess] = []
+    thread = threading.Thread(target=lambda: started.append(start("forever")))
+    thread.start()
+    thread.join(30)
+    (lasting,) = started
+    follow(lasting, until=Reported)
+    assert follow(lasting, seconds=1) is not None
+    assert lasting.exit_code() is None
+    lasting.close()
 
 
 class Broken:

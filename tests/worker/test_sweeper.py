@@ -39,6 +39,28 @@ def test_it_goes_on_after_the_database_was_away(shop: Any, eventually: Callable[
 
 
 @pytest.mark.service
+def test_what_fails_in_a_round_keeps_nothing_else_from_being_done(
+    shop: Any, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., float]
+) -> None:
+    called = []
+
+    def broken(name: str) -> Callable[..., None]:
+        def call(*_: object) -> None:
+            called.append(name)
+            raise ValueError(name)
+
+        return call
+
+    monkeypatch.setattr(worker.sweeper.aside, "resume", broken("resume"))
+    monkeypatch.setattr(worker.sweeper.sweep, "sweep", broken("sweep"))
+    sweeper = Sweeper(shop.services, worker="worker-1", capabilities=lambda: CAPABILITIES, look=broken("look"))
+    sweeper.start()
+    eventually(lambda: called[:4] == ["resume", "sweep", "look", "resume"])
+    sweeper.end()
+    sweeper.join(5)
+
+
+@pytest.mark.service
 def test_it_rings_again_for_what_nobody_took(shop: Any, eventually: Callable[..., float]) -> None:
     job_id = shop.submit("succeed")
     shop.bell.rung.clear()
