@@ -42,7 +42,7 @@ def engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 (as they are for
 
 def _arguments(url: URL) -> dict[str, str | int]:
     """What the URL leaves open. What it says wins over the environment, and that over ours."""
-    of_url: dict[str, Any] = url.get_dialect()().create_connect_args(url)[1]
+    of_url = url.get_dialect()().create_connect_args(url)[1]
     # Of several hosts without ports SQLAlchemy makes ports that are empty: `,`.
     given = {name for name, value in of_url.items() if str(value).strip(",")}
     arguments = {**CONNECTION, **(_variables() if "service" in given else _environment())}
