@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import version
 from types import FrameType
@@ -47,6 +48,8 @@ END_SECONDS = 6.0
 """After this the process exits whatever hangs: nothing ends a thread that waits for a database."""
 HURRY_SECONDS = 1.0
 """The same after a second signal."""
+AGAIN_SECONDS = 1.0
+"""A signal this soon after the first is the same stop: systemd signals the API itself, and then `thaw up` does."""
 BACKLOG = 2048
 LISTEN_HELP = "Set THAW_PORT to another port (0 picks a free one), THAW_HOST to an address of this machine."
 
@@ -129,6 +132,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._url = url
+        self._asked_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say where."""
@@ -137,8 +141,13 @@ class Server(uvicorn.Server):
         sys.stdout.flush()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end, on SIGTERM or SIGINT; wait for nothing any more on a second one."""
-        self.force_exit = self.should_exit
+        """Begin to end, on SIGTERM or SIGINT; wait for nothing any more on a second one, unless it comes at once."""
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        elif time.monotonic() - self._asked_at < AGAIN_SECONDS:
+            return
+        else:
+            self.force_exit = True
         streams: Streams | None = getattr(self._app.state, "streams", None)
         if streams is not None:
             streams.stop()

@@ -32,7 +32,10 @@ class FileSecrets(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """All settings of the service, with units in their names."""
 
-    model_config = SettingsConfigDict(env_prefix="THAW_", env_ignore_empty=True, frozen=True, extra="ignore")
+    # An error that concerns several settings would show the input of all of them, which has secrets.
+    model_config = SettingsConfigDict(
+        env_prefix="THAW_", env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("thaw"), description="Where everything is kept.")
     database_url: SecretStr | None = Field(

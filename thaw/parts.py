@@ -10,6 +10,7 @@ What the client knows is nowhere but in the file and in the service, so that it 
 goes on. Parts carry their number: one whose answer was lost is sent again, and is there once.
 """
 
+import contextlib
 import hashlib
 import io
 import uuid
@@ -30,6 +31,9 @@ MAX_PARTS = 10_000
 """The service takes no more."""
 _HOPELESS = frozenset({"invalid_request", "corrupt_artifact", "missing_artifact"})
 """What the service says of parts that make another file, or are damaged or gone."""
+
+_ENDED = frozenset({"cancelled", "expired"})
+"""Without a file."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,9 @@ class Sending:
         begun = read(Upload, self._connection.post(PATH, body=body, idempotency_key=key))
         # The answer may be an old one: the key may have been used by an earlier process.
         upload = read(Upload, self._connection.get(f"{PATH}/{begun.id}"))
+        if upload.status in _ENDED:
+            message = f"The upload '{upload.id}' of this Idempotency-Key is {upload.status}. Take a new key."
+            raise ThawClientError(message)
         there = self._arrived(upload)
         if there is None:
             message = f"The upload '{upload.id}' of this Idempotency-Key has parts of another size. Take a new key."
@@ -181,7 +188,8 @@ class Sending:
             return read(Upload, self._connection.insist(once))
         except ApiError as error:
             if error.code in _HOPELESS:
-                self._connection.post(f"{PATH}/{upload.id}/cancel", body={})
+                with contextlib.suppress(ThawClientError):  # why it was cancelled matters more
+                    self._connection.post(f"{PATH}/{upload.id}/cancel", body={})
             raise
 
     def _file_of(self, upload: Upload) -> JsonObject:

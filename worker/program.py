@@ -2,7 +2,7 @@
 
 read settings -> connect -> empty the environment -> sweeper -> forkserver -> self-test -> Celery … signal … ->
 children end, claims go back to the queue -> exit, within 8 s
-… another signal … children are killed, claims go back -> exit, within 2.5 s
+… another signal, 2 s later or more … children are killed, claims go back -> exit, within 2.5 s
 … something hangs … another thread gives the claims back -> exit, in the same time
 … SIGUSR1 … what runs ends -> exit, whenever that is
 """
@@ -42,6 +42,8 @@ STOP_SECONDS = 7.5
 """After this the process is gone, whatever hangs; its children die with it."""
 HURRY_SECONDS = 2.3
 """The same after a second signal."""
+AGAIN_SECONDS = 2.0
+"""A signal this soon after the first is the same stop: systemd signals the worker itself, and then `thaw up` does."""
 _SELF_TEST_ENDS_SECONDS = 2.0
 """So that its folder is gone, too."""
 PATIENCE_SECONDS = 180.0
@@ -128,7 +130,7 @@ def _serve(
     self_testing = SelfTesting(settings, launcher, lent[0], fitness, worker=name, stopping=stopping)
 
     def stop() -> None:
-        if stopping.is_set():  # somebody asks again
+        if stopping.seconds >= AGAIN_SECONDS:  # somebody asks again
             hurrying.set()
             exit_in_time(HURRY_SECONDS, supervisor.abandon)
             return

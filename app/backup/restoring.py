@@ -4,14 +4,19 @@
 
 Without `thaw.db` there is nothing to start on, so that half of a restore is never taken for a whole one: who is
 killed in between leaves a folder that the next restore clears.
+
+Only `thaw up` respects that the folder is held. Of an API or a worker that somebody starts on it meanwhile nothing is
+overwritten and nothing taken away.
 """
 
+import errno
 import hashlib
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -36,66 +41,101 @@ PARTIAL, ARTIFACTS, RUN = "restore.partial", "artifacts", "run"
 def restore(settings: Settings, path: Path) -> Summary:
     """Fill the data folder from a backup, and bring the database to this version's schema.
 
-    Raises `ConflictError` unless the folder is empty, `InvalidRequestError` for what is no whole backup or was damaged
-    since, `StorageFullError`, and `PlatformError` for a database beyond use. The folder is then empty again.
+    Raises `ConflictError` unless the folder is empty and stays so, `InvalidRequestError` for what is no whole backup or
+    was damaged since, `StorageFullError`, and `PlatformError` for a database beyond use. The folder then has nothing of
+    the backup.
     """
     target = settings.data_dir.expanduser().resolve()
     if settings.artifacts_url:
         message = "A backup is restored into a folder; THAW_ARTIFACTS_URL names a bucket. Unset it, and copy the blobs."
         raise ConflictError(message)
-    with out_of_room(), snapshot.sqlite_refusals(), _held(target):
+    with out_of_room(), snapshot.sqlite_refusals(), _held(target) as published:
         partial = target / PARTIAL
         partial.mkdir(mode=0o700)
         summary = _Restoring(path, partial).run(target)
-        _publish(partial, target)
+        _publish(partial, target, published)
         shutil.rmtree(partial, ignore_errors=True)
     return summary
 
 
 @contextmanager
-def _held(target: Path) -> Iterator[None]:
-    """An empty folder, on which no service can be started meanwhile."""
+def _held(target: Path) -> Iterator[list[str]]:
+    """An empty folder, on which no `thaw up` starts meanwhile. Yields a list for the names that are published."""
     folder.make_private(target)
     _refuse_used(target)
     folder.make_private(target / RUN)
+    published: list[str] = []
     with folder.held(target / RUN):
         _refuse_used(target)
         for left in (ARTIFACTS, PARTIAL):
             shutil.rmtree(target / left, ignore_errors=True)
         try:
-            yield
+            yield published
         except BaseException:
-            _clear(target)
+            _clear(target, published)
             raise
 
 
-def _clear(target: Path) -> None:
+def _clear(target: Path, published: Sequence[str]) -> None:
     """Take away what was restored so far, the database first and `restore.partial`, which tells of a half, last."""
-    (target / DATABASE).unlink(missing_ok=True)
-    for left in (ARTIFACTS, PARTIAL, RUN):
-        shutil.rmtree(target / left, ignore_errors=True)
+    if DATABASE in published:
+        (target / DATABASE).unlink(missing_ok=True)
+    # Whoever made a database just before ours was to appear may have stored blobs beside ours since.
+    if ARTIFACTS in published and not (target / DATABASE).exists():
+        shutil.rmtree(target / ARTIFACTS, ignore_errors=True)
+    shutil.rmtree(target / PARTIAL, ignore_errors=True)
+    (target / RUN / folder.LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # somebody's files are in it
+        (target / RUN).rmdir()
 
 
 def _refuse_used(target: Path) -> None:
     """Empty, or what a restore left that was killed."""
     names = {path.name for path in target.iterdir()}
-    unfinished = PARTIAL in names and names <= {PARTIAL, ARTIFACTS, RUN}
+    # Artifacts are moved out of `restore.partial`: while some are in there, those outside are somebody else's.
+    left = {RUN, PARTIAL} if (target / PARTIAL / ARTIFACTS).exists() else {RUN, PARTIAL, ARTIFACTS}
+    unfinished = PARTIAL in names and names <= left
     if names - {RUN} and not unfinished:
         message = (
-            f"{target} is not empty: it has {', '.join(sorted(names)[:5])}. A backup is restored into an empty folder: "
+            f"{target} is not empty: it has {_listed(names)}. A backup is restored into an empty folder: "
             "name another one with --data-dir, or move what is there away."
         )
         raise ConflictError(message)
 
 
-def _publish(partial: Path, target: Path) -> None:
+def _publish(partial: Path, target: Path, published: list[str]) -> None:
+    """Give artifacts and database their names, where nothing has these yet."""
     if (partial / f"{DATABASE}-wal").exists():
         message = "SQLite did not close the restored database in order. Try again."
         raise PlatformError(message, code="internal_error")
-    (partial / ARTIFACTS).rename(target / ARTIFACTS)
+    appeared = {path.name for path in target.iterdir()} - {RUN, PARTIAL}
+    if appeared:
+        raise _in_use(target, appeared)
+    try:
+        (partial / ARTIFACTS).rename(target / ARTIFACTS)
+        published.append(ARTIFACTS)
+        sync_folder(target)
+        # Unlike a rename, a link never takes the place of a file.
+        (target / DATABASE).hardlink_to(partial / DATABASE)
+        published.append(DATABASE)
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+            raise
+        raise _in_use(target, {DATABASE if ARTIFACTS in published else ARTIFACTS}) from error
+    (partial / DATABASE).unlink()
     sync_folder(target)
-    (partial / DATABASE).rename(target / DATABASE)
-    sync_folder(target)
+
+
+def _in_use(target: Path, appeared: AbstractSet[str]) -> ConflictError:
+    return ConflictError(
+        f"{target} got {_listed(appeared)} while the backup was unpacked: somebody started Thaw on it, or put "
+        "something there. That is left as it is, and nothing was restored. Restore into another folder, or stop what "
+        "runs there, move that away and try again."
+    )
+
+
+def _listed(names: AbstractSet[str]) -> str:
+    return ", ".join(sorted(names)[:5])
 
 
 class _Restoring:

@@ -19,6 +19,8 @@ from app.domain.errors import ConflictError, ServiceUnavailableError
 MARK = "THAW_STANDALONE"
 """Environment variable of everything that a service starts: the data folder that it serves."""
 
+LOCK = "lock"
+"""The file in the run folder that is held."""
 _LEFTOVER_GRACE_SECONDS = 9.0
 
 
@@ -45,7 +47,7 @@ def held(run_dir: Path) -> Iterator[bool]:
 
     Raises `ConflictError` with the URL of the service that runs on it.
     """
-    with (run_dir / "lock").open("a+", encoding="utf-8") as lock:
+    with (run_dir / LOCK).open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -66,7 +68,7 @@ def _rewrite(descriptor: int, text: str) -> None:
 
 def _who_runs(run_dir: Path) -> str:
     note = read_note(run_dir)
-    pid = (run_dir / "lock").read_text(encoding="utf-8") or "unknown"
+    pid = (run_dir / LOCK).read_text(encoding="utf-8") or "unknown"
     where = f"at {note['url']}" if note else "and is just starting or ending"
     return (
         f"Thaw already runs on {run_dir.parent} {where} (process {pid}). Use it, stop it, or choose another folder "

@@ -18,7 +18,9 @@ API_HEAD_START_SECONDS = 0.5
 KILL_AFTER_SECONDS = 8.8
 """A worker hands its trainings back within 8 s; all is over within 10."""
 HURRY_SECONDS = 2.5
-"""The same after a second signal: a worker then takes 2 s at most."""
+"""The same after the signal that has a worker hurry."""
+WORKER_AGAIN_SECONDS = 2.2
+"""A worker takes a signal for a second one 2 s after it heard the first, which may take a moment."""
 BROKER_GRACE_SECONDS = 0.5
 
 _log = logging.getLogger("thaw.up")
@@ -34,6 +36,7 @@ class Service:
         self._settings = settings
         self._echo = echo
         self._hurrying = False
+        self._worker_told_at: float | None = None
         self._socket = None if settings.redis_url else broker.socket_path(settings.run_dir())
         variables = programs.environment(
             data_dir=settings.data_dir, host=settings.host, port=port, redis_url=self._redis_url()
@@ -62,24 +65,33 @@ class Service:
         self._api.terminate()
         self._listener.close()
         await ended([self._api], within=API_HEAD_START_SECONDS)
-        self._worker.terminate()
+        self._tell_worker()
         await _end([self._api, self._worker], within=deadline - time.monotonic())
         if self._broker:
             self._broker.terminate()
             await _end([self._broker], within=BROKER_GRACE_SECONDS)
 
     def hurry(self) -> None:
-        """End everything within `HURRY_SECONDS`: the worker gives back what it has as it was kept last.
+        """End everything soon: the worker gives back what it has as it was kept last. Asked again, at once.
 
-        Asked again, at once.
+        It takes `HURRY_SECONDS`, from when the worker takes a signal for a second one.
         """
         if self._hurrying:
             self.kill()
             return
         self._hurrying = True
         self._api.kill()
-        self._worker.terminate()
-        asyncio.get_running_loop().call_later(HURRY_SECONDS, self.kill)
+        wait = max(self._tell_worker() + WORKER_AGAIN_SECONDS - time.monotonic(), 0)
+        loop = asyncio.get_running_loop()
+        loop.call_later(wait, self._worker.terminate)
+        loop.call_later(wait + HURRY_SECONDS, self.kill)
+
+    def _tell_worker(self) -> float:
+        """Ask the worker to end, if it was not asked; when that was."""
+        if self._worker_told_at is None:
+            self._worker_told_at = time.monotonic()
+            self._worker.terminate()
+        return self._worker_told_at
 
     def kill(self) -> None:
         """End everything at once."""

@@ -70,7 +70,11 @@ def read_only(db: Database) -> ReadOnly | None:
 
 
 def _read_only_file(path: Path) -> ReadOnly | None:
-    """SQLite writes to the file, to those beside it, and to the folder, where it makes and removes them."""
+    """SQLite writes to the file, to those beside it, and to the folder, where it makes and removes them.
+
+    Where the path is a link, that is the folder of the file that it leads to (https://sqlite.org/wal.html).
+    """
+    path = path.resolve()
     beside = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
     for needed in (path.parent, path, *filter(Path.exists, beside)):
         if not os.access(needed, os.W_OK, effective_ids=True):

@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: how many, how patient, with what of the environment, and why the server refuses one."""
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -41,8 +42,10 @@ def engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 (as they are for
 
 def _arguments(url: URL) -> dict[str, str | int]:
     """What the URL leaves open. What it says wins over the environment, and that over ours."""
-    given = {*url.translate_connect_args(username="user", database="dbname"), *url.query}
-    arguments = {**CONNECTION, **_environment()}
+    of_url = url.get_dialect()().create_connect_args(url)[1]
+    # Of several hosts without ports SQLAlchemy makes ports that are empty: `,`.
+    given = {name for name, value in of_url.items() if str(value).strip(",")}
+    arguments = {**CONNECTION, **(_variables() if "service" in given else _environment())}
     return {name: value for name, value in arguments.items() if name not in given}
 
 
@@ -59,6 +62,20 @@ def _environment() -> dict[str, str]:
         for option in pq.Conninfo.get_defaults()
         if option.val is not None and option.val != option.compiled
     }
+
+
+def _variables() -> dict[str, str]:
+    """The variables alone.
+
+    What `PGSERVICE` names and the system's name of the user, which libpq finds as well, would win over a service that
+    the URL names.
+    """
+    from psycopg import pq
+
+    options = [
+        (option.keyword.decode(), option.envvar.decode()) for option in pq.Conninfo.get_defaults() if option.envvar
+    ]
+    return {keyword: os.environ[variable] for keyword, variable in options if variable in os.environ}
 
 
 def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 (a DBAPI connection, which has no type of its own)

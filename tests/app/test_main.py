@@ -1,5 +1,6 @@
 """The API process."""
 
+import asyncio
 import contextlib
 import functools
 import json
@@ -16,8 +17,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import create_engine, text
 
+from app import main
 from app.main import END_SECONDS, SHUTDOWN_SECONDS, create_app, listen
 from app.settings import Settings
 from app.standalone.service import KILL_AFTER_SECONDS
@@ -291,13 +294,34 @@ def test_a_request_that_is_being_answered_is_finished_first(tmp_path: Path) -> N
 def test_a_second_signal_of_either_kind_ends_it_at_once(tmp_path: Path, number: int) -> None:
     with running(tmp_path / "data") as program, program.client() as client:
         upload = SlowUpload(client)
-        program.process.send_signal(number)
-        until_refused(program.url)
-        program.process.send_signal(number)
-        program.process.wait(15)
+        asked = time.monotonic()
+        while program.process.poll() is None:  # until one counts as the second
+            assert time.monotonic() - asked < 15
+            program.process.send_signal(number)
+            time.sleep(0.05)
         assert not any("graceful shutdown exceeded" in line for line in program.printed()), "it waited for nothing"
         upload.join()
         assert upload.answer is None or upload.answer.status_code == 500
+
+
+def test_a_signal_that_comes_at_once_is_the_same_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves_within: list[float] = []
+    monkeypatch.setattr(main, "_exit_in_time", leaves_within.append)
+    with listen("127.0.0.1", 0) as listener:
+        server = main.server_for(FastAPI(), listener)
+
+    async def hear() -> None:
+        monkeypatch.setattr(main, "AGAIN_SECONDS", 1000)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            server.handle_exit(number, None)
+            assert (server.should_exit, server.force_exit) == (True, False)
+        monkeypatch.setattr(main, "AGAIN_SECONDS", 0)
+        server.handle_exit(signal.SIGTERM, None)
+        assert server.force_exit
+        await asyncio.sleep(0)
+
+    asyncio.run(hear())
+    assert leaves_within == [main.END_SECONDS, main.HURRY_SECONDS]
 
 
 def until_refused(url: str) -> None:

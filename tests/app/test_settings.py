@@ -30,6 +30,25 @@ def test_secrets_are_not_shown() -> None:
     assert "hunter2" not in repr(Settings(api_key="hunter2"))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"heartbeat_seconds": "1000"}, "THAW_HEARTBEAT_SECONDS must be shorter"),
+        ({"port": "hunter2"}, "port\n"),
+        ({"s3_endpoint": "s3://user:hunter2@store"}, "s3_endpoint\n"),
+    ],
+)
+def test_a_refusal_names_the_setting_and_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], says: str
+) -> None:
+    for name, value in {"api_key": "hunter2", **wrong}.items():
+        monkeypatch.setenv(f"THAW_{name.upper()}", value)
+    with pytest.raises(ValidationError) as raised:
+        Settings()
+    assert says in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
 def test_without_a_database_url_everything_is_in_the_data_folder(tmp_path: Path) -> None:
     assert Settings(data_dir=tmp_path).resolved_database_url() == f"sqlite:///{tmp_path}/thaw.db"
 

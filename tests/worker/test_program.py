@@ -21,9 +21,11 @@ from app.domain.phases import Phase
 from app.queue import CeleryDoorbell
 from app.services import jobs, models, workers
 from app.services.context import DEFAULT_PROJECT
+from app.standalone.service import HURRY_SECONDS, WORKER_AGAIN_SECONDS
 from app.storage.database import Database, upgrade
 from app.storage.paging import PageQuery
 from app.storage.tables import JobRow, ModelRow
+from worker import program
 from worker.watch import GRACE_SECONDS
 
 pytestmark = pytest.mark.service
@@ -52,6 +54,11 @@ class RunningWorker:
         """Signal it; returns its exit code. Fails if it takes longer."""
         self.process.send_signal(number)
         return self.process.wait(seconds)
+
+    def insist(self, number: int) -> int:
+        """Signal it when it takes that for a second time; returns its exit code."""
+        time.sleep(program.AGAIN_SECONDS + 0.1)
+        return self.end(number, seconds=4)
 
 
 @dataclasses.dataclass
@@ -346,26 +353,31 @@ def test_a_worker_that_was_stopped_past_its_lease_writes_nothing_when_it_goes_on
 # === Stopping ===
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGINT, signal.SIGINT], [signal.SIGHUP]])
+@pytest.mark.parametrize("insists", [False, True])
 def test_a_signal_gives_the_job_back_for_free_and_leaves_nothing_behind(
-    yard: Yard, eventually: Eventually, gone: Callable[..., bool], numbers: list[int]
+    yard: Yard, eventually: Eventually, gone: Callable[..., bool], *, insists: bool
 ) -> None:
     worker = yard.start()
     job_id = yard.shop.submit("deaf")
     eventually(lambda: yard.get(job_id).stage)
     family = worker.family()
-    for number in numbers[:-1]:  # somebody is impatient
-        worker.process.send_signal(number)
-        eventually(lambda: "Warm shutdown" in worker.log.read_text())
     asked = time.monotonic()
-    assert worker.end(numbers[-1]) == 0, worker.log.read_text()
+    worker.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "Warm shutdown" in worker.log.read_text())
+    # As `thaw up` does after a service manager that has told everybody, or somebody who is impatient.
+    assert (worker.insist if insists else worker.end)(signal.SIGINT) == 0, worker.log.read_text()
     seconds = time.monotonic() - asked
-    assert (seconds < GRACE_SECONDS["stop"]) is (len(numbers) > 1), "a process that does not listen is waited for, once"
+    assert (seconds < GRACE_SECONDS["stop"]) is insists, "a process that does not listen is waited for, once"
     eventually(lambda: gone(family), seconds=1)
     job = yard.get(job_id)
     assert (job.status, job.attempt.lease_expires_at, _lost_attempts(yard, job_id)) == ("queued", None, 0)
     assert list(yard.shop.services.settings.work_dir().iterdir()) == []
     assert "Traceback" not in worker.log.read_text()
+
+
+def test_thaw_up_waits_until_its_worker_takes_a_signal_for_a_second_one() -> None:
+    assert program.AGAIN_SECONDS < WORKER_AGAIN_SECONDS
+    assert program.HURRY_SECONDS < HURRY_SECONDS
 
 
 def _lost_attempts(yard: Yard, job_id: str) -> int:
@@ -389,7 +401,7 @@ def test_what_hangs_is_given_back_for_free_before_the_worker_leaves_as_it_is(
     eventually(lambda: standing() == [(1, True, 0), (1, True, 0)])
     worker.process.send_signal(signal.SIGTERM)
     eventually(lambda: "Warm shutdown" in worker.log.read_text())
-    assert worker.end(signal.SIGTERM, seconds=4) == 1, worker.log.read_text()
+    assert worker.insist(signal.SIGTERM) == 1, worker.log.read_text()
     assert standing() == [(1, False, 0), (1, False, 0)]
     assert "Traceback" not in worker.log.read_text()
 

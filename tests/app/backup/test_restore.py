@@ -136,3 +136,63 @@ def test_a_restore_that_is_ended_while_it_publishes_leaves_an_empty_folder(
     assert ("thaw.db" in calls[-1]) == (call == 2)
     assert list(target.iterdir()) == []
     assert backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive).blobs == 3
+
+
+ITS_FILES = {"api-key": "its key", "thaw.db": "its rows", "artifacts/sha256/blob": "its blob"}
+
+
+def start_api(target: Path) -> None:
+    """As `python -m app.main` would, which does not look whether the folder is held."""
+    for name, content in ITS_FILES.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text(content)
+
+
+def started_when(wanted: Any, original: Any) -> Any:
+    """`original`, with an API that is started on the target when it is called on what is wanted."""
+
+    def call(path: Path, *arguments: Any, **options: Any) -> Any:
+        if wanted(path, *arguments):
+            start_api(next(each for each in (path, *path.parents) if each.name == "again"))
+        return original(path, *arguments, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_an_api_made_that_was_started_meanwhile_is_left_alone(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
+) -> None:
+    if damaged:
+        archive.write_bytes(archive.read_bytes()[:-20_000])
+    target = tmp_path / "again"
+    monkeypatch.setattr(Path, "mkdir", started_when(lambda path, *_: path.name == "restore.partial", Path.mkdir))
+    with pytest.raises(InvalidRequestError if damaged else ConflictError, match="backup"):
+        backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive)
+    assert {each.name for each in target.iterdir()} == {"api-key", "thaw.db", "artifacts"}
+    assert {name: (target / name).read_text() for name in ITS_FILES} == ITS_FILES
+
+
+@pytest.mark.parametrize("moment", ["rename", "hardlink_to"])
+def test_an_api_that_is_started_at_the_last_moment_keeps_what_it_made(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    target = tmp_path / "again"
+    # Blobs are put under their names by the same calls, long before.
+    last = {target / "restore.partial" / "artifacts", target / "thaw.db"}
+    monkeypatch.setattr(Path, moment, started_when(lambda path, *_: path in last, getattr(Path, moment)))
+    with pytest.raises(ConflictError, match="while the backup was unpacked"):
+        backup.restore(Settings(data_dir=target, min_free_disk_bytes=0), archive)
+    assert {each.name for each in target.iterdir()} == {"api-key", "thaw.db", "artifacts"}
+    assert {name: (target / name).read_text() for name in ITS_FILES} == ITS_FILES
+
+
+def test_artifacts_beside_a_killed_restore_that_had_not_come_to_them_are_left_alone(
+    archive: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "again"
+    for name in ("artifacts", "restore.partial/artifacts"):
+        (target / name).mkdir(parents=True)
+    with pytest.raises(ConflictError, match="not empty: it has artifacts"):
+        backup.restore(Settings(data_dir=target), archive)
+    assert (target / "artifacts").is_dir()

@@ -119,6 +119,20 @@ def test_an_sqlite_that_cannot_be_written_is_told_of_with_what_to_do(
         assert _parts(services)["database"].ok
 
 
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_an_sqlite_is_where_its_link_leads_to(own_sqlite: Database, services: Services) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "thaw.db"
+        link.symlink_to(str(own_sqlite.engine.url.database))
+        Path(folder).chmod(0o555)
+        linked = Database(f"sqlite:///{link}")
+        with _unprivileged():
+            assert not os.access(folder, os.W_OK, effective_ids=True)
+            assert _parts(replace(services, db=linked))["database"].ok
+        linked.close()
+        Path(folder).chmod(0o700)
+
+
 def test_a_writer_that_is_at_work_makes_nobody_unready_and_is_not_waited_for(services: Services) -> None:
     with services.db.begin():
         started = time.monotonic()

@@ -112,6 +112,17 @@ def test_a_second_signal_ends_it_soon_and_a_third_at_once(up: Start, more: int) 
     assert service.gone(tree)
 
 
+def test_an_impatient_second_signal_is_one_for_the_worker_when_it_takes_it_for_one(up: Start) -> None:
+    service = up(BUSY="1")
+    service.ready()
+    service.running.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        service.running.wait(0.3)
+    seconds, _, _ = service.end()
+    assert (service.data_dir / "hurried").exists()
+    assert seconds < KILL_AFTER_SECONDS
+
+
 def test_sigterm_while_it_starts_ends_it_too(up: Start, until: Until) -> None:
     service = up()
     until(lambda: any("app.main" in process.cmdline() for process in service.tree()))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import MisconfiguredError
@@ -112,6 +112,41 @@ def test_a_service_is_looked_up_when_the_engine_is_made(
     monkeypatch.delenv("PGSERVICE")
     said = options(database)
     assert (said["user"], said["dbname"], said["sslmode"]) == ("thaw", "postgres", "allow"), "as libpq has it"
+
+
+def arguments(url: str) -> dict[str, str]:
+    """What is added to that of the URL, without what we always add."""
+    made = postgresql._arguments(make_url(url))
+    return {name: str(value) for name, value in made.items() if name not in postgresql.CONNECTION}
+
+
+def test_a_service_that_the_url_names_gives_the_user(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = tmp_path / "services.conf"
+    services.write_text(
+        f"[ours]\nhost={postgres.folder}\nuser=thaw\ndbname=postgres\n[other]\nhost=/nowhere\nuser=nobody\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    said = options(Database("postgresql+psycopg://?service=ours"))
+    assert (said["user"], said["dbname"]) == ("thaw", "postgres")
+    monkeypatch.setenv("PGSERVICE", "other")
+    said = options(Database("postgresql+psycopg://?service=ours"))
+    assert (said["user"], said["dbname"]) == ("thaw", "postgres"), "as libpq has it"
+    monkeypatch.setenv("PGUSER", "somebody")
+    assert arguments("postgresql+psycopg://?service=ours") == {"user": "somebody"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "port"),
+    [("host=a:5433", None), ("host=a:5433&host=b:5434", None), ("host=a&host=b", "7000"), ("host=a", "7000")],
+)
+def test_ports_of_the_url_win_over_variables(monkeypatch: pytest.MonkeyPatch, hosts: str, port: str | None) -> None:
+    monkeypatch.setenv("PGPORT", "7000")
+    monkeypatch.setenv("PGHOST", "/nowhere")
+    made = arguments(f"postgresql+psycopg://thaw@/thaw?{hosts}")
+    assert made.get("port") == port
+    assert "host" not in made
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
