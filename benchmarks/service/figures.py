@@ -94,8 +94,8 @@ class Line:
 
     @property
     def ratio(self) -> dict[str, float]:
-        """Thaw's figure in terms of the other."""
-        return {name: self.value[name] / self.other[name] for name in self.other if self.other[name]}
+        """Thaw's figure in terms of the other, where both were measured."""
+        return {name: self.value[name] / other for name, other in self.other.items() if other and name in self.value}
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

@@ -36,6 +36,13 @@ def test_a_figure_that_misses_its_bar_is_an_exit_status(
     assert ("MISSED" in shown) is (status == 1)
 
 
+def test_what_one_side_alone_was_measured_by_has_no_ratio(load: Any) -> None:
+    other = {"p50": 2.0, "p99": 3.0, "cpu": 1.0}
+    line = load.Line("creating by eight", "ms", {"p50": 6.0, "p99": 9.0}, "another", other)
+    assert line.ratio == {"p50": 3.0, "p99": 3.0}
+    assert "creating by eight" in load.table({"creating": [line]})
+
+
 def test_where_each_job_has_one_listener_no_line_speaks_of_all(load: Any) -> None:
     many = load.listening._arrivals("x", [1.0, 2.0], {"p50": 2.0}, listeners_of_one=2)
     assert [line.what for line in many] == ["x: an event to each", "x: an event to all"]
