@@ -22,12 +22,18 @@ hypothesis.settings.load_profile("thaw")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, a file's tests stay together, as they share what it sets up, and services never run side by side."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """With `-n`, a file's tests stay together, as they share what it sets up, and services never run side by side.
+
+    pytest-xdist hands a group on as the end of a test's name. Where it fails to, nothing would be said, so this asks.
+    """
     for item in items:
         group = "services" if item.get_closest_marker("service") else item.nodeid.split("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
+    yield
+    if config.getoption("loadgroup", default=False) and not all("@" in item.nodeid for item in items):
+        raise pytest.UsageError("this pytest-xdist does not group tests with this pytest (pytest-xdist#1386)")
 
 
 @pytest.fixture(scope="session")
