@@ -32,8 +32,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         group = "services" if item.get_closest_marker("service") else item.nodeid.split("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
     yield
-    if config.getoption("loadgroup", default=False) and not all("@" in item.nodeid for item in items):
-        raise pytest.UsageError("this pytest-xdist does not group tests with this pytest (pytest-xdist#1386)")
+    grouping = config.getoption("loadgroup", default=False)
+    assert not grouping or all("@" in item.nodeid for item in items), "pytest-xdist does not group (its issue 1386)"
 
 
 @pytest.fixture(scope="session")
