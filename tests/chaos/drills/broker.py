@@ -155,16 +155,17 @@ class _Submission:
         client = CountingClient(stack.urls, stack.api_key, self.site.history, random.Random(0))  # noqa: S311 (no secret)
         for number in range(count):
             started = time.monotonic()
-            self.jobs.append(steps.submit(self.site, "tiny", f"{self.name} {number}", client=client))
+            self.jobs.append(steps.submit(self.site, "tiny", f"{self.name}-{number}", client=client))
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
         self.server_errors = server_errors(client.counts)
         client.close()
 
 
 def _suffer(site: Site, name: str, blow: Blow, count: int) -> Ordeal:
+    name = name.replace(" ", "-").replace(",", "")  # no spaces in an Idempotency-Key
     running = [_run_one(site, name)] if blow.one_runs else []
     before = [job.id for job in running]
-    submission = _Submission(site, name.replace(" ", "-").replace(",", ""))
+    submission = _Submission(site, name)
     with steps.stopped(site.stack.find("worker") if blow.hold_workers else []):
         with blow.strike(site.stack):
             submission.submit(count)
@@ -187,7 +188,7 @@ def _suffer(site: Site, name: str, blow: Blow, count: int) -> Ordeal:
 
 
 def _run_one(site: Site, name: str) -> Accepted:
-    job = steps.submit(site, RUNNING, f"{name.replace(' ', '-').replace(',', '')}-running")
+    job = steps.submit(site, RUNNING, f"{name}-running")
     site.client.wait(job, lambda found: found["status"] == "running", seconds=steps.PATIENCE_SECONDS)
     return job
 
