@@ -183,7 +183,14 @@ def _sqlite(url: str) -> Engine:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     # isolation_level None: the driver begins nothing by itself, `_begin_sqlite` does.
     arguments: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None}
-    engine = create_engine(url, module=sqlite_library(), connect_args=arguments, json_serializer=_json, **SQLITE_POOL)
+    engine = create_engine(
+        url,
+        module=sqlite_library(),
+        connect_args=arguments,
+        json_serializer=_json,
+        hide_parameters=True,
+        **SQLITE_POOL,
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

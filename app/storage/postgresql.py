@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 POOL: Mapping[str, Any] = {"pool_size": 5, "max_overflow": 10, "pool_pre_ping": True}
 """A connection is a process of the server, which has 100 by default, for all API and worker processes together.
@@ -32,11 +32,15 @@ _REFUSAL = re.compile(
 )
 """What SQLSTATE class 28 says; libpq tells the text alone of an error that ends a connection's start."""
 
+_AWAY = {"25006", "25P03"}
+"""SQLSTATEs of a server that takes no writes (a standby), and of one that ended an idle transaction."""
+
 
 def engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 (as they are for `create_engine`)
     """The connections to that database."""
-    made = create_engine(url, connect_args=_arguments(make_url(url)), **POOL, **options)
+    made = create_engine(url, connect_args=_arguments(make_url(url)), hide_parameters=True, **POOL, **options)
     event.listen(made, "connect", _prepare)
+    event.listen(made, "handle_error", _understand, retval=True)
     return made
 
 
@@ -81,6 +85,27 @@ def _variables() -> dict[str, str]:
 def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 (a DBAPI connection, which has no type of its own)
     connection.execute(f"SET idle_in_transaction_session_timeout = {int(IDLE_SECONDS * 1000)}")
     connection.commit()
+
+
+def _understand(context: ExceptionContext) -> DBAPIError | None:
+    """Every way in which a database is away becomes an `OperationalError`, and no error tells a row.
+
+    Connections to a standby are given up, all of them: the next ones may find the server that takes writes.
+    """
+    from psycopg import Error
+
+    error, reason = context.sqlalchemy_exception, context.original_exception
+    if not isinstance(error, DBAPIError) or not isinstance(reason, Error):
+        return None
+    if isinstance(error, IntegrityError):
+        reason.args = (reason.diag.message_primary,)  # its DETAIL tells what the row has
+        return IntegrityError(error.statement, error.params, reason, hide_parameters=True)
+    if context.is_disconnect or reason.sqlstate in _AWAY:
+        context.is_disconnect = True
+        return OperationalError(
+            error.statement, error.params, reason, hide_parameters=True, connection_invalidated=True
+        )
+    return None
 
 
 def refuses(error: DBAPIError) -> bool:

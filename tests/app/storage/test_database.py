@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, create_engine, inspect, select, text
-from sqlalchemy.exc import IntegrityError, InternalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from app.storage import postgresql
 from app.storage.database import (
@@ -30,6 +31,8 @@ from app.storage.database import (
 from app.storage.tables import METADATA, ProjectRow, WorkerRow
 from tests.servers import Postgres
 
+SECRET = "hunter2"
+
 # === Connections ===
 
 
@@ -44,7 +47,7 @@ def test_a_transaction_that_hangs_lets_go_of_its_rows(
         with postgresql_database.begin() as session:
             session.execute(text("SET LOCAL lock_timeout = '10s'"))
             assert session.scalars(statement).all()
-        with pytest.raises(InternalError, match="idle-in-transaction timeout"):
+        with pytest.raises(OperationalError, match="idle-in-transaction timeout"):
             stopped.execute(statement)
     hanging.close()
 
@@ -55,6 +58,32 @@ def test_a_url_may_say_otherwise_what_a_connection_waits_for(postgres: Postgres)
         said = connection.connection.driver_connection.info.get_parameters()
         assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("77", "20000")
     engine.dispose()
+
+
+def test_a_standby_is_a_database_that_is_away(postgres: Postgres) -> None:
+    standby = Database(f"{postgres.url('thaw')}&options=-c%20default_transaction_read_only%3Don")
+    with standby.read() as session:
+        connected = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with pytest.raises(OperationalError, match="read-only transaction"), standby.begin() as session:
+        session.execute(ProjectRow.__table__.delete())
+    with standby.read() as session:
+        assert session.execute(text("SELECT pg_backend_pid()")).scalar_one() != connected
+    standby.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE jobs SET status = 'unheard_of', metadata = :secret",
+        "UPDATE jobs SET project = :secret",
+        "UPDATE jobs SET no_such_column = :secret",
+    ],
+)
+def test_an_error_tells_nothing_that_a_row_has(db: Database, world: Any, change: str) -> None:
+    world.job(metadata={"said": SECRET})
+    with pytest.raises(DBAPIError) as raised, db.begin() as session:
+        session.execute(text(change), {"secret": f'"{SECRET}"'})
+    assert SECRET not in "".join(traceback.format_exception(raised.value))
 
 
 # === Migrations ===
