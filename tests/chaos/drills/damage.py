@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tests.chaos.clients import Accepted
 from tests.chaos.drills import steps
 from tests.chaos.drills.drill import Drill, Exercise, Findings, exactly
-from tests.chaos.evidence import Evidence, parsed
+from tests.chaos.evidence import Evidence, Folder, parsed
 from tests.chaos.run import Site
 from worker.engine.checkpoint import FOLDER, META, PARTS, Checkpoints, Meta
 
@@ -83,11 +83,13 @@ def _paused(site: Site, name: str) -> Accepted:
 
 def _checkpoints(evidence: Evidence, job: Accepted) -> list[dict[str, Any]]:
     """What there is to go on from, the oldest first: for each its step, and where its files are by name."""
+    store = evidence.store
+    assert isinstance(store, Folder), f"files are damaged in a folder; this store is a {type(store).__name__}"
     query = "SELECT step, files FROM checkpoints WHERE job_id = ? AND kind = 'resume' ORDER BY attempt, number"
     return [
         {
             "step": row["step"],
-            "files": {each["name"]: evidence.path_of(each["sha256"]) for each in parsed(row["files"])},
+            "files": {each["name"]: store.path_of(each["sha256"]) for each in parsed(row["files"])},
         }
         for row in evidence.rows(query, job.id)
     ]

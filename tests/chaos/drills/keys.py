@@ -29,7 +29,7 @@ from tests.chaos import kinds
 from tests.chaos.clients import JOBS, KEY, Client, History
 from tests.chaos.drills import steps
 from tests.chaos.drills.drill import Drill, Exercise, Findings, at_least, exactly
-from tests.chaos.evidence import Evidence, parsed
+from tests.chaos.evidence import Evidence, Folder, parsed
 from tests.chaos.stacks import Program, Stack, free_port
 from tests.servers import Postgres, postgres_folder
 
@@ -81,7 +81,7 @@ class LoneApi(Stack):
 
     def evidence(self) -> Evidence:
         """SQLite's file."""
-        return Evidence(self.data_dir / "thaw.db", self.data_dir / "artifacts")
+        return Evidence(self.data_dir / "thaw.db", Folder(self.data_dir / "artifacts"))
 
 
 class LoneApiOnPostgres(LoneApi):
@@ -99,7 +99,7 @@ class LoneApiOnPostgres(LoneApi):
 
     def evidence(self) -> Evidence:
         """Through its socket."""
-        return Evidence(f"host={self.postgres.folder} dbname=thaw user=thaw", self.data_dir / "artifacts")
+        return Evidence(f"host={self.postgres.folder} dbname=thaw user=thaw", Folder(self.data_dir / "artifacts"))
 
     def stop(self) -> None:
         """The database's folder, too."""
