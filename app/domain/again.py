@@ -13,7 +13,7 @@ from app.domain.errors import UserError
 from app.domain.exports import ExportFormat
 from app.domain.head import KEEP, Head, HeadBatchNormalization, HeadDense, HeadLayerNormalization
 from app.domain.job import Checkpoint, Job, JobRequest, MaxSeconds, Metadata, Seed, Suffix, UnixSeconds
-from app.domain.phases import Phase, UnfreezeLast
+from app.domain.phases import Phase, UnfreezeLast, shortened
 from app.domain.spec import ClassWeights, DropLast, MixedPrecision, ResolvedSpec, Schedule, check_names, check_schedule
 from app.domain.states import Priority
 
@@ -152,7 +152,7 @@ def _rest(spec: ResolvedSpec, checkpoint: Checkpoint) -> list[Phase]:
     if checkpoint.within is None:
         return []
     phase, done = spec.schedule[checkpoint.phase.index - 1], checkpoint.phase.epoch - (0 if checkpoint.metrics else 1)
-    return [phase.model_copy(update={"epochs": phase.epochs - done})] if done < phase.epochs else []
+    return [shortened(phase, phase.epochs - done)] if done < phase.epochs else []
 
 
 def _says(phase: Phase, name: str, value: str) -> bool:

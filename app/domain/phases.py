@@ -122,3 +122,11 @@ class Phase(Value):
             message = f"warmup_epochs {value.warmup_epochs:g} is longer than the phase, which has {epochs} epochs"
             raise ValueError(message)
         return value
+
+
+def shortened(phase: Phase, epochs: int) -> Phase:
+    """The phase with fewer epochs, and a warm-up that is as much of them as it was."""
+    rates = phase.learning_rate_schedule
+    if rates.warmup_epochs is not None:
+        rates = rates.model_copy(update={"warmup_epochs": rates.warmup_epochs * epochs / phase.epochs})
+    return Phase(**{**dict(phase), "epochs": epochs, "learning_rate_schedule": rates})

@@ -266,10 +266,12 @@ def check_schedule(schedule: Schedule) -> None:
 
 
 def check_names(phases: Sequence[Phase]) -> None:
-    """Raise what Pydantic makes an error of, if two phases have one name."""
-    names = [phase.name for phase in phases if phase.name]
+    """Raise what Pydantic makes an error of, if two phases have one name, be it given or not."""
+    names = [_named(phase, index).name for index, phase in enumerate(phases)]
     if len(set(names)) < len(names):
-        message = f"Phase names must differ from each other; received {names}"
+        message = (
+            f"Phase names must differ from each other, and a phase without one is named by its place; received {names}"
+        )
         raise ValueError(message)
 
 

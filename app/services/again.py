@@ -2,6 +2,7 @@
 
 from sqlalchemy.orm import Session
 
+from app.domain.adjusting import as_sent
 from app.domain.again import ForkRequest, RetryRequest, forked
 from app.domain.errors import FieldProblem, InvalidStateTransitionError, UserError
 from app.domain.job import Checkpoint, ForkedFrom, Job, JobRequest
@@ -54,7 +55,7 @@ def _repeated(job: Job, wanted: RetryRequest) -> Draft:
     return Draft(
         model=job.model,
         training_file=job.training_file,
-        spec=job.spec,
+        spec=as_sent(job.spec),
         suffix=job.suffix,
         metadata=job.metadata,
         priority=wanted.priority or job.priority,

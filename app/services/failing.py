@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.storage import aside as aside_rows
 from app.storage import checkpoints, events, jobs, leases
 from app.storage.events import News
-from app.storage.rows import dumped
+from app.storage.rows import dumped, spec_column
 from app.storage.tables import JobRow
 
 LOST = frozenset(
@@ -100,7 +100,7 @@ def _make_smaller(session: Session, row: JobRow, failure: Failure) -> bool:
     smaller = smaller_batches(ResolvedSpec.model_validate(row.spec))
     if smaller is None:
         return False
-    row.spec = dumped(smaller)
+    row.spec = spec_column(smaller)
     row.resume_fidelity = "tolerance"  # with enough memory, the job would have ended in other last bits
     adjustment = smaller.adjustments[-1]
     factor = adjustment.batch_size_before // adjustment.batch_size

@@ -16,7 +16,7 @@ from app.storage import aside, events, leases
 from app.storage.database import now, time_of
 from app.storage.events import News
 from app.storage.paging import Page, PageQuery, page_of
-from app.storage.rows import bundle_of, dumped, failure_of
+from app.storage.rows import bundle_of, failure_of, spec_column
 from app.storage.tables import DatasetRow, JobMetadataRow, JobRow, ModelRow
 
 _SAME = {
@@ -34,7 +34,7 @@ def add(session: Session, project: str, job: Job, *, api_key_id: str, news: News
         priority=rank_of(job.priority),
         rung_at=job.created_at,
         queued_at=job.created_at if job.status == "queued" else None,
-        spec=dumped(job.spec),
+        spec=spec_column(job.spec),
         labels=job.metadata,
         stage_history=[],
         artifacts=[],

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from app.domain.artifacts import Artifact, Bundle
 from app.domain.errors import Failure
+from app.domain.spec import ResolvedSpec
 
 
 def dumped(value: BaseModel) -> dict[str, Any]:
@@ -17,6 +18,16 @@ def dumped(value: BaseModel) -> dict[str, Any]:
 def dumped_all(values: Sequence[BaseModel]) -> list[dict[str, Any]]:
     """The values for a JSON column."""
     return [dumped(value) for value in values]
+
+
+def spec_column(spec: ResolvedSpec) -> dict[str, Any]:
+    """The specification for its JSON column. Raises `ValidationError` for one that could not be read again.
+
+    A job whose row nobody can read could not even be cancelled.
+    """
+    column = dumped(spec)
+    ResolvedSpec.model_validate(column)
+    return column
 
 
 def bundle_of(column: list[Any]) -> Bundle:

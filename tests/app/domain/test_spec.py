@@ -127,3 +127,10 @@ def test_random_weights_have_no_batch_norm_statistics_to_keep() -> None:
     for weights, expected in (("source", "frozen"), ("random", "train")):
         spec = resolve(Spec(backbone_weights=weights), seed=0)
         assert {phase.batch_norm for phase in spec.schedule} == {expected}
+
+
+@pytest.mark.parametrize("names", [("phase-2", None), ("a", "a"), (None, "phase-1")])
+def test_a_phase_without_a_name_is_named_by_its_place_as_no_other(names: tuple[str | None, ...]) -> None:
+    phases = [{"epochs": 1, "name": name} for name in names]
+    with pytest.raises(ValidationError, match="Phase names must differ"):
+        Spec.model_validate({"schedule": phases})

@@ -1,16 +1,17 @@
 """Retry and fork: new jobs of earlier ones, which stay as they are."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from app.domain.again import ForkRequest, RetryRequest
-from app.domain.errors import Failure, InvalidRequestError, InvalidStateTransitionError, NotFoundError
+from app.domain.errors import CapacityError, Failure, InvalidRequestError, InvalidStateTransitionError, NotFoundError
 from app.domain.job import ForkedFrom, Job
 from app.domain.phases import UnfreezeLast
+from app.domain.presets import PresetName
 from app.domain.progress import WeightsKept
 from app.domain.spec import DropLast
-from app.services import again, history, jobs, models, reports
+from app.services import again, failing, history, jobs, models, reports
 from app.services.context import Services
 from app.storage.paging import PageQuery
 from app.storage.tables import JobRow
@@ -103,6 +104,17 @@ def test_unknown_jobs_are_not_found(world: Any, services: Services) -> None:
             again.retry(services, project, identifier, RetryRequest())
         with pytest.raises(NotFoundError):
             again.fork(services, project, identifier, ForkRequest())
+
+
+def test_a_retry_begins_with_the_batches_that_were_asked_for(world: Any, services: Services) -> None:
+    job = world.job(batch_size=32)
+    for _ in range(2):
+        failing.attempt_failed(services, world.claim(job), CapacityError("No memory.").failure())
+    assert (world.get(job).spec.batch_size, world.get(job).status) == (16, "failed")
+    made = retry(world, job)
+    assert made.spec == job.spec
+    failing.attempt_failed(services, world.claim(made), CapacityError("No memory.").failure())
+    assert (world.get(made).spec.batch_size, world.get(made).status) == (16, "queued")
 
 
 # === Fork ===
@@ -208,9 +220,11 @@ def test_a_retry_of_a_fork_starts_where_that_started(world: Any, services: Servi
     assert third.model_id == made.model_id
 
 
-def within(world: Any, which: str, *, epoch: int, metrics: dict[str, float], phase: int = 1) -> tuple[Job, str]:
-    """A running job of two phases of 4 and 16 epochs that kept weights from within a phase, and their checkpoint."""
-    claim = world.claim()
+def within(
+    world: Any, which: str, *, epoch: int, metrics: dict[str, float], phase: int = 1, **spec: Any
+) -> tuple[Job, str]:
+    """A running job, of two phases of 4 and 16 epochs, that kept weights from within a phase, and their checkpoint."""
+    claim = world.claim(world.job(**spec))
     name = claim.job.spec.schedule[phase - 1].name
     place = world.place(epoch, phase=phase, name=name)
     told = WeightsKept(which=which, phase=place, step=7, metrics=metrics, checkpoint="c/1.weights")
@@ -232,6 +246,22 @@ def test_a_fork_from_within_a_phase_trains_what_was_left_of_it(
     made = fork(world, job)
     assert made.forked_from == ForkedFrom(job=job.id, checkpoint=kept)
     assert [phase.epochs for phase in made.spec.schedule] == left
+
+
+@pytest.mark.parametrize("preset", get_args(PresetName))
+def test_whatever_phase_is_shortened_the_fork_can_be_read_and_cancelled(
+    world: Any, services: Services, preset: str
+) -> None:
+    spec = world.job(schedule=preset).spec
+    for number, phase in enumerate(spec.schedule, start=1):
+        job, _ = within(world, "last", epoch=phase.epochs, metrics={}, phase=number, schedule=preset)
+        made = fork(world, job)
+        (left, before) = (made.spec.schedule[0], phase.learning_rate_schedule.warmup_epochs)
+        assert left.epochs == 1
+        if before is not None:
+            assert left.learning_rate_schedule.warmup_epochs == pytest.approx(before / phase.epochs)
+        assert world.get(made) == made
+        assert jobs.request_cancel(services, "default", made.id).status == "cancelled"
 
 
 def test_the_best_of_a_phase_that_diverged_is_forked_only_if_that_is_said(world: Any) -> None:
