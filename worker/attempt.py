@@ -88,16 +88,13 @@ class Attempt:
         launcher: Launcher,
         stopping: Stopping,
         hurrying: threading.Event,
-        claimed_at: float,
     ) -> None:
-        """`claimed_at`: `time.monotonic()` before the claim was made."""
         self._services = services
         self._duty = duty
         self._limits = duty.limits
         self._launcher = launcher
         self._stopping = stopping
         self._hurrying = hurrying
-        self._claimed_at = claimed_at
         self._began_at = time.monotonic()
         """After the claim, within which the time that is left was counted."""
         self._child: ChildProcess | None = None
@@ -106,7 +103,7 @@ class Attempt:
         # The lease has a thread of its own, which does not get this one's context.
         self._log = _log.bind(**self._about)
         self._seconds: dict[str, float] = {}
-        self._lease = Lease(self._services, duty.claim, claimed_at=claimed_at, log=self._log)
+        self._lease = Lease(self._services, duty.claim, log=self._log)
 
     def run(self) -> str:
         """See it through; returns how it ended. What is logged meanwhile in this thread says what it is about."""
@@ -293,7 +290,7 @@ class Attempt:
 
     def _note(self, moment: str) -> None:
         """Seconds since the claim, for the log: what a job waits for."""
-        self._seconds[f"{moment.replace(' ', '_')}_seconds"] = round(time.monotonic() - self._claimed_at, 3)
+        self._seconds[f"{moment.replace(' ', '_')}_seconds"] = round(time.monotonic() - self._duty.claim.claimed_at, 3)
 
 
 def _upload_seconds(ending: Ending) -> float:

@@ -37,13 +37,13 @@ class JobCancelled(Exception):  # noqa: N818 (named for what happened)
 
 
 class Lease:
-    """Holds a claim from `with` to its end. `claimed_at`: `time.monotonic()` before the claim was made."""
+    """Holds a claim from `with` to its end."""
 
-    def __init__(self, services: Services, claim: Claim, *, claimed_at: float, log: Any) -> None:  # noqa: ANN401 (structlog's loggers have no common type)
+    def __init__(self, services: Services, claim: Claim, *, log: Any) -> None:  # noqa: ANN401 (structlog's loggers have no common type)
         self._services = services
         self._claim = claim
         self._settings = services.settings
-        self._renewed_at = claimed_at
+        self._renewed_at = claim.claimed_at
         self._log = log
         self._lost = threading.Event()
         self._over = threading.Event()

@@ -4,7 +4,6 @@ An error of the supervisor itself fails the job with class `platform`; the worke
 """
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -98,13 +97,12 @@ class Supervisor:
         """Claim it and see it through; returns how it ended. Never raises: the thread belongs to the next task."""
         if self.stopping.is_set() or self.draining.is_set():
             return None
-        claimed_at = time.monotonic()
         try:
             claimed = claim()
             if claimed is None:
                 _log.debug("stale hint", hint=hint)
                 return None
-            return self._see_through(duty_of(claimed), claimed_at=claimed_at)
+            return self._see_through(duty_of(claimed))
         except UNREACHABLE as error:
             # Before a claim nothing is lost; after it, the lease runs out and the sweeper takes it back.
             _log.warning("database not reached, the sweeper will ring again", hint=hint, error=repr(error))
@@ -112,7 +110,7 @@ class Supervisor:
             _log.exception("attempt given up", hint=hint)
         return None
 
-    def _see_through(self, duty: Duty, *, claimed_at: float) -> str:
+    def _see_through(self, duty: Duty) -> str:
         attempt = Attempt(
             self.services,
             duty,
@@ -120,7 +118,6 @@ class Supervisor:
             launcher=self.launcher,
             stopping=self.stopping,
             hurrying=self.hurrying,
-            claimed_at=claimed_at,
         )
         self.running.add(attempt)
         try:

@@ -62,7 +62,7 @@ MOVES: tuple[Move, ...] = (
     Move("running", "failed", _EITHER, "the attempt was the last that may be lost", _EITHER_FENCE),
     Move("running", "cancelled", _EITHER, "somebody wants it cancelled", _EITHER_FENCE),
     Move("running", "paused", _EITHER, "somebody wants it paused", f"{_EITHER_FENCE}; no wish to cancel"),
-    Move("running", "queued", _HOLDER, "the worker stops, after its checkpoint", f"{_FENCE}; no wish"),
+    Move("running", "queued", _HOLDER, "it gives the job back, uncharged: it stops, its store is away, or a pause was withdrawn late", f"{_FENCE}; no wish"),
     Move("running", "paused", _HOLDER, "the disk is full", f"{_FENCE}; no wish to cancel"),
     Move("running", "queued", _HOLDER, "its process crashed, was killed or hung", f"{_FENCE}; no wish"),
     Move("running", "queued", _HOLDER, "memory ran out: once, with smaller batches", f"{_FENCE}; no wish"),

@@ -5,6 +5,7 @@ deleted, or the hint is old. That is normal. Who got a claim renews it every few
 it is lost: stop at once, write nothing.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -50,6 +51,8 @@ class JobClaim:
     project: str
     job: Job
     attempt: int
+    claimed_at: float
+    """`time.monotonic()` when its lease began, or a moment earlier."""
     model: Model
     dataset: Dataset
     checkpoints: Sequence[Checkpoint] = ()
@@ -73,6 +76,8 @@ class ModelClaim:
     project: str
     model: Model
     attempt: int
+    claimed_at: float
+    """As of a job."""
     file: File | None
     """`None`: the model has a `reference` instead."""
     row: ClassVar[type[ModelRow]] = ModelRow
@@ -90,6 +95,8 @@ class DatasetClaim:
     project: str
     dataset: Dataset
     attempt: int
+    claimed_at: float
+    """As of a job."""
     file: File
     row: ClassVar[type[DatasetRow]] = DatasetRow
 
@@ -147,6 +154,7 @@ def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | Non
         project = leases.project_of(session, JobRow, job_id)
         if project is None:
             return None
+        claimed_at = time.monotonic()  # and not before the transaction, which waits for others on SQLite
         row = _start(session, project, job_id, worker=worker, seconds=services.settings.lease_seconds)
         if row is None:
             _cancel_if_asked(session, project, job_id)
@@ -164,6 +172,7 @@ def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | Non
             project=project,
             job=job,
             attempt=row.attempt,
+            claimed_at=claimed_at,
             model=models.model_of(model),
             dataset=datasets.dataset_of(dataset),
             checkpoints=kept,
@@ -200,29 +209,45 @@ def _cancel_if_asked(session: Session, project: str, job_id: str) -> None:
 def claim_model(services: Services, model_id: str, *, worker: str) -> ModelClaim | None:
     """Take a model that is to be checked."""
     with services.db.begin() as session:
-        row = _take(session, ModelRow, model_id, worker=worker, seconds=services.settings.lease_seconds)
-        if row is None:
+        found = _take(session, ModelRow, model_id, worker=worker, seconds=services.settings.lease_seconds)
+        if found is None:
             return None
-        file = None if row.reference else _file_of(session, row)
-        return ModelClaim(project=row.project, model=models.model_of(row), attempt=row.attempt, file=file)
+        row, claimed_at = found
+        return ModelClaim(
+            project=row.project,
+            model=models.model_of(row),
+            attempt=row.attempt,
+            claimed_at=claimed_at,
+            file=None if row.reference else _file_of(session, row),
+        )
 
 
 def claim_dataset(services: Services, dataset_id: str, *, worker: str) -> DatasetClaim | None:
     """Take a dataset that is to be checked."""
     with services.db.begin() as session:
-        row = _take(session, DatasetRow, dataset_id, worker=worker, seconds=services.settings.lease_seconds)
-        if row is None:
+        found = _take(session, DatasetRow, dataset_id, worker=worker, seconds=services.settings.lease_seconds)
+        if found is None:
             return None
-        file = _file_of(session, row)
-        return DatasetClaim(project=row.project, dataset=datasets.dataset_of(row), attempt=row.attempt, file=file)
+        row, claimed_at = found
+        return DatasetClaim(
+            project=row.project,
+            dataset=datasets.dataset_of(row),
+            attempt=row.attempt,
+            claimed_at=claimed_at,
+            file=_file_of(session, row),
+        )
 
 
-def _take(session: Session, row: type[AssetRow], identifier: str, *, worker: str, seconds: float) -> AssetRow | None:
+def _take(
+    session: Session, row: type[AssetRow], identifier: str, *, worker: str, seconds: float
+) -> tuple[AssetRow, float] | None:
+    """The row, and `claimed_at`."""
     project = leases.project_of(session, row, identifier)
     if project is None:
         return None
-    values = taken(row, worker=worker, seconds=seconds)
-    return leases.compare_and_set(session, row, project, identifier, where=leases.unclaimed(row), values=values)
+    claimed_at, values = time.monotonic(), taken(row, worker=worker, seconds=seconds)
+    found = leases.compare_and_set(session, row, project, identifier, where=leases.unclaimed(row), values=values)
+    return None if found is None else (found, claimed_at)
 
 
 def _file_of(session: Session, row: ModelRow | DatasetRow) -> File:

@@ -17,8 +17,8 @@ STATEMENT, BECAUSE = "UPDATE", Exception("said by the database")
 def lease() -> Lease:
     """Of a claim that was made just now; nothing renews it."""
     services: Any = SimpleNamespace(settings=SimpleNamespace(fence_seconds=60.0, heartbeat_seconds=5.0))
-    claim: Any = SimpleNamespace(identifier="ftjob-1", attempt=1)
-    return Lease(services, claim, claimed_at=time.monotonic(), log=structlog.get_logger())
+    claim: Any = SimpleNamespace(identifier="ftjob-1", attempt=1, claimed_at=time.monotonic())
+    return Lease(services, claim, log=structlog.get_logger())
 
 
 class Refusing:

@@ -153,7 +153,7 @@ class Life(Truths):
     @rule(charge=st.booleans())
     def release(self, charge: bool) -> None:
         claims.release(self.services, self.holder, charge_attempt=charge)
-        self._attempt_ended("crashed" if charge else "the worker stops", lost=charge)
+        self._attempt_ended("crashed" if charge else "it gives the job back", lost=charge)
 
     @precondition(lambda self: self.holder)
     @rule()

@@ -1,9 +1,11 @@
 """Claims: one holder at a time, and whoever lost it writes nothing."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.domain.errors import Failure, LeaseLostError
 from app.domain.model import ModelOptions
@@ -203,3 +205,20 @@ def _all() -> Any:
     from app.storage.paging import PageQuery
 
     return PageQuery()
+
+
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_what_a_claim_waits_for_is_not_taken_from_its_lease(world: Any, services: Services) -> None:
+    job = world.job()
+    model = models.register(services, "default", file_id=world.file().id, name=None, options=ModelOptions())
+    for claim, identifier in ((claims.claim_job, job.id), (claims.claim_model, model.id)):
+        with ThreadPoolExecutor(1) as threads:
+            with services.db.begin() as session:
+                session.execute(select(JobRow.id))  # holds SQLite
+                waiting = threads.submit(claim, services, identifier, worker="w1")
+                with pytest.raises(TimeoutError):
+                    waiting.result(timeout=0.3)
+                let_go = time.monotonic()
+            claimed = waiting.result()
+        assert claimed is not None
+        assert claimed.claimed_at >= let_go
