@@ -43,6 +43,7 @@ _ROOMY = "sweeper of a worker with room"
 _FENCE = "number of the attempt, lease not run out"
 _RAN_OUT = "number of the attempt, lease run out"
 _EITHER, _EITHER_FENCE = f"{_HOLDER}, or sweeper", "number of the attempt; lease not run out, or run out"
+_UNCHARGED = "it gives the job back, uncharged: it stops, its store is away, or a pause was withdrawn late"
 _NOTHING = "nothing else"
 _OVERDUE = "`deadline_at` is over"
 
@@ -62,7 +63,7 @@ MOVES: tuple[Move, ...] = (
     Move("running", "failed", _EITHER, "the attempt was the last that may be lost", _EITHER_FENCE),
     Move("running", "cancelled", _EITHER, "somebody wants it cancelled", _EITHER_FENCE),
     Move("running", "paused", _EITHER, "somebody wants it paused", f"{_EITHER_FENCE}; no wish to cancel"),
-    Move("running", "queued", _HOLDER, "it gives the job back, uncharged: it stops, its store is away, or a pause was withdrawn late", f"{_FENCE}; no wish"),
+    Move("running", "queued", _HOLDER, _UNCHARGED, f"{_FENCE}; no wish"),
     Move("running", "paused", _HOLDER, "the disk is full", f"{_FENCE}; no wish to cancel"),
     Move("running", "queued", _HOLDER, "its process crashed, was killed or hung", f"{_FENCE}; no wish"),
     Move("running", "queued", _HOLDER, "memory ran out: once, with smaller batches", f"{_FENCE}; no wish"),

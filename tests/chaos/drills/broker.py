@@ -11,16 +11,14 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import redis
 
 from tests.chaos.clients import Accepted
 from tests.chaos.drills import steps
 from tests.chaos.drills.answers import CountingClient, server_errors
-from tests.chaos.drills.drill import Drill, Exercise, Figure, Findings, at_most, exactly
+from tests.chaos.drills.drill import Drill, Exercise, Figure, Findings, at_least, at_most, exactly
 from tests.chaos.evidence import Evidence
 from tests.chaos.run import Site
 from tests.chaos.stacks import Stack
@@ -40,7 +38,8 @@ class Ordeal:
     jobs: list[Accepted]
     server_errors: int
     slowest_post_seconds: float
-    hints_lost: int
+    hints_lost: int | None
+    """`None`: it was not to lose any."""
     longest_wait_seconds: float
     """That a worker was free, the broker there, and a job waited."""
     undisturbed: bool
@@ -83,7 +82,7 @@ def _evicted(stack: Stack) -> Iterator[None]:
         broker.config_set("maxmemory", used + _SLACK_BYTES)
         for number in range(_FILLERS):
             broker.set(f"filler-{number}", _FILLER)
-            if not _waiting(stack):
+            if not steps.waiting_hints(stack):
                 break
         broker.config_set("maxmemory", 0)
         broker.config_set("maxmemory-policy", "noeviction")
@@ -105,15 +104,16 @@ class Blow:
     strike: Callable[[Stack], Any]
     """Around the submission of the jobs."""
     one_runs: bool = True
-    hold_workers: bool = True
+    loses_hints: bool = True
+    """Workers stand still, so that there are some."""
 
 
 BLOWS: Mapping[str, Blow] = {
     "flushed": Blow(_flushed),
     "killed without its memory": Blow(_killed_without_memory),
     "evicted": Blow(_evicted),
-    "away": Blow(_away, hold_workers=False),
-    "away, workers idle": Blow(_away, one_runs=False, hold_workers=False),
+    "away": Blow(_away, loses_hints=False),
+    "away, workers idle": Blow(_away, one_runs=False, loses_hints=False),
 }
 
 # === The drill ===
@@ -124,19 +124,23 @@ def play(exercise: Exercise) -> Findings:
     with replace(exercise, slow=True).site("tiny", RUNNING) as site:
         ordeals = {name: _suffer(site, name, blow, exercise.times) for name, blow in BLOWS.items()}
         verdict = steps.verdict(site, [job for ordeal in ordeals.values() for job in ordeal.jobs])
-    figures: dict[str, Figure] = {}
-    for name, ordeal in ordeals.items():
-        figures |= {
-            f"{name}: jobs that succeeded": exactly(
-                sum(job.ended == "succeeded" for job in ordeal.jobs), len(ordeal.jobs)
-            ),
-            f"{name}: answers 5xx": exactly(ordeal.server_errors, 0),
-            f"{name}: seconds that a free worker waited": at_most(ordeal.longest_wait_seconds, START_SECONDS),
-            f"{name}: running jobs disturbed": exactly(int(not ordeal.undisturbed), 0),
-        }
-    shown = ("hints_lost", "slowest_post_seconds")
-    facts = {name: {each: getattr(ordeal, each) for each in shown} for name, ordeal in ordeals.items()}
+    figures = {f"{name}: {what}": each for name, ordeal in ordeals.items() for what, each in figures_of(ordeal).items()}
+    facts: dict[str, object] = {
+        name: {"slowest_post_seconds": ordeal.slowest_post_seconds} for name, ordeal in ordeals.items()
+    }
     return Findings(figures, {**facts, "checked": verdict.summary()}, verdict.violations)
+
+
+def figures_of(ordeal: Ordeal) -> dict[str, Figure]:
+    """What one blow is judged by; one that was to lose hints and lost none has shown nothing."""
+    lost = {} if ordeal.hints_lost is None else {"hints that were lost": at_least(ordeal.hints_lost, 1)}
+    return {
+        "jobs that succeeded": exactly(sum(job.ended == "succeeded" for job in ordeal.jobs), len(ordeal.jobs)),
+        "answers 5xx": exactly(ordeal.server_errors, 0),
+        "seconds that a free worker waited": at_most(ordeal.longest_wait_seconds, START_SECONDS),
+        "running jobs disturbed": exactly(int(not ordeal.undisturbed), 0),
+        **lost,
+    }
 
 
 @dataclass
@@ -166,12 +170,13 @@ def _suffer(site: Site, name: str, blow: Blow, count: int) -> Ordeal:
     running = [_run_one(site, name)] if blow.one_runs else []
     before = [job.id for job in running]
     submission = _Submission(site, name)
-    with steps.stopped(site.stack.find("worker") if blow.hold_workers else []):
+    with steps.stopped(site.stack.find("worker") if blow.loses_hints else []):
         with blow.strike(site.stack):
             submission.submit(count)
-            had = _waiting(site.stack)
+            had = steps.waiting_hints(site.stack) if blow.loses_hints else None
         steps.until(lambda: steps.broker_answers(site.stack))
-        back_at, lost = time.time(), max(0, had - _waiting(site.stack))
+        back_at = time.time()
+        lost = None if had is None else had - steps.waiting_hints(site.stack)
     jobs = [*running, *submission.jobs]
     steps.see_ended(site, jobs)
     evidence = site.stack.evidence()
@@ -191,13 +196,6 @@ def _run_one(site: Site, name: str) -> Accepted:
     job = steps.submit(site, RUNNING, f"{name}-running")
     site.client.wait(job, lambda found: found["status"] == "running", seconds=steps.PATIENCE_SECONDS)
     return job
-
-
-def _waiting(stack: Stack) -> int:
-    """Hints that nobody has taken yet."""
-    with suppress(redis.RedisError, OSError), stack.broker() as broker:
-        return sum(int(broker.llen(key)) for key in broker.scan_iter("thaw:*", _type="list"))
-    return 0
 
 
 def _starts_and_ends(evidence: Evidence, jobs: Sequence[Accepted]) -> list[tuple[float, int]]:

@@ -5,10 +5,11 @@ weights of an undisturbed run. Where the worker is dead nothing runs any more; t
 lease has run out.
 """
 
+import math
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,6 +22,9 @@ from tests.chaos.run import WINDOW, Site
 
 KINDS = ("carried optimizer", "dropout")
 STOP_SECONDS = 10.0
+OUTLIVE_SECONDS = 2.0
+"""How long a process may still be seen after its job has stopped; a worker ends it before it says so."""
+_LOOK_SECONDS = 0.25
 Surroundings = Literal["healthy", "worker dead", "broker away"]
 SHARES: dict[Surroundings, float] = {"healthy": 0.8, "worker dead": 0.1, "broker away": 0.1}
 AHEAD_SECONDS = 1.0
@@ -39,6 +43,8 @@ class Stop:
     """200, or 409: it had ended."""
     stopped_at: float
     """When it was in a status in which nothing runs."""
+    outlived_seconds: float = 0.0
+    """For how long after that a process of it was seen nevertheless."""
 
     @property
     def seconds(self) -> float:
@@ -70,6 +76,9 @@ def _findings(stops: Sequence[Stop], later: list[str], violations: Sequence[str]
         "p99 seconds until it stops": at_most(percentile(there, 99), STOP_SECONDS),
         "p99 seconds until it has stopped for a dead worker": at_most(
             percentile(gone, 99), lease_seconds + STOP_SECONDS
+        ),
+        "longest seconds that a process outlived the stop of its job": at_most(
+            max((stop.outlived_seconds for stop in stops), default=math.inf), OUTLIVE_SECONDS
         ),
         "jobs that ran after they had stopped": exactly(len(later), 0),
         "resumed jobs that succeeded": exactly(sum(stop.job.ended == "succeeded" for stop in resumed), len(resumed)),
@@ -126,7 +135,25 @@ def _stop(site: Site, client: Client, job: Accepted, wish: Literal["cancel", "pa
     wanted = {"paused", *TERMINAL}
     client.wait(job, lambda found: found["status"] in wanted, seconds=steps.PATIENCE_SECONDS)
     last = next(move for move in steps.moves(site.stack.evidence(), job.id) if move.status in wanted)
-    return Stop(job, wish, around, asked_at, answer, last.at)
+    outlived = outlived_seconds(lambda: steps.children_of(site.stack, job.id), last.at)
+    return Stop(job, wish, around, asked_at, answer, last.at, outlived)
+
+
+def outlived_seconds(find: Callable[[], object], stopped_at: float) -> float:
+    """Seconds from a stop (Unix time) to the last moment at which something was found.
+
+    Looked for at least as long as it may be there, then until it is gone, up to `STOP_SECONDS` more: a job that trains
+    on after it was stopped would be at its end before all others are.
+    """
+    last = stopped_at
+    until = max(time.time(), stopped_at) + OUTLIVE_SECONDS
+    latest = until + STOP_SECONDS
+    while time.time() < min(until, latest):
+        if find():
+            last = time.time()
+            until = last + OUTLIVE_SECONDS
+        time.sleep(_LOOK_SECONDS)
+    return max(0.0, last - stopped_at)
 
 
 def _resume(client: Client, stop: Stop, *, after_seconds: float) -> None:

@@ -147,8 +147,12 @@ def play(exercise: Exercise) -> Findings:
         "jobs": exactly(len(rows), len(keys)),
         "other answers than 201 and 409": exactly(sum(race.others for race in races), 0),
         "answers 409 in flight": at_least(sum(race.in_flight for race in races), 1),
+        "requests after all others that were answered with 201": exactly(
+            sum(race.answered for race in races), len(races)
+        ),
         "other bodies that were refused with 422": exactly(sum(race.refused for race in races), len(races)),
         "requests that were broken off by a kill": at_least(killed.broken, killed.kills),
+        "keys that were never answered after a kill": exactly(len(killed.unanswered), 0),
     }
     facts = {
         "requests at once": AT_ONCE,
@@ -157,6 +161,7 @@ def play(exercise: Exercise) -> Findings:
         "kills": killed.kills,
         "requests of those that had made a job before": killed.made_before,
         "longest seconds until such a key was answered": round(killed.longest_seconds, 1),
+        "never answered": killed.unanswered,
     }
     return Findings(figures, facts)
 
@@ -190,8 +195,21 @@ class Race:
     replayed: int = 0
     in_flight: int = 0
     others: int = 0
-    refused: int = 0
-    """Requests with another body that were, as they must be."""
+    answered: bool = False
+    """Whether the request after all others was: by then nothing is in flight."""
+    refused: bool = False
+    """Whether a request with another body was, as it must be."""
+
+    def note(self, answers: Sequence[httpx2.Response]) -> None:
+        """What was answered to those at once, and last of all to the one after them."""
+        for answer in answers:
+            self.created += answer.status_code == 201
+            self.replayed += answer.headers.get("Idempotency-Replayed") == "true"
+            self.in_flight += answer.status_code == 409
+            self.others += answer.status_code not in {201, 409}
+            if answer.status_code == 201:
+                self.jobs.add(answer.json()["id"])
+        self.answered = answers[-1].status_code == 201
 
 
 async def _all_races(desk: Desk, count: int) -> list[Race]:
@@ -205,14 +223,7 @@ async def _all_races(desk: Desk, count: int) -> list[Race]:
 async def _race(desk: Desk, client: httpx2.AsyncClient, key: str) -> Race:
     race = Race(key)
     answers = await asyncio.gather(*(_post(desk, client, key) for _ in range(AT_ONCE)))
-    answers.append(await _post(desk, client, key))  # now there is an answer to be had
-    for answer in answers:
-        race.created += answer.status_code == 201
-        race.replayed += answer.headers.get("Idempotency-Replayed") == "true"
-        race.in_flight += answer.status_code == 409
-        race.others += answer.status_code not in {201, 409}
-        if answer.status_code == 201:
-            race.jobs.add(answer.json()["id"])
+    race.note([*answers, await _post(desk, client, key)])
     race.refused = (await _post(desk, client, key, seed=1)).status_code == 422
     return race
 
@@ -235,6 +246,8 @@ class Killed:
     made_before: int = 0
     """Of the broken ones, those that had made their job already: the answer is all that was lost."""
     longest_seconds: float = 0.0
+    unanswered: dict[str, int] = field(default_factory=dict)
+    """By key: the status of the last of many answers, none of which was a 201."""
 
 
 async def _all_kills(desk: Desk, rng: random.Random, count: int) -> Killed:
@@ -289,7 +302,7 @@ async def _crowd(desk: Desk, killed: Killed, keys: Sequence[str]) -> None:
 
 
 async def _ask_again(desk: Desk, killed: Killed) -> None:
-    """Every key, until it has an answer."""
+    """Every key, until it has an answer; those that get none in time are `unanswered`."""
     async with httpx2.AsyncClient(
         base_url=desk.stack.urls[0], headers=desk.headers, trust_env=False, timeout=60
     ) as client:
@@ -302,6 +315,8 @@ async def _ask_again(desk: Desk, killed: Killed) -> None:
                     killed.answers[key].add(answer.json()["id"])
                     break
                 await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                killed.unanswered[key] = answer.status_code
             killed.longest_seconds = max(killed.longest_seconds, time.monotonic() - started)
 
         await asyncio.gather(*(ask(key) for key in killed.answers))

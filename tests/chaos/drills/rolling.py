@@ -1,8 +1,9 @@
 """Workers and APIs are restarted by SIGTERM, one after the other, while jobs are created, trained and looked at.
 
 A worker keeps a checkpoint at its next step, gives its job back and leaves; the next attempt goes on from that very
-step, and none is charged. An API answers what it has begun to answer; whoever comes in between is refused a
-connection, or has it closed without an answer, and asks again.
+step, and none is charged. An API answers what it has read; whoever comes in between is refused a connection, or has it
+closed before the request was read, and asks again (`answers` tells these apart). One that has no time left to leave in
+order says so in its log, and what it cut off then is in none: that must not be either.
 """
 
 import random
@@ -19,7 +20,7 @@ import psutil
 
 from tests.chaos.clients import Accepted
 from tests.chaos.drills import steps
-from tests.chaos.drills.answers import CountingClient, server_errors
+from tests.chaos.drills.answers import CountingClient, cut_off, server_errors
 from tests.chaos.drills.drill import Drill, Exercise, Findings, at_least, at_most, exactly
 from tests.chaos.evidence import Evidence, parsed
 from tests.chaos.run import Site
@@ -28,6 +29,8 @@ KINDS = ("carried optimizer", "dropout")
 CROWD = 3
 """Jobs that are open at once, each with a client that looks at it all the time."""
 LEAVE_SECONDS = 10.0
+_IN_DISORDER = "The API did not stop in time"
+"""What an API logs that leaves without waiting for its requests."""
 _GLANCE_SECONDS = 0.05
 
 
@@ -62,6 +65,7 @@ def play(exercise: Exercise) -> Findings:
         verdict = steps.verdict(site, crowd.jobs)
         interruptions = list(filter(None, (_interruption(evidence, leaving) for leaving in leavings)))
         charged = _charged(evidence)
+        logs = site.stack.logs()
     trained = [each for each in interruptions if each.trained]
     ended = Counter(str(job.ended) for job in crowd.jobs)
     figures = {
@@ -74,11 +78,14 @@ def play(exercise: Exercise) -> Findings:
         "longest seconds until a worker had left": at_most(max(each.seconds for each in leavings), LEAVE_SECONDS),
         "longest seconds until an API had left": at_most(max(api_seconds), LEAVE_SECONDS),
         "answers 5xx": exactly(server_errors(crowd.counts), 0),
+        "requests that were read and cut off": exactly(len(cut_off(crowd.broken, logs)), 0),
+        "APIs that did not leave in order": exactly(logs.count(_IN_DISORDER), 0),
         "jobs that succeeded": exactly(ended["succeeded"], len(crowd.jobs)),
         "jobs": at_least(len(crowd.jobs), CROWD),
     }
     facts = {
         "answers": dict(crowd.counts),
+        "requests that were closed without a read": len(crowd.broken) - len(cut_off(crowd.broken, logs)),
         "workers restarted": len(leavings),
         "APIs restarted": len(api_seconds),
         "checked": verdict.summary(),
@@ -185,6 +192,7 @@ class _Crowd:
     site: Site
     jobs: list[Accepted] = field(default_factory=list)
     counts: "Counter[str]" = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -219,6 +227,7 @@ class _Crowd:
                 self.errors.append(error)
         with self._lock:
             self.counts.update(client.counts)
+            self.broken += client.broken
 
     def _see_one_through(self, client: CountingClient, number: int) -> None:
         with self._lock:

@@ -9,18 +9,19 @@ for some seconds.
 
 import contextlib
 import itertools
+import math
 import random
-import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 
 from tests.chaos.acts import Target
 from tests.chaos.clients import Accepted
 from tests.chaos.drills import steps
-from tests.chaos.drills.drill import Drill, Exercise, Figure, Findings, at_most, exactly, slope
+from tests.chaos.drills.drill import Drill, Exercise, Figure, Findings, at_least, at_most, exactly, slope
 from tests.chaos.run import Site
 from tests.chaos.stacks import Stack
 
@@ -33,6 +34,7 @@ WARM_PART = 0.2
 FAULTS = ("child", "flush", "broker", None)
 """What happens during a batch, in turn."""
 _FAULT_SECONDS = 2.0
+MOST = 0.5
 _ZOMBIE_SECONDS = 5.0
 
 
@@ -50,16 +52,35 @@ class Look:
     threads: int
 
 
+@dataclass
+class Faults:
+    """How often each fault was tried, and how often there was something for it to hit."""
+
+    tried: "Counter[str]" = field(default_factory=Counter)
+    hit: "Counter[str]" = field(default_factory=Counter)
+
+    def note(self, fault: str, *, hit: bool) -> None:
+        """One of them."""
+        self.tried[fault] += 1
+        self.hit[fault] += hit
+
+    def figure(self) -> Figure:
+        """That most of them disturbed something, or little was shown."""
+        return at_least(self.hit.total(), max(1, math.floor(self.tried.total() * MOST) + 1))
+
+
 def play(exercise: Exercise) -> Findings:
     """So many jobs."""
     rng = exercise.rng()
     jobs: list[Accepted] = []
     zombies: list[str] = []
+    faults = Faults()
     with exercise.site("tiny") as site:
         started = time.monotonic()
         looks = list(_look(site.stack, started, 0))
         for fault in itertools.cycle(FAULTS):
-            jobs += _batch(site, fault, rng, first=len(jobs), count=min(BATCH, exercise.times - len(jobs)))
+            count = min(BATCH, exercise.times - len(jobs))
+            jobs += _batch(site, fault, rng, faults, first=len(jobs), count=count)
             zombies += _zombies(site.stack)
             looks += _look(site.stack, started, len(jobs))
             if len(jobs) >= exercise.times:
@@ -68,8 +89,13 @@ def play(exercise: Exercise) -> Findings:
     figures: dict[str, Figure] = {
         "jobs that succeeded": exactly(sum(job.ended == "succeeded" for job in jobs), len(jobs)),
         "zombies": exactly(len(zombies), 0),
+        "faults that hit something": faults.figure(),
     }
-    facts: dict[str, object] = {"hours": round(looks[-1].at / 3600, 3), "zombies": zombies}
+    facts: dict[str, object] = {
+        "hours": round(looks[-1].at / 3600, 3),
+        "zombies": zombies,
+        "faults": {fault: f"{faults.hit[fault]} of {tried} hit" for fault, tried in faults.tried.items()},
+    }
     for program in PROGRAMS:
         grown, about = _growth([look for look in looks if look.program == program])
         figures |= {f"{program}: {name}": figure for name, figure in grown.items()}
@@ -104,26 +130,31 @@ def _most(looks: Sequence[Look], what: str) -> int:
 # === A batch ===
 
 
-def _batch(site: Site, fault: str | None, rng: random.Random, *, first: int, count: int) -> list[Accepted]:
+def _batch(
+    site: Site, fault: str | None, rng: random.Random, faults: Faults, *, first: int, count: int
+) -> list[Accepted]:
     jobs = [steps.submit(site, "tiny", f"soak-{first + number}") for number in range(count)]
     if fault is not None:
         site.client.wait(jobs[0], lambda found: found["status"] == "running", seconds=steps.PATIENCE_SECONDS)
         time.sleep(rng.uniform(0, _FAULT_SECONDS))
-        _strike(site.stack, fault)
+        faults.note(fault, hit=_strike(site.stack, fault))
     steps.see_ended(site, jobs)
     steps.until(lambda: not site.stack.find("child"))
     return jobs
 
 
-def _strike(stack: Stack, fault: str) -> None:
-    if fault == "child":
-        steps.send(stack.find("child"), signal.SIGKILL)
-    elif fault == "broker":
-        steps.kill(stack.find("broker"))
-        steps.until(lambda: steps.broker_answers(stack))
-    else:
+def _strike(stack: Stack, fault: str) -> bool:
+    """Whether it hit something: processes, or hints that wait."""
+    if fault == "flush":
+        waiting = steps.waiting_hints(stack)
         with stack.broker() as broker:
             broker.flushall()
+        return waiting > 0
+    victims = stack.find("child" if fault == "child" else "broker")
+    steps.kill(victims)
+    if fault == "broker":
+        steps.until(lambda: steps.broker_answers(stack))
+    return bool(victims)
 
 
 # === Looking ===

@@ -142,6 +142,12 @@ def listening(stack: Stack) -> int:
     return 0
 
 
+def waiting_hints(stack: Stack) -> int:
+    """Hints that nobody has taken yet. Raises `redis.RedisError` where the broker does not answer."""
+    with stack.broker() as broker:
+        return sum(int(broker.llen(key)) for key in broker.scan_iter("thaw:*", _type="list"))
+
+
 @contextmanager
 def broker_away(stack: Stack) -> Iterator[None]:
     """Nobody reaches the broker until the block ends: it is dead, or, where it is started again at once, hangs."""

@@ -2,12 +2,18 @@
 
 import json
 import math
+import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.chaos.drills import __main__ as program
-from tests.chaos.drills.broker import longest_wait
+from tests.chaos.drills import cancels
+from tests.chaos.drills.answers import Counted, cut_off
+from tests.chaos.drills.broker import Ordeal, figures_of, longest_wait
 from tests.chaos.drills.drill import (
     Drill,
     Exercise,
@@ -19,6 +25,8 @@ from tests.chaos.drills.drill import (
     percentile,
     slope,
 )
+from tests.chaos.drills.keys import Race
+from tests.chaos.drills.soak import Faults
 
 
 @pytest.mark.parametrize(
@@ -94,3 +102,91 @@ def test_every_drill_is_listed_where_people_look() -> None:
     assert package.__doc__ is not None
     listed = [line.split()[0] for line in package.__doc__.splitlines() if line[:1].isalpha() and "  " in line]
     assert listed == list(program.DRILLS)
+
+
+# === Requests that broke ===
+
+
+class _Breaking(httpx2.BaseTransport):
+    """Gives what it was told to, one after the other, and remembers the ids of its requests."""
+
+    def __init__(self, *outcomes: httpx2.Response | Exception) -> None:
+        self._outcomes = iter(outcomes)
+        self.identifiers: list[str] = []
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.identifiers.append(request.headers["X-Request-Id"])
+        outcome = next(self._outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+class _Torn(httpx2.SyncByteStream):
+    """A body that breaks off."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"half of"
+        message = "peer closed connection without sending complete message body"
+        raise httpx2.RemoteProtocolError(message)
+
+
+def test_a_request_that_an_api_had_read_is_told_from_one_that_nobody_read() -> None:
+    refused, unread, silent = httpx2.ConnectError(""), httpx2.ReadError(""), httpx2.RemoteProtocolError("")
+    inner = _Breaking(refused, unread, silent, httpx2.Response(200, stream=_Torn()), httpx2.Response(200, text="all"))
+    counts: Counter[str] = Counter()
+    broken: list[str] = []
+    with httpx2.Client(transport=Counted(counts, broken, inner=inner)) as client:
+        for _ in range(4):
+            with pytest.raises(httpx2.TransportError):
+                client.get("http://thaw.test/")
+        assert client.get("http://thaw.test/").text == "all"
+    assert counts == {"ConnectError": 1, "ReadError": 1, "RemoteProtocolError": 2, "200": 1}
+    assert broken == inner.identifiers[1:4]
+    logs = "\n".join(f'{{"request_id": "{each}", "event": "Answered a request."}}' for each in inner.identifiers[2:])
+    assert cut_off(broken, logs) == inner.identifiers[2:4]
+    assert len(set(inner.identifiers)) == 5
+
+
+# === What else must not go by ===
+
+
+def _answer(status: int, job: str = "ftjob-1", *, replayed: bool = False) -> httpx2.Response:
+    return httpx2.Response(status, json={"id": job}, headers={"Idempotency-Replayed": "true"} if replayed else {})
+
+
+@pytest.mark.parametrize("last", [201, 409])
+def test_a_key_that_is_in_flight_for_ever_has_not_been_answered(last: int) -> None:
+    race = Race("key")
+    race.note([_answer(201), _answer(409), _answer(201, replayed=True), _answer(last)])
+    assert (race.jobs, race.replayed, race.others) == ({"ftjob-1"}, 1, 0)
+    assert race.answered == (last == 201)
+
+
+@pytest.mark.parametrize(("lost", "met"), [(None, True), (0, False), (50, True)], ids=["none to lose", "none", "all"])
+def test_a_blow_that_was_to_lose_hints_must_have_lost_some(lost: int | None, met: bool) -> None:
+    ordeal = Ordeal(
+        [], server_errors=0, slowest_post_seconds=0, hints_lost=lost, longest_wait_seconds=0, undisturbed=True
+    )
+    assert Findings(figures_of(ordeal)).met == met
+
+
+@pytest.mark.parametrize(
+    ("hits", "met"), [("", False), ("hit miss", False), ("hit hit miss", True), ("miss miss hit", False)]
+)
+def test_most_faults_must_have_hit_something(hits: str, met: bool) -> None:
+    faults = Faults()
+    for each in hits.split():
+        faults.note("child", hit=each == "hit")
+    assert faults.figure().met == met
+
+
+def test_a_process_that_outlives_the_stop_of_its_job_is_seen_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    assert cancels.outlived_seconds(list, 99.0) == 0
+    clock[0] = 100.0
+    assert cancels.outlived_seconds(lambda: 101 <= clock[0] <= 104, 99.0) == pytest.approx(5.0)
+    clock[0] = 100.0
+    assert cancels.outlived_seconds(lambda: True, 99.0) > cancels.STOP_SECONDS  # it does not wait for ever
