@@ -249,6 +249,21 @@ def test_jobs_that_nobody_serves_are_a_problem(services: Services, world: Any, l
     assert working.queues(services).verdict == "ok"
 
 
+def test_jobs_whose_workers_all_refuse_to_train_are_a_problem(services: Services, world: Any, live: Any) -> None:
+    full = CPU.model_copy(update={"refuses_training": "its disk is full"})
+    live(full)
+    assert working.queues(services).verdict == "ok", "nothing waits"
+    models.register(services, "default", file_id=world.file().id, name=None, options=ModelOptions())
+    assert working.queues(services).verdict == "ok", "files are checked all the same"
+    world.job()
+    found = working.queues(services)
+    assert (found.verdict, found.found) == ("problem", "all workers refuse to train 1 in 'cpu'")
+    live(CPU, "w2")
+    assert working.queues(services).verdict == "ok"
+    live(full.model_copy(update={"queues": ["gpu"]}), "w3")
+    assert "1 in 'gpu'" in working.queues(services).found, "jobs for a GPU wait until it has room"
+
+
 def test_a_worker_that_is_drained_or_refuses_to_train_is_told_of(services: Services, live: Any) -> None:
     live(WorkerCapabilities(queues=[], devices=["cpu"], draining=True))
     assert "w1 (draining)" in working.live_workers(services).found
