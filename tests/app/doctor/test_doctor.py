@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from app.doctor import Finding, examine, keeping, working
@@ -19,6 +20,7 @@ from app.queue import inspect_broker
 from app.services import context, models, workers
 from app.services.context import Services
 from app.settings import Settings
+from app.storage import inspection
 from app.storage.database import Database, upgrade
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -187,6 +189,39 @@ def test_little_room_is_told_of(services: Services, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(keeping.os, "statvfs", lambda _: full)
     assert keeping.room(services).verdict == "warning"
     assert "inodes" in keeping.room(services).found
+
+
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_sqlites_own_disk_is_judged_too(services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, elsewhere = services.settings.data_dir.resolve(), (tmp_path / "elsewhere").resolve()
+    elsewhere.mkdir()
+    url = SecretStr(f"sqlite:///{elsewhere / 'thaw.db'}")
+    services = replace(services, settings=services.settings.model_copy(update={"database_url": url}))
+    free = dict.fromkeys((data, elsewhere), 2**40)
+    monkeypatch.setattr(keeping.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path], total=2**41))
+    assert keeping.room(services).verdict == "ok"
+    for full in free:
+        with monkeypatch.context() as patched:
+            patched.setitem(free, full, services.settings.min_free_disk_bytes - 1)
+            found = keeping.room(services)
+        assert (found.verdict, found.found.endswith(f"GiB free in {full}")) == ("problem", True)
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_a_server_is_made_to_write_and_one_that_cannot_is_a_problem(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written() -> str:
+        with services.db.read() as session:
+            return str(session.execute(text("SELECT pg_current_wal_insert_lsn()")).scalar_one())
+
+    before = written()
+    assert keeping.writing(services).verdict == "ok"
+    assert written() != before
+    raising = "DO $$ BEGIN RAISE EXCEPTION 'hunter2' USING ERRCODE = 'disk_full'; END $$"
+    monkeypatch.setattr(inspection, "_TRY", raising)
+    found = keeping.writing(services)
+    assert (found.verdict, found.found) == ("problem", "the database refuses to write: DiskFull")
 
 
 def test_a_store_that_lost_its_folders_is_a_problem(services: Services) -> None:
