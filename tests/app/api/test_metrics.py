@@ -130,6 +130,12 @@ def test_slow_answers_are_in_their_bucket() -> None:
     assert (buckets["0.025"], buckets["0.05"], buckets["+Inf"]) == (0, 1, 1)
 
 
+def test_what_is_said_of_a_family_is_what_it_counts(client: TestClient) -> None:
+    said = {family.name: family.documentation for family in text_string_to_metric_families(client.get("/metrics").text)}
+    assert "since the job came into the queue, last" in said["thaw_oldest_queued_job_seconds"]
+    assert "their self-test failed, or their disk is full" in said["thaw_workers_unfit"]
+
+
 def test_the_page_names_every_family(client: TestClient) -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
     families = text_string_to_metric_families(client.get("/metrics").text)
