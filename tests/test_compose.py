@@ -30,6 +30,13 @@ def test_what_the_specification_does_not_know_would_be_noticed(tmp_path: Path) -
     assert "'initially' was unexpected" in done.stdout
 
 
+def test_postgres_is_healthy_when_it_is_reached_by_network() -> None:
+    """While the image makes a database it answers on its socket alone: `schema` would be refused for good."""
+    kind, command = SERVICES["postgres"]["healthcheck"]["test"]
+    assert (kind, command.split()) == ("CMD-SHELL", ["pg_isready", "--host", "127.0.0.1", "--username", "thaw"])
+    assert SERVICES["schema"]["depends_on"]["postgres"] == {"condition": "service_healthy"}
+
+
 @pytest.mark.parametrize("name", sorted(name for name, service in SERVICES.items() if "build" in service))
 def test_what_runs_thaw_has_an_init_process_and_no_password_in_a_url(name: str) -> None:
     service = SERVICES[name]

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from app.domain.states import TERMINAL, TRANSITIONS
+from app.services import workers
 from app.services.tallies import RECENT, Tallies
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -77,12 +78,16 @@ def _jobs(tallies: Tallies) -> Iterable[Metric]:
 def _work(tallies: Tallies) -> Iterable[Metric]:
     yield _gauge("thaw_queued_jobs", "Queued jobs by priority.", ["priority"], _each(tallies.queued))
     yield _gauge("thaw_queue_depth", "What workers could claim now, by queue.", ["queue"], _each(tallies.waiting))
-    oldest = "Seconds since the job was made that has waited longest in the queue; 0: none waits."
+    oldest = "Seconds since the job came into the queue, last, that has waited there longest; 0: none waits."
     yield _gauge("thaw_oldest_queued_job_seconds", oldest, [], [((), tallies.oldest_waiting_seconds)])
     serving = {queue: sum(queue in worker.queues for worker in tallies.workers) for queue in tallies.waiting}
     yield _gauge("thaw_workers", "Workers that were heard of lately, by queue.", ["queue"], _each(serving))
+    fitness = "Workers that take what waits, by queue: in cpu and gpu, those that do not refuse to train."
+    fit = {queue: sum(workers.takes(worker, queue) for worker in tallies.workers) for queue in tallies.waiting}
+    yield _gauge("thaw_workers_fit", fitness, ["queue"], _each(fit))
     refusing = sum(worker.refuses_training is not None for worker in tallies.workers)
-    yield _gauge("thaw_workers_unfit", "Workers that refuse to train after their self-test.", [], [((), refusing)])
+    unfit = "Workers that refuse to train: their self-test failed, or their disk is full."
+    yield _gauge("thaw_workers_unfit", unfit, [], [((), refusing)])
     held = {kind: found.live for kind, found in tallies.held.items()}
     yield _gauge("thaw_leases", "Jobs, models and datasets that workers hold.", ["kind"], _each(held))
     overdue = {kind: found.overdue for kind, found in tallies.held.items()}

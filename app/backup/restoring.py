@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from sqlalchemy import make_url
 
 from app.backup.archive import BLOB_NAME, DATABASE, END, FORMAT, HEAD, MAX_JSON_BYTES, End, Head, Summary, not_a_backup
 from app.domain.errors import ConflictError, PlatformError
@@ -41,14 +42,12 @@ PARTIAL, ARTIFACTS, RUN = "restore.partial", "artifacts", "run"
 def restore(settings: Settings, path: Path) -> Summary:
     """Fill the data folder from a backup, and bring the database to this version's schema.
 
-    Raises `ConflictError` unless the folder is empty and stays so, `InvalidRequestError` for what is no whole backup or
-    was damaged since, `StorageFullError`, and `PlatformError` for a database beyond use. The folder then has nothing of
-    the backup.
+    Raises `ConflictError` unless the folder is empty and stays so, and where the settings name another database or
+    store than the folder's, `InvalidRequestError` for what is no whole backup or was damaged since, `StorageFullError`,
+    and `PlatformError` for a database beyond use. The folder then has nothing of the backup.
     """
     target = settings.data_dir.expanduser().resolve()
-    if settings.artifacts_url:
-        message = "A backup is restored into a folder; THAW_ARTIFACTS_URL names a bucket. Unset it, and copy the blobs."
-        raise ConflictError(message)
+    _refuse_elsewhere(settings, target / DATABASE)
     with out_of_room(), snapshot.sqlite_refusals(), _held(target) as published:
         partial = target / PARTIAL
         partial.mkdir(mode=0o700)
@@ -56,6 +55,28 @@ def restore(settings: Settings, path: Path) -> Summary:
         _publish(partial, target, published)
         shutil.rmtree(partial, ignore_errors=True)
     return summary
+
+
+def _refuse_elsewhere(settings: Settings, path: Path) -> None:
+    """A service with these settings must open what is restored: with another database, it has no use for the blobs."""
+    if settings.artifacts_url:
+        message = "A backup is restored into a folder; THAW_ARTIFACTS_URL names a bucket. Unset it, and copy the blobs."
+        raise ConflictError(message)
+    url = make_url(settings.database_url.get_secret_value()) if settings.database_url else None
+    if url is None:
+        return
+    if url.get_backend_name() != "sqlite":
+        message = (
+            "A backup is restored into a folder, with SQLite; THAW_DATABASE_URL names a server. Unset it to restore "
+            "this backup. A dump of pg_dump is restored with pg_restore."
+        )
+        raise ConflictError(message)
+    if not url.database or Path(url.database).resolve() != path:
+        message = (
+            f"The database is restored as {path}; THAW_DATABASE_URL names {url.database or 'none that is kept'}. Unset "
+            "it; whoever wants the database there moves that file after the restore, before anything starts."
+        )
+        raise ConflictError(message)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
 
 from app.doctor.finding import Finding, ok, problem, warning
 from app.services import health
@@ -71,8 +72,13 @@ def writing(services: Services) -> Finding:
     """Whether this user may write to it."""
     if refused := inspection.read_only(services.db):
         return problem("writing", f"the database can only be read: {refused.why}", refused.advice)
-    with services.db.begin():  # on SQLite, only one that may write begins
-        return ok("writing", "transactions that write are accepted")
+    try:
+        inspection.try_writing(services.db)
+    except DBAPIError as error:
+        # Without the text of the driver's errors, which may hold a URL.
+        found = f"the database refuses to write: {type(error.orig).__name__}"
+        return problem("writing", found, "Make room on its disk, if that is full, and look at what it logs.")
+    return ok("writing", "transactions that write are accepted")
 
 
 def file_system(services: Services) -> Finding:
@@ -112,19 +118,27 @@ def _kind_of(folder: Path) -> str:
 
 
 def room(services: Services) -> Finding:
-    """Whether there is room for more, in bytes and in names."""
-    folder, kept = services.settings.data_dir, services.settings.min_free_disk_bytes
+    """Whether there is room for more, in bytes and in names, in the data folder and beside SQLite's file."""
+    data = services.settings.data_dir.resolve()
+    folders = dict.fromkeys((data, _sqlite_folder(services.settings) or data))
+    return max((_room_in(folder, services.settings.min_free_disk_bytes) for folder in folders), key=_weight)
+
+
+def _room_in(folder: Path, kept: int) -> Finding:
     disk, names = shutil.disk_usage(folder), os.statvfs(folder)
-    found = f"{disk.free / 1024**3:.1f} of {disk.total / 1024**3:.1f} GiB free"
+    found = f"{disk.free / 1024**3:.1f} of {disk.total / 1024**3:.1f} GiB free in {folder}"
     if disk.free < kept:
-        return problem("room", found, f"Uploads are refused below {kept:,} bytes. Delete what is not needed.")
+        return problem("room", found, f"The service is not ready below {kept:,} bytes. Delete what is not needed.")
     if names.f_files and names.f_favail < names.f_files // 100:
-        return warning(
-            "room", f"{names.f_favail:,} of {names.f_files:,} inodes free", "Delete small files, or reformat."
-        )
+        found = f"{names.f_favail:,} of {names.f_files:,} inodes free in {folder}"
+        return warning("room", found, "Delete small files, or reformat.")
     if disk.free < ROOM * kept:
-        return warning("room", found, f"Uploads are refused below {kept:,} bytes. Make room in time.")
+        return warning("room", found, f"The service is not ready below {kept:,} bytes. Make room in time.")
     return ok("room", found)
+
+
+def _weight(finding: Finding) -> int:
+    return ("ok", "warning", "problem").index(finding.verdict)
 
 
 def store(services: Services) -> Finding:

@@ -1,6 +1,7 @@
 """Whether work is done: broker, workers, queues, devices, clocks."""
 
 import time
+from collections.abc import Mapping
 
 from app.doctor.finding import Finding, ok, problem, warning
 from app.domain.worker import WorkerInfo
@@ -12,7 +13,6 @@ from app.storage.database import time_of
 
 CLOCK_SECONDS = 2.0
 """Clocks that differ by more confuse people who compare logs; leases know the database's clock alone."""
-TRAINING = frozenset({"cpu", "gpu"})
 
 
 def broker_reached(services: Services) -> Finding:
@@ -77,22 +77,33 @@ def _described(worker: WorkerInfo) -> str:
 
 
 def queues(services: Services) -> Finding:
-    """Whether something waits in a queue that nobody serves."""
-    served = {queue for worker in workers.live(services) for queue in worker.queues}
+    """Whether something waits in a queue that nobody serves, or whose workers all refuse to train."""
+    live = workers.live(services)
+    served = {queue for worker in live for queue in worker.queues}
     waiting = tallies.waiting(services)
     alone = {name: count for name, count in waiting.items() if count and name not in served}
     if alone:
-        found = ", ".join(f"{count:,} in '{name}'" for name, count in alone.items())
         advice = f"Start a worker for it: python -m worker --queues {','.join(alone)}"
-        return problem("queues", f"nobody serves {found}", advice)
+        return problem("queues", f"nobody serves {_counted(alone)}", advice)
+    taken = {queue for queue in served if any(workers.takes(worker, queue) for worker in live)}
+    refused = {name: count for name, count in waiting.items() if count and name not in taken}
+    if refused:
+        advice = "Do what `workers` advises, or start one on another machine."
+        return problem("queues", f"all workers refuse to train {_counted(refused)}", advice)
     missing = [
-        name for name, there in (("prepare", "prepare" in served), ("cpu", bool(served & TRAINING))) if not there
+        name
+        for name, there in (("prepare", "prepare" in served), ("cpu", bool(served & workers.TRAINING)))
+        if not there
     ]
     shown = ", ".join(f"{name} {count:,}" for name, count in waiting.items() if count) or "nothing waits"
     if missing:
         advice = f"Jobs will wait there until a worker serves it: python -m worker --queues {','.join(missing)}"
         return warning("queues", f"{shown}; nobody serves {', '.join(missing)}", advice)
     return ok("queues", shown)
+
+
+def _counted(waiting: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} in '{name}'" for name, count in waiting.items())
 
 
 def devices(services: Services) -> Finding:

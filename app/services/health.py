@@ -62,15 +62,20 @@ def database(services: Services) -> PartHealth:
 
 
 def _writable_database(services: Services) -> PartHealth:
-    """Whether it answers, and can be written."""
+    """Whether it answers, and can be written; a server's disk is not seen."""
     found = database(services)
+    if not found.ok:
+        return found
     try:
-        refused = inspection.read_only(services.db) if found.ok else None
+        refused = inspection.read_only(services.db)
     except SQLAlchemyError as error:
         return _silent_database(error)
-    if refused is None:
-        return found
-    return PartHealth("database", ok=False, detail=f"can only be read: {refused.why}. {refused.advice}")
+    if refused is not None:
+        return PartHealth("database", ok=False, detail=f"can only be read: {refused.why}. {refused.advice}")
+    free, needed = inspection.free_bytes(services.db), services.settings.min_free_disk_bytes
+    if free is not None and free < needed:
+        return PartHealth("database", ok=False, detail=_room(free, needed))
+    return found
 
 
 def _silent_database(error: SQLAlchemyError) -> PartHealth:
@@ -89,7 +94,11 @@ def store(services: Services) -> PartHealth:
         return PartHealth("store", ok=False, detail=f"does not answer: {error.strerror}")
     except ThawError as error:
         return PartHealth("store", ok=False, detail=error.message)
-    return PartHealth("store", ok=free >= needed, detail=f"{free:,} bytes free, at least {needed:,} are kept free")
+    return PartHealth("store", ok=free >= needed, detail=_room(free, needed))
+
+
+def _room(free: int, needed: int) -> str:
+    return f"{free:,} bytes free, at least {needed:,} are kept free"
 
 
 def broker(services: Services) -> PartHealth:

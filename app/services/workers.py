@@ -11,6 +11,8 @@ from app.settings import Settings
 from app.storage import workers
 
 QueueName = Literal["cpu", "gpu"]
+TRAINING = frozenset({"cpu", "gpu"})
+"""The queues of trainings; the other one is `prepare`."""
 
 
 def announce(services: Services, *, worker: str, capabilities: WorkerCapabilities) -> None:
@@ -33,9 +35,12 @@ def alive(session: Session, settings: Settings) -> list[WorkerInfo]:
 
 def would_train(services: Services, worker: WorkerCapabilities) -> bool:
     """Whether a worker that says this about itself takes the jobs that wait now."""
-    if worker.draining or worker.refuses_training is not None:
-        return False
-    return training_queue(services) in worker.queues
+    return not worker.draining and takes(worker, training_queue(services))
+
+
+def takes(worker: WorkerCapabilities, queue: str) -> bool:
+    """Whether a worker takes what waits in a queue: one with a full disk keeps its queues, but trains nothing."""
+    return queue in worker.queues and not (queue in TRAINING and worker.refuses_training)
 
 
 def training_queue(services: Services) -> QueueName:
@@ -51,4 +56,4 @@ def queue_of(found: Sequence[WorkerInfo]) -> QueueName:
 def devices(found: Sequence[WorkerInfo]) -> int:
     """How many jobs these workers train at once."""
     queue = queue_of(found)
-    return sum(len(worker.devices) for worker in found if queue in worker.queues and not worker.refuses_training)
+    return sum(len(worker.devices) for worker in found if takes(worker, queue))

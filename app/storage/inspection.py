@@ -1,6 +1,7 @@
 """What the database says about itself, for `thaw doctor`; whether it can be written, for `/readyz`, too."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class ReadOnly:
 def read_only(db: Database) -> ReadOnly | None:
     """`None`: it can be written. Takes no lock, and waits for no writer."""
     if db.engine.dialect.name == "sqlite":
-        return _read_only_file(Path(str(db.engine.url.database)))
+        return _read_only_file(_file_of(db))
     with db.read() as session:
         if session.execute(text("SHOW transaction_read_only")).scalar_one() == "off":
             return None
@@ -69,12 +70,32 @@ def read_only(db: Database) -> ReadOnly | None:
     return ReadOnly("default_transaction_read_only is on", "Set it to off for the user and the database.")
 
 
-def _read_only_file(path: Path) -> ReadOnly | None:
-    """SQLite writes to the file, to those beside it, and to the folder, where it makes and removes them.
+def free_bytes(db: Database) -> int | None:
+    """Room on the disk of SQLite's file; `None`: a server, and only itself sees its disk."""
+    return shutil.disk_usage(_file_of(db).parent).free if db.engine.dialect.name == "sqlite" else None
 
-    Where the path is a link, that is the folder of the file that it leads to (https://sqlite.org/wal.html).
+
+def try_writing(db: Database) -> None:
+    """Begin to write, and on PostgreSQL write: 100 kB for a table of this transaction, and its names to the log.
+
+    Raises SQLAlchemy's errors, as with a full disk. A user who may make no temporary tables writes nothing.
     """
-    path = path.resolve()
+    with db.begin() as session:  # on SQLite, only one that may write begins
+        if db.engine.dialect.name == "postgresql" and session.execute(text(_MAY_TRY)).scalar_one():
+            session.execute(text(_TRY))
+
+
+_MAY_TRY = "SELECT has_database_privilege(current_database(), 'TEMP')"
+_TRY = "CREATE TEMPORARY TABLE thaw_probe ON COMMIT DROP AS SELECT repeat('x', 1000) FROM generate_series(1, 100)"
+
+
+def _file_of(db: Database) -> Path:
+    """SQLite's file. Where the path is a link, it writes beside what that leads to (https://sqlite.org/wal.html)."""
+    return Path(str(db.engine.url.database)).resolve()
+
+
+def _read_only_file(path: Path) -> ReadOnly | None:
+    """SQLite writes to the file, to those beside it, and to the folder, where it makes and removes them."""
     beside = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
     for needed in (path.parent, path, *filter(Path.exists, beside)):
         if not os.access(needed, os.W_OK, effective_ids=True):

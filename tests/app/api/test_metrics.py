@@ -63,6 +63,17 @@ def test_jobs_queues_workers_and_leases_are_counted(client: TestClient, thaw: "T
     assert found["thaw_oldest_queued_job_seconds"] > 0
 
 
+def test_a_worker_without_room_serves_its_queues_and_is_fit_for_files_alone(client: TestClient, thaw: "Thaw") -> None:
+    full = WorkerCapabilities(queues=["cpu", "prepare"], devices=["cpu"], refuses_training="its disk is full")
+    workers.announce(thaw.services, worker="w1", capabilities=full)
+    found = scraped(client)
+    assert [found[f"thaw_workers queue={name}"] for name in ("cpu", "prepare")] == [1, 1]
+    assert [found[f"thaw_workers_fit queue={name}"] for name in ("cpu", "gpu", "prepare")] == [0, 0, 1]
+    assert found["thaw_workers_unfit"] == 1
+    workers.announce(thaw.services, worker="w2", capabilities=full.model_copy(update={"refuses_training": None}))
+    assert scraped(client)["thaw_workers_fit queue=cpu"] == 1
+
+
 def test_stages_and_cached_phases_are_told(client: TestClient, thaw: "Thaw") -> None:
     claim = thaw.claim(thaw.job())
     thaw.run_epochs(claim, 1)
@@ -117,6 +128,12 @@ def test_slow_answers_are_in_their_bucket() -> None:
     (family,) = times.collect()
     buckets = {sample.labels["le"]: sample.value for sample in family.samples if sample.name.endswith("_bucket")}
     assert (buckets["0.025"], buckets["0.05"], buckets["+Inf"]) == (0, 1, 1)
+
+
+def test_what_is_said_of_a_family_is_what_it_counts(client: TestClient) -> None:
+    said = {family.name: family.documentation for family in text_string_to_metric_families(client.get("/metrics").text)}
+    assert "since the job came into the queue, last" in said["thaw_oldest_queued_job_seconds"]
+    assert "their self-test failed, or their disk is full" in said["thaw_workers_unfit"]
 
 
 def test_the_page_names_every_family(client: TestClient) -> None:

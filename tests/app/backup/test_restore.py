@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 import app.backup.taking
 from app import backup
 from app.domain.errors import ConflictError, InvalidRequestError, PlatformError
+from app.services import context
 from app.settings import Settings
 from app.standalone import folder
-from tests.app.backup.conftest import members
+from tests.app.backup.conftest import intact, members
 
 
 @pytest.fixture
@@ -95,6 +97,36 @@ def test_a_folder_with_anything_in_it_is_left_alone(archive: Path, tmp_path: Pat
     with pytest.raises(ConflictError, match=r"mine\.txt"):
         backup.restore(Settings(data_dir=target), archive)
     assert [each.name for each in target.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "match"),
+    [
+        ({"artifacts_url": "s3://thaw/artifacts"}, "THAW_ARTIFACTS_URL names a bucket"),
+        ({"database_url": "postgresql+psycopg://thaw:hunter2@host/thaw"}, "restored with pg_restore"),
+        ({"database_url": "sqlite:////srv/other.db"}, "names /srv/other.db. Unset it"),
+        ({"database_url": "sqlite://"}, "names none that is kept"),
+    ],
+)
+def test_what_the_service_would_not_open_is_not_restored(
+    archive: Path, tmp_path: Path, elsewhere: dict[str, str], match: str
+) -> None:
+    target = tmp_path / "again"
+    with pytest.raises(ConflictError, match=match) as raised:
+        backup.restore(Settings(data_dir=target, min_free_disk_bytes=0, **elsewhere), archive)
+    assert "hunter2" not in str(raised.value)
+    assert not target.exists()
+
+
+def test_a_url_that_leads_to_the_restored_database_is_no_other(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "again")
+    url = SecretStr(f"sqlite:///{tmp_path / 'link' / 'thaw.db'}")
+    settings = Settings(data_dir=tmp_path / "again", database_url=url, min_free_disk_bytes=0)
+    assert backup.restore(settings, archive).blobs == 3
+    services = context.build(settings)
+    assert intact(services) == 3
+    services.db.close()
 
 
 def test_a_folder_on_which_a_service_starts_is_left_alone(archive: Path, tmp_path: Path) -> None:

@@ -1,28 +1,24 @@
 """What `thaw doctor` finds."""
 
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from app.doctor import Finding, examine, keeping, working
 from app.doctor.finding import ok
-from app.domain.model import ModelOptions
-from app.domain.worker import Fact, SelfTest, WorkerCapabilities
-from app.queue import inspect_broker
-from app.services import context, models, workers
+from app.services import context, workers
 from app.services.context import Services
 from app.settings import Settings
+from app.storage import inspection
 from app.storage.database import Database, upgrade
+from tests.app.doctor.conftest import CPU
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
-CPU = WorkerCapabilities(queues=["cpu", "prepare"], devices=["cpu"])
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -31,13 +27,6 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 
 
 # === The whole table, on real parts ===
-
-
-@pytest.fixture
-def settings(tmp_path: Path, shared_valkey: Any) -> Settings:
-    return Settings(
-        data_dir=tmp_path / "data", redis_url=SecretStr(shared_valkey.url), min_free_disk_bytes=0, api_key=None
-    )
 
 
 @pytest.fixture
@@ -92,20 +81,6 @@ def test_a_broker_that_is_away_is_a_problem_and_is_asked_nothing_more(sound: Ser
     assert found["broker"].verdict == "problem"
     assert "broker policy" not in found
     assert found["database"].verdict == "ok"
-
-
-def test_a_broker_that_evicts_or_forgets_is_told_of(settings: Settings, shared_valkey: Any, services: Services) -> None:
-    services = replace(services, settings=settings)
-    try:
-        shared_valkey.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-        shared_valkey.command("CONFIG", "SET", "appendonly", "no")
-        assert working.broker_policy(services).verdict == "problem"
-        assert "allkeys-lru" in working.broker_policy(services).found
-        assert working.broker_persistence(services).verdict == "warning"
-    finally:
-        shared_valkey.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
-        shared_valkey.command("CONFIG", "SET", "appendonly", "yes")
-    assert inspect_broker(settings).policy == "noeviction"
 
 
 def test_a_database_without_tables_is_a_problem(settings: Settings) -> None:
@@ -189,6 +164,39 @@ def test_little_room_is_told_of(services: Services, monkeypatch: pytest.MonkeyPa
     assert "inodes" in keeping.room(services).found
 
 
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_sqlites_own_disk_is_judged_too(services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, elsewhere = services.settings.data_dir.resolve(), (tmp_path / "elsewhere").resolve()
+    elsewhere.mkdir()
+    url = SecretStr(f"sqlite:///{elsewhere / 'thaw.db'}")
+    services = replace(services, settings=services.settings.model_copy(update={"database_url": url}))
+    free = dict.fromkeys((data, elsewhere), 2**40)
+    monkeypatch.setattr(keeping.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path], total=2**41))
+    assert keeping.room(services).verdict == "ok"
+    for full in free:
+        with monkeypatch.context() as patched:
+            patched.setitem(free, full, services.settings.min_free_disk_bytes - 1)
+            found = keeping.room(services)
+        assert (found.verdict, found.found.endswith(f"GiB free in {full}")) == ("problem", True)
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_a_server_is_made_to_write_and_one_that_cannot_is_a_problem(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written() -> str:
+        with services.db.read() as session:
+            return str(session.execute(text("SELECT pg_current_wal_insert_lsn()")).scalar_one())
+
+    before = written()
+    assert keeping.writing(services).verdict == "ok"
+    assert written() != before
+    raising = "DO $$ BEGIN RAISE EXCEPTION 'hunter2' USING ERRCODE = 'disk_full'; END $$"
+    monkeypatch.setattr(inspection, "_TRY", raising)
+    found = keeping.writing(services)
+    assert (found.verdict, found.found) == ("problem", "the database refuses to write: DiskFull")
+
+
 def test_a_store_that_lost_its_folders_is_a_problem(services: Services) -> None:
     (services.settings.artifacts_dir() / "tmp").rmdir()
     assert keeping.store(services).verdict == "problem"
@@ -221,60 +229,3 @@ def test_an_sqlite_with_the_rare_fault_is_a_warning(services: Services, monkeypa
         monkeypatch.setattr(type(dialect), "server_version_info", version, raising=False)
         monkeypatch.setattr(dialect, "server_version_info", version, raising=False)
         assert keeping.database_version(services).verdict == verdict, version
-
-
-# === Working ===
-
-
-@pytest.fixture
-def live(services: Services) -> Iterator[Any]:
-    def announce(capabilities: WorkerCapabilities, worker: str = "w1") -> None:
-        workers.announce(services, worker=worker, capabilities=capabilities)
-
-    return announce
-
-
-def test_jobs_that_nobody_serves_are_a_problem(services: Services, world: Any, live: Any) -> None:
-    assert working.live_workers(services).verdict == "warning"
-    assert working.queues(services).verdict == "warning", "nothing waits, but nobody would come"
-    world.job()
-    found = working.queues(services)
-    assert (found.verdict, "1 in 'cpu'" in found.found) == ("problem", True)
-    assert "--queues cpu" in found.advice
-    live(WorkerCapabilities(queues=["gpu"], devices=["NVIDIA H200"]))
-    assert working.queues(services).verdict == "warning", "files would wait"
-    models.register(services, "default", file_id=world.file().id, name=None, options=ModelOptions())
-    assert "1 in 'prepare'" in working.queues(services).found
-    live(CPU, "w2")
-    assert working.queues(services).verdict == "ok"
-
-
-def test_a_worker_that_is_drained_or_refuses_to_train_is_told_of(services: Services, live: Any) -> None:
-    live(WorkerCapabilities(queues=[], devices=["cpu"], draining=True))
-    assert "w1 (draining)" in working.live_workers(services).found
-    fact = Fact(name="frozen_weights_stay_still", kind="freezing", holds=False, measured="1 of 2")
-    tested = SelfTest(ran_at=1.0, seconds=1.0, device="cpu", versions={}, facts=[fact])
-    unfit = CPU.model_copy(update={"self_test": tested, "refuses_training": tested.refusal(), "queues": ["prepare"]})
-    live(unfit)
-    found = working.live_workers(services)
-    assert found.verdict == "warning"
-    assert "frozen_weights_stay_still" in found.found
-
-
-def test_gpus_that_no_worker_serves_are_told_of(services: Services, live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(working, "count_gpus", lambda: 2)
-    live(CPU)
-    assert working.devices(services).verdict == "warning"
-    live(WorkerCapabilities(queues=["gpu"], devices=["NVIDIA H200"]), "w2")
-    assert working.devices(services) == ok(
-        "devices", "2 NVIDIA GPUs on this machine; live workers compute on NVIDIA H200, cpu"
-    )
-
-
-def test_clocks_that_disagree_are_told_of(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert working.clock(services).verdict == "ok"
-    now = time.time
-    monkeypatch.setattr(working.time, "time", lambda: now() - 60)
-    found = working.clock(services)
-    assert found.verdict == "warning"
-    assert "behind" in found.found

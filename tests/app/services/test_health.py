@@ -69,6 +69,21 @@ def test_a_full_disk_is_told_of(services: Services, tmp_path: Path) -> None:
     assert not _parts(replace(services, settings=settings))["store"].ok
 
 
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_a_full_disk_of_the_database_alone_is_told_of(
+    services: Services, own_sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, kept = Path(str(own_sqlite.engine.url.database)).resolve().parent, 10**6
+    services = replace(services, db=own_sqlite, settings=Settings(min_free_disk_bytes=kept))
+    free = {folder: kept}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get(path, 2**40)))
+    assert _parts(services)["database"].ok
+    free[folder] -= 1
+    parts = _parts(services)
+    assert (parts["database"].ok, parts["store"].ok) == (False, True)
+    assert parts["database"].detail == "999,999 bytes free, at least 1,000,000 are kept free"
+
+
 def test_a_store_that_is_gone_is_told_of(services: Services) -> None:
     shutil.rmtree(services.settings.artifacts_dir())
     assert not _parts(services)["store"].ok
