@@ -4,8 +4,9 @@ every 201            has a row, and one status that is never left (or `paused`, 
 every key            has made one job
 every history        is numbered without gaps, but for compacted events, makes legal moves only, counts attempts by one,
                      ends once
-every write          of an attempt stands between the attempt's beginning and its end
-every success        has one result, the files of an undisturbed run, all with the right bytes, and its weights
+every write          of an attempt stands between the attempt's beginning and its end (`writes`)
+every success        has one result, published by the attempt that has the job: the files of an undisturbed run, all
+                     with the right bytes, and its weights
 everything else      has no result
 every failure        is of a job that was given up rightly (`losses`)
 every cancel         that was answered with 200 is known; of one that said `cancelled`, the job is
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.states import MAX_ATTEMPTS, TERMINAL, TRANSITIONS
-from tests.chaos import losses
+from tests.chaos import losses, writes
 from tests.chaos.clients import KEY, Accepted
 from tests.chaos.evidence import Evidence, Row, parsed
 
@@ -33,8 +34,6 @@ LOST = frozenset(
     )
 )
 """Why a job fails whose attempts were all lost."""
-CLOCK_SECONDS = 1e-3
-"""Times are the database's own; this is for rounding."""
 
 
 @dataclass
@@ -77,7 +76,7 @@ def check(evidence: Evidence, accepted: Sequence[Accepted], references: Mapping[
     for job in accepted:
         verdict.violations += [f"{job.id} ({job.errand.kind}): {each}" for each in _accepted(books, job)]
     for job_id, row in books.jobs.items():
-        found = [*_history(books, row), *_writes(books, row), *_result(evidence, books, row)]
+        found = [*_history(books, row), *_writes(books, row["id"]), *_result(evidence, books, row)]
         verdict.violations += [f"{job_id}: {each}" for each in found]
     _compare(evidence, books, accepted, references, verdict)
     return verdict
@@ -146,7 +145,7 @@ def _history(books: Books, row: Row) -> Iterator[str]:
     if ends != ([row["event_count"]] if row["status"] in TERMINAL else []):
         yield f"it is {row['status']}, and its history of {row['event_count']} events ends at {ends}"
     times = [event["created_at"] for event in events]
-    if any(later < earlier - CLOCK_SECONDS for earlier, later in itertools.pairwise(times)):
+    if any(later < earlier - writes.CLOCK_SECONDS for earlier, later in itertools.pairwise(times)):
         yield "its events are not in the order of their times"
     yield from _moves(_statuses(events), row)
 
@@ -179,37 +178,8 @@ def _moves(told: Sequence[Mapping[str, Any]], row: Row) -> Iterator[str]:
         yield f"it goes on after {row['lost_attempts']} lost attempts"
 
 
-def _writes(books: Books, row: Row) -> Iterator[str]:
-    """Nothing of an attempt was written before it began or after it ended."""
-    spans = _spans(books.events[row["id"]])
-    for name, rows in (("metrics", books.metrics), ("checkpoint", books.checkpoints)):
-        for each in rows[row["id"]]:
-            began, ended = spans.get(each["attempt"], (float("inf"), 0.0))
-            if not began - CLOCK_SECONDS <= each["created_at"] <= ended + CLOCK_SECONDS:
-                yield f"attempt {each['attempt']} wrote {name} {each['number']} at a time when it was not the holder"
-    for event in books.events[row["id"]]:
-        attempt = parsed(event["data"]).get("attempt")
-        if attempt and event["type"] not in {"status", "completed"}:
-            began, ended = spans.get(attempt, (float("inf"), 0.0))
-            if not began - CLOCK_SECONDS <= event["created_at"] <= ended + CLOCK_SECONDS:
-                yield f"attempt {attempt} told event {event['number']} when it was not the holder"
-    numbers = [each["number"] for each in books.metrics[row["id"]]]
-    if numbers != list(range(1, len(numbers) + 1)):
-        yield f"its epochs are numbered {numbers}"
-
-
-def _spans(events: Sequence[Row]) -> dict[int, tuple[float, float]]:
-    """When each attempt held the job."""
-    spans: dict[int, tuple[float, float]] = {}
-    for event in events:
-        data = parsed(event["data"])
-        if event["type"] not in {"status", "completed"}:
-            continue
-        if data["status"] == "running":
-            spans[data["attempt"]] = (event["created_at"], float("inf"))
-        elif data["attempt"] in spans and spans[data["attempt"]][1] == float("inf"):
-            spans[data["attempt"]] = (spans[data["attempt"]][0], event["created_at"])
-    return spans
+def _writes(books: Books, job_id: str) -> Iterator[str]:
+    return writes.objections(books.events[job_id], books.metrics[job_id], books.checkpoints[job_id])
 
 
 # === Results ===

@@ -8,6 +8,7 @@ partition  a worker in mid-job is cut off past its lease; later it is the only o
 """
 
 import contextlib
+import json
 import signal
 import sys
 import time
@@ -70,14 +71,31 @@ def zombie(site: Site) -> dict[str, Any]:
 
 def _refusals(site: Site, job: Accepted, attempt: int) -> list[str]:
     """What the log says of it, which it may do a little later."""
-    said = f"Attempt {attempt} no longer holds '{job.id}'"
     deadline = time.monotonic() + _LOGGED_SECONDS
     while time.monotonic() < deadline:
-        found = [line for line in site.stack.logs().splitlines() if "lease lost" in line and said in line]
-        if found:
+        if found := refusals(site.stack.logs(), job.id, attempt):
             return found
         time.sleep(0.2)
     return []
+
+
+def refusals(logs: str, job_id: str, attempt: int) -> list[str]:
+    """The reasons for which the supervisor of this attempt gave up, as far as the database refused it a write.
+
+    Only a compare-and-set that found no row says "no longer holds", be it of a renewal or of a report, whichever came
+    first. One that gives up by itself, as it is late, says something else.
+    """
+    found = []
+    for line in logs.splitlines():
+        if '"lease lost"' not in line:
+            continue
+        facts = json.loads(line)
+        reason = facts.get("reason", "")
+        if (facts["event"], facts.get("job_id"), facts.get("attempt")) == ("lease lost", job_id, attempt) and (
+            reason.startswith(f"Attempt {attempt} no longer holds '{job_id}'")
+        ):
+            found.append(reason)
+    return found
 
 
 def tree(site: Site) -> dict[str, Any]:

@@ -186,8 +186,8 @@ class Stack(ABC):
         """What it leaves behind."""
 
     def logs(self) -> str:
-        """All that its programs have printed."""
-        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.rglob("*.log")))
+        """All that its programs have printed, also into logs that were rotated since."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.rglob("*.log*")))
 
 
 def kind_of(process: psutil.Process) -> Target | None:

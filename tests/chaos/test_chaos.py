@@ -93,6 +93,13 @@ TAMPERED: dict[str, tuple[str, str]] = {
         "UPDATE metrics SET created_at = created_at + 9999 WHERE job_id = :job AND number = 1",
         "was not the holder",
     ),
+    "a result of an attempt that is not the last": (
+        (
+            "UPDATE events SET data = json_set(data, '$.stage', 'evaluating') "
+            "WHERE job_id = :job AND type = 'stage' AND json_extract(data, '$.stage') = 'exporting'"
+        ),
+        "which had not told that it exports one",
+    ),
     "a key used twice": (
         "UPDATE jobs SET metadata = json_set(metadata, '$.chaos_key', 'chaos-0')",
         "the key chaos-0 made",

@@ -1,24 +1,19 @@
 """What is said of jobs that were given up, by histories that the services themselves have made."""
 
 import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 
 from app.domain.errors import CapacityError, Failure, StorageFullError
 from app.domain.job import Job
-from app.domain.progress import CheckpointRefused, Resumed, StageStarted
+from app.domain.progress import CheckpointRefused, Progress, Resumed, StageStarted
 from app.services import claims, failing, jobs, reports
-from app.services.context import Services
-from app.services.resumption import checkpoints
 from app.services.sweep import sweep
-from app.settings import Settings
-from app.storage.database import Database, upgrade
-from app.storage.local import LocalArtifacts
+from app.storage import checkpoints
 from app.storage.tables import JobRow
-from tests.app.conftest import Bell, World
+from tests.app.conftest import World
 from tests.chaos import losses
 from tests.chaos.evidence import Evidence, Folder
 
@@ -59,7 +54,11 @@ class Story:
 
     def _begin(self, claim: claims.JobClaim, step: int | None) -> None:
         went_on = [] if step is None else [_resumed(self.world, step)]
-        begun = [StageStarted(stage="loading_source"), *went_on, StageStarted(stage="training", number=2)]
+        begun: list[Progress] = [
+            StageStarted(stage="loading_source"),
+            *went_on,
+            StageStarted(stage="training", number=2),
+        ]
         reports.progress(self.world.services, claim, begun, checkpoints={})
 
     def _end(self, claim: claims.JobClaim, end: End) -> None:
@@ -91,15 +90,6 @@ class Story:
 
 def _resumed(world: World, step: int) -> Resumed:
     return Resumed(phase=world.place(1), step=step, fidelity="exact", differences=[])
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder: Path = tmp_path_factory.mktemp("losses")
-    settings, db = Settings(data_dir=folder), Database(f"sqlite:///{folder / 'thaw.db'}")
-    upgrade(db)
-    yield World(Services(settings=settings, db=db, store=LocalArtifacts(settings.artifacts_dir()), doorbell=Bell()))
-    db.close()
 
 
 @pytest.fixture(scope="module")
