@@ -151,6 +151,8 @@ class Story:
     file: str
     step_before: int
     """Of the checkpoint before."""
+    events_before: int
+    """That the job had when it was resumed."""
 
 
 def _damage_store(site: Site, name: str, rng: random.Random) -> Story:
@@ -160,16 +162,29 @@ def _damage_store(site: Site, name: str, rng: random.Random) -> Story:
     content = path.read_bytes()
     path.chmod(0o600)
     path.write_bytes(_damaged(content, rng.choice(HOWS), rng))
+    rows = site.stack.evidence().rows("SELECT event_count FROM jobs WHERE id = ?", job.id)
     site.client.do(job, "resume")
-    return Story(job, name, before["step"])
+    return Story(job, name, before["step"], rows[0]["event_count"])
 
 
 def _refused(evidence: Evidence, story: Story) -> bool:
     query = (
-        "SELECT type, data FROM events WHERE job_id = ? AND type IN ('checkpoint_refused', 'resumed') ORDER BY number"
+        "SELECT type, data FROM events WHERE job_id = ? AND number > ? AND type IN ('checkpoint_refused', 'resumed') "
+        "ORDER BY number"
     )
-    told = [(row["type"], parsed(row["data"])) for row in evidence.rows(query, story.job.id)]
-    return [each for each, _ in told] == ["checkpoint_refused", "resumed"] and told[1][1]["step"] == story.step_before
+    told = [(row["type"], parsed(row["data"])) for row in evidence.rows(query, story.job.id, story.events_before)]
+    return went_on_from(told) == story.step_before
+
+
+def went_on_from(told: Sequence[tuple[str, Mapping[str, Any]]]) -> int | None:
+    """The step from which a job first went on after it had refused a checkpoint; `None`: it refused none before.
+
+    `told`: types and data of its events `checkpoint_refused` and `resumed`. On a busy machine an attempt may be lost
+    after either, so that more of them follow.
+    """
+    if not told or told[0][0] != "checkpoint_refused":
+        return None
+    return next((int(data["step"]) for kind, data in told if kind == "resumed"), None)
 
 
 DRILL = Drill(

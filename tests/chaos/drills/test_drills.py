@@ -14,6 +14,7 @@ from tests.chaos.drills import __main__ as program
 from tests.chaos.drills import cancels
 from tests.chaos.drills.answers import Counted, cut_off
 from tests.chaos.drills.broker import Ordeal, figures_of, longest_wait
+from tests.chaos.drills.damage import went_on_from
 from tests.chaos.drills.drill import (
     Drill,
     Exercise,
@@ -190,3 +191,23 @@ def test_a_process_that_outlives_the_stop_of_its_job_is_seen_until_it_is_gone(mo
     assert cancels.outlived_seconds(lambda: 101 <= clock[0] <= 104, 99.0) == pytest.approx(5.0)
     clock[0] = 100.0
     assert cancels.outlived_seconds(lambda: True, 99.0) > cancels.STOP_SECONDS  # it does not wait for ever
+
+
+REFUSED: tuple[str, dict[str, int]] = ("checkpoint_refused", {})
+
+
+@pytest.mark.parametrize(
+    ("told", "step"),
+    [
+        ([REFUSED, ("resumed", {"step": 10})], 10),
+        ([REFUSED, REFUSED, ("resumed", {"step": 10}), ("resumed", {"step": 30})], 10),
+        ([("resumed", {"step": 20}), REFUSED, ("resumed", {"step": 10})], None),
+        ([REFUSED], None),
+        ([], None),
+    ],
+    ids=["at once", "with attempts that were lost", "from the damaged one first", "not at all", "nothing told"],
+)
+def test_a_damaged_checkpoint_must_be_refused_before_its_job_goes_on(
+    told: list[tuple[str, dict[str, int]]], step: int | None
+) -> None:
+    assert went_on_from(told) == step
