@@ -2,19 +2,18 @@
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.chaos import kinds, scenarios
-from tests.chaos.run import STACKS, Options, chaos, write_summary
+from tests.chaos.run import STACKS, Options, chaos, end_in_order, write_summary
 from tests.chaos.scenarios import SCENARIOS
 
 
 def main() -> int:
     """Run it, print the summary."""
-    signal.signal(signal.SIGTERM, _leave)
+    end_in_order()
     options = _parser().parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="thaw-chaos-"))
     summary = (
@@ -27,12 +26,6 @@ def main() -> int:
     if options.output:
         write_summary(summary, options.output)
     return 1 if summary["violations"] else 0
-
-
-def _leave(*_: object) -> None:
-    """Unmount disks and delete namespaces first; another SIGTERM does not keep this from its end."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(128 + signal.SIGTERM)
 
 
 def _options(options: argparse.Namespace, folder: Path) -> Options:

@@ -21,7 +21,7 @@ from tests.chaos.drills import (
     takeover,
 )
 from tests.chaos.drills.drill import Drill, Exercise
-from tests.chaos.run import STACKS, write_summary
+from tests.chaos.run import STACKS, end_in_order, write_summary
 
 DRILLS: Mapping[str, Drill] = {
     "broker": broker.DRILL,
@@ -86,4 +86,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())
