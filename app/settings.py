@@ -5,14 +5,17 @@ and the worker's start call `Settings()`.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 GIB = 1024**3
+
+_DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://")
 
 
 class FileSecrets(PydanticBaseSettingsSource):
@@ -139,6 +142,17 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then the `_FILE` variants."""
         return init_settings, env_settings, FileSecrets(settings_cls)
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_kind_of_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _DATABASE_URL.match(value.get_secret_value()):
+            message = (
+                "THAW_DATABASE_URL must be postgresql+psycopg://user@host/database, or sqlite:////path/of/the/file.db "
+                "(what was set is not shown: it may have a password)."
+            )
+            raise ValueError(message)
+        return value
 
     @model_validator(mode="after")
     def _check_times_of_a_lease(self) -> Self:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from app.settings import Settings
 
@@ -46,6 +46,13 @@ def test_a_refusal_names_the_setting_and_shows_no_secret(
     with pytest.raises(ValidationError) as raised:
         Settings()
     assert says in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["hunter2", "postgres://u:hunter2@h/db", "mysql://u:hunter2@h/db", "/srv/hunter2.db"])
+def test_a_database_of_another_kind_is_refused_without_showing_its_url(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"postgresql\+psycopg://user@host/database, or sqlite:////") as raised:
+        Settings(database_url=SecretStr(url))
     assert "hunter2" not in str(raised.value)
 
 
