@@ -1,5 +1,6 @@
 """What must be true after a run, read from database and store alone.
 
+the database         is whole, as SQLite's own checks say
 every 201            has a row, and one status that is never left (or `paused`, where that was asked for)
 every key            has made one job
 every history        is numbered without gaps, but for compacted events, makes legal moves only, counts attempts by one,
@@ -72,6 +73,7 @@ def check(evidence: Evidence, accepted: Sequence[Accepted], references: Mapping[
     """Look at everything. `references`: for each kind of job the id of one that ran undisturbed."""
     books = _read(evidence)
     verdict = Verdict()
+    verdict.violations += [f"the database is damaged: {each}" for each in evidence.damage()]
     verdict.violations += _keys(books)
     for job in accepted:
         verdict.violations += [f"{job.id} ({job.errand.kind}): {each}" for each in _accepted(books, job)]

@@ -109,6 +109,16 @@ class Evidence:
                     raise
                 time.sleep(0.2)
 
+    def damage(self) -> list[str]:
+        """What is wrong with the file and the indexes of SQLite, by its own checks; PostgreSQL has none built in."""
+        if not isinstance(self.database, Path):
+            return []
+        found = [str(row["integrity_check"]) for row in self.rows("PRAGMA integrity_check")]
+        torn = [
+            f"row {row['rowid']} of {row['table']} refers to nothing" for row in self.rows("PRAGMA foreign_key_check")
+        ]
+        return [each for each in [*found, *torn] if each != "ok"]
+
     @contextmanager
     def _connection(self) -> Iterator[Any]:
         connection: Any

@@ -72,6 +72,10 @@ def books(outcome: Outcome, tmp_path: Path) -> Evidence:
 
 
 TAMPERED: dict[str, tuple[str, str]] = {
+    "a row that refers to nothing": (
+        "UPDATE jobs SET project = 'gone' WHERE id = :job",
+        "of jobs refers to nothing",
+    ),
     "a job that is gone": ("DELETE FROM jobs WHERE id = :job", "is not there"),
     "an event that is gone": ("DELETE FROM events WHERE job_id = :job AND number = 3", "have gaps"),
     "an attempt that is skipped": (
