@@ -175,9 +175,12 @@ class Disorder:
     # === Patience ===
 
     def _something_was_kept(self) -> bool:
+        """Or nothing can be: no job is on its way, as the next ones are handed out when more has been disturbed."""
         rows = self.evidence.rows(
-            "SELECT 1 AS one FROM checkpoints WHERE created_at > ? UNION ALL "
-            "SELECT 1 AS one FROM jobs WHERE finished_at > ? LIMIT 1",
+            "SELECT 1 AS one FROM checkpoints WHERE created_at > ? "
+            "UNION ALL SELECT 1 AS one FROM jobs WHERE finished_at > ? "
+            "UNION ALL SELECT 1 AS one WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE status IN "
+            "('validating_files', 'queued', 'running')) LIMIT 1",
             self._costly_at,
             self._costly_at,
         )
