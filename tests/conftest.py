@@ -22,20 +22,6 @@ hypothesis.settings.load_profile("thaw")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """With `-n`, a file's tests stay together, as they share what it sets up, and services never run side by side.
-
-    pytest-xdist hands a group on as the end of a test's name. Where it fails to, nothing would be said, so this asks.
-    """
-    for item in items:
-        group = "services" if item.get_closest_marker("service") else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    yield
-    grouping = config.getoption("loadgroup", default=False)
-    assert not grouping or all("@" in item.nodeid for item in items), "pytest-xdist does not group (its issue 1386)"
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real data for tests; skips the test where there is none."""
