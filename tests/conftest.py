@@ -22,6 +22,14 @@ hypothesis.settings.load_profile("thaw")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n`, a file's tests stay together, as they share what it sets up, and services never run side by side."""
+    for item in items:
+        group = "services" if item.get_closest_marker("service") else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real data for tests; skips the test where there is none."""
