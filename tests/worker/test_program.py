@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from app.queue import CeleryDoorbell
 from app.services import jobs, models, workers
 from app.services.context import DEFAULT_PROJECT
 from app.standalone.service import HURRY_SECONDS, WORKER_AGAIN_SECONDS
-from app.storage.database import Database, upgrade
+from app.storage.database import Database, sqlite_library, upgrade
 from app.storage.paging import PageQuery
 from app.storage.tables import JobRow, ModelRow
 from worker import program
@@ -82,6 +83,20 @@ class Yard:
 
     def get(self, job_id: str) -> Any:
         return self.shop.get(job_id)
+
+    def stop_between_writes(self, processes: list[psutil.Process]) -> bool:
+        """Stop them, unless one is writing: SQLite lets nobody else write until that one has ended."""
+        for process in processes:
+            process.suspend()
+        database, sqlite = self.shop.services.settings.data_dir / "thaw.db", sqlite_library()
+        try:
+            with closing(sqlite.connect(database, timeout=0.5, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+        except sqlite.OperationalError:
+            for process in processes:
+                process.resume()
+            return False
+        return True
 
     def wait_for(self, status: str, *job_ids: str, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
@@ -331,8 +346,7 @@ def test_a_worker_that_was_stopped_past_its_lease_writes_nothing_when_it_goes_on
     job_id = yard.shop.submit("count")
     eventually(lambda: yard.get(job_id).phase)
     stopped = [psutil.Process(zombie.process.pid), *zombie.family()]
-    for process in stopped:
-        process.suspend()
+    eventually(lambda: yard.stop_between_writes(stopped))
     second = yard.start()
     yard.wait_for("running", job_id)
     eventually(lambda: yard.get(job_id).attempt.number == 2, seconds=60)
