@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import IO, cast
 
 from thaw.connection import LONG_ANSWER_SECONDS, Connection, JsonObject, json_object
-from thaw.errors import ApiError, ThawClientError, UnexpectedAnswerError
+from thaw.errors import ApiError, ConflictError, ThawClientError, UnexpectedAnswerError
 from thaw.reading import CountedReader, OnProgress
 from thaw.records import Capabilities, Upload, UploadPart, read
 from thaw.resources.paging import entries, every
@@ -87,9 +87,18 @@ class Sending:
         begun = None if idempotency_key else self._begun_before(reuse=reuse)
         upload, there = begun or self._begin(idempotency_key or uuid.uuid4().hex)
         if upload.status != "completed":
-            ids = [there.get(number) or self._send(upload, number) for number in self._numbers(there)]
-            upload = self._complete(upload, ids)
+            upload = self._go_on(upload, there)
         return self._file_of(upload)
+
+    def _go_on(self, upload: Upload, there: Mapping[int, str]) -> Upload:
+        try:
+            ids = [there.get(number) or self._send(upload, number) for number in self._numbers(there)]
+            return self._complete(upload, ids)
+        except ConflictError:
+            now = read(Upload, self._connection.get(f"{PATH}/{upload.id}"))
+            if now.status != "completed":
+                raise
+            return now  # by somebody else who sent the same file at the same time
 
     # === Which upload ===
 

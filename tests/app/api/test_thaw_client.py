@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,18 @@ import pytest
 
 from thaw import Client
 from thaw.connection import Connection
-from thaw.errors import ConnectionFailedError, InvalidRequestError, NotFoundError, ServerError, ThawClientError
+from thaw.errors import (
+    ConflictError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    NotFoundError,
+    ServerError,
+    ThawClientError,
+)
 
 if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
+    from thaw.records import File
 
 pytestmark = pytest.mark.service
 
@@ -96,15 +104,20 @@ class Network(httpx2.HTTPTransport):
     """Does to the requests for parts, and to those that complete, what the test plans for them, one after another.
 
     `lose`: it never arrives. `deafen`: it arrives, and its answer is lost. `busy`: 503. `interrupt`: Ctrl-C.
+    `before`: what is done just before the first request about parts with this method goes.
     """
 
-    def __init__(self, **plans: Sequence[str | None]) -> None:
+    def __init__(self, before: tuple[str, Callable[[], None]] | None = None, **plans: Sequence[str | None]) -> None:
         super().__init__()
+        self._before = before
         self._plans = {kind: list(plan) for kind, plan in plans.items()}
         self.sent = {"parts": 0, "complete": 0, "files": 0}
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         kind = request.url.path.rpartition("/")[2]
+        if self._before is not None and (request.method, kind) == (self._before[0], "parts"):
+            do, self._before = self._before[1], None
+            do()
         if request.method != "POST" or kind not in self.sent:
             return super().handle_request(request)
         self.sent[kind] += 1
@@ -190,6 +203,35 @@ def test_two_that_push_the_same_file_at_once_share_its_parts(live: "Thaw", path:
         files = list(threads.map(lambda client: client.files.upload(path), (one, other)))
     assert files[0] == files[1]
     assert live.client.get(f"/v1/files/{files[0].id}/content").content == LARGE
+
+
+@pytest.mark.parametrize("late", ["part", "list"])
+def test_a_push_whose_file_somebody_else_completes_meanwhile_takes_that(live: "Thaw", path: Path, late: str) -> None:
+    """The other one finishes just before our request for a part, or for the parts that are there."""
+    with over(Network(parts=[None, "interrupt"]), live) as client, pytest.raises(KeyboardInterrupt):
+        client.files.upload(path)
+    files: list[File] = []
+
+    def finish() -> None:
+        with over(Network(), live) as other:
+            files.append(other.files.upload(path))
+
+    network = Network(before=("POST" if late == "part" else "GET", finish))
+    with over(network, live) as client:
+        assert client.datasets.push(path, wait=False).file == files[0].id
+    assert network.sent == {"parts": 1, "complete": 0, "files": 0}
+    assert len(live.client.get("/v1/files").json()["data"]) == 1
+
+
+def test_a_push_whose_upload_somebody_else_cancels_meanwhile_says_so(live: "Thaw", path: Path) -> None:
+    def cancel() -> None:
+        live.client.post(f"/v1/uploads/{_only(live)}/cancel", json={}).raise_for_status()
+
+    with (
+        over(Network(before=("POST", cancel)), live) as client,
+        pytest.raises(ConflictError, match="is cancelled: no part can be added"),
+    ):
+        client.files.upload(path)
 
 
 def test_a_push_takes_the_file_that_is_there_already_and_an_upload_makes_another(live: "Thaw", path: Path) -> None:
