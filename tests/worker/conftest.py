@@ -198,11 +198,11 @@ class Shop:
 
 
 def quick_settings(folder: Path, **changed: object) -> Settings:
-    """Leases of seconds."""
+    """Leases of seconds, long enough for a machine that stalls for some of them."""
     quick: dict[str, object] = {
-        "lease_seconds": 3.0,
+        "lease_seconds": 9.0,
         "heartbeat_seconds": 0.3,
-        "fence_seconds": 2.0,
+        "fence_seconds": 8.0,
         "sweep_seconds": 0.3,
         "ring_again_seconds": 1.0,
         "min_free_disk_bytes": 0,

@@ -110,7 +110,7 @@ class Yard:
 
 
 def _open_yard(open_shop: Callable[..., Any], valkey: Any, gone: Callable[..., bool]) -> Iterator[Yard]:
-    shop = open_shop(redis_url=valkey.url)
+    shop = open_shop(redis_url=valkey.url, lease_seconds=5.0, fence_seconds=4.0)
     shop.services = dataclasses.replace(shop.services, doorbell=CeleryDoorbell(shop.services.settings))
     settings = shop.services.settings
     names = ("lease_seconds", "heartbeat_seconds", "fence_seconds", "sweep_seconds", "ring_again_seconds")

@@ -284,8 +284,9 @@ def test_a_long_job_keeps_its_lease(shop: Shop, eventually: Eventually) -> None:
 
 
 def test_a_supervisor_that_cannot_renew_ends_its_process_before_anybody_else_may_claim(
-    shop: Shop, eventually: Eventually
+    open_shop: Callable[..., Shop], eventually: Eventually
 ) -> None:
+    shop = open_shop(lease_seconds=3.0, fence_seconds=2.0)
     job_id, thread = shop.start("deaf")
     shop.database.down = True
     seconds = eventually(lambda: not _children(), seconds=5)
