@@ -302,5 +302,5 @@ class Life(Truths):
         """Another job, of which nothing is told here."""
         before = self.world.get(self.job)
         made = again.retry(self.services, "default", self.job.id, RetryRequest())
-        assert (made.retry_of, made.spec) == (before.id, before.spec)
+        assert (made.retry_of, made.spec) == (before.id, self.job.spec), "as sent, not made smaller"
         assert self.world.get(self.job) == before
