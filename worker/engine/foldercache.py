@@ -40,8 +40,8 @@ class FolderCache:
     def folder(self, key: str, fill: Callable[[Path], None], *, scratch: Path) -> Iterator[Path]:
         """The folder of this key, which stays as it is while it is held; `fill` writes it where it is missing.
 
-        `fill` gets an empty folder in `scratch`, which must lie on the same file system; what it raises goes
-        through, and nothing is kept then.
+        `fill` gets an empty folder in `scratch`, which must lie on the same file system, and writes plain files there;
+        what it raises goes through, and nothing is kept then.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = self._folder / key
@@ -58,7 +58,7 @@ class FolderCache:
         temporary = Path(tempfile.mkdtemp(dir=scratch))
         try:
             fill(temporary)
-            temporary.rename(folder)
+            durable.publish_folder(temporary, folder)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:

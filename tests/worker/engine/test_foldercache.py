@@ -140,3 +140,30 @@ def test_a_disk_too_full_for_another_name_keeps_the_folder(
     assert names(folder) == {"a"}
     FolderCache(folder, max_bytes=0).shrink()
     assert list(folder.iterdir()) == []
+
+
+def test_a_folder_has_its_name_when_its_files_are_on_the_disk_and_then_that_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_sync(descriptor: int) -> None:
+        fsync(descriptor)
+        happened.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().relative_to(tmp_path)}")
+
+    def note_rename(source: Path, target: Path) -> None:
+        rename(source, target)
+        happened.append(f"{source.relative_to(tmp_path)} is {target.relative_to(tmp_path)}")
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "rename", note_rename)
+
+    def fill(empty: Path) -> None:
+        for name in ("one", "two"):
+            (empty / name).touch(0o440)
+
+    with FolderCache(folder, max_bytes=100).folder("a", fill, scratch=tmp_path):
+        temporary = happened[2].removeprefix("sync ")
+        assert set(happened[:2]) == {f"sync {temporary}/one", f"sync {temporary}/two"}
+        assert happened[2:] == [f"sync {temporary}", f"{temporary} is cache/a", "sync cache"]
