@@ -99,8 +99,10 @@ class PipeReporter:
 
     def send(self, message: messages.Message) -> None:
         """Send any message. Without a supervisor there is nobody to work for: `TrainingStopped`."""
+        line = memoryview(messages.encode(message))
         try:
-            self._connection.send_bytes(messages.encode(message))
+            while line:
+                line = line[os.write(self._connection.fileno(), line) :]
             self._alive_at = time.monotonic()
         except (BrokenPipeError, ConnectionResetError) as error:
             raise TrainingStopped(keep=False) from error

@@ -2,7 +2,7 @@
 
     ready, (reported | alive)*, then exactly one of: trained | registered | validated | tested | failed | stopped
 
-They travel as JSON, not as pickles: whoever has taken over a child must not run code in its supervisor.
+They travel as lines of JSON, not as pickles: whoever has taken over a child must not run code in its supervisor.
 """
 
 from typing import Annotated, Literal
@@ -94,8 +94,8 @@ _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimina
 
 
 def encode(message: Message) -> bytes:
-    """As JSON."""
-    return message.model_dump_json(by_alias=True).encode()
+    """As a line of JSON."""
+    return message.model_dump_json(by_alias=True).encode() + b"\n"
 
 
 def decode(data: bytes) -> Message:
@@ -105,3 +105,23 @@ def decode(data: bytes) -> Message:
     except ValidationError as error:
         message = f"The process sent something that is no message of ours: {error.errors(include_input=False)[:3]}"
         raise PlatformError(message, code="internal_error") from error
+
+
+class Inbox:
+    """Puts messages together from bytes as they arrive; one that is broken off never becomes one."""
+
+    def __init__(self) -> None:
+        self._begun = bytearray()
+
+    def take(self, data: bytes) -> list[Message]:
+        """The messages that are complete with these bytes. Raises `PlatformError` for anything that is no message."""
+        first, *others = data.split(b"\n")
+        self._begun += first
+        if len(self._begun) > MAX_MESSAGE_BYTES:
+            message = f"The process sent a message of more than the {MAX_MESSAGE_BYTES:,} bytes that are allowed."
+            raise PlatformError(message, code="internal_error")
+        if not others:
+            return []
+        lines = [bytes(self._begun), *others[:-1]]
+        self._begun = bytearray(others[-1])
+        return [decode(line) for line in lines]

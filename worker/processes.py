@@ -37,7 +37,8 @@ ENGINE = "worker.engine.preload"
 
 _WARM_SECONDS = 180.0
 """Longest wait for a forkserver; importing TensorFlow takes 5 to 20 s, more from a cold disk."""
-_MAX_MESSAGES_AT_ONCE = 1000
+_READ_BYTES = 1024**2
+"""At once: as much as Linux lets a pipe hold."""
 
 _RESTART_SECONDS = 2.0
 """How long starting a process is tried again, at least."""
@@ -58,6 +59,7 @@ class ChildProcess:
         self.pid: int = process.pid
         self._process = process
         self._connection: Connection | None = connection
+        self._inbox = messages.Inbox()
         self._exit_code: int | None = None
         self._lock = lock
 
@@ -72,17 +74,13 @@ class ChildProcess:
         return self._pending() if read else []
 
     def _pending(self) -> list[Message]:
-        found: list[Message] = []
-        while self._connection and len(found) < _MAX_MESSAGES_AT_ONCE and self._connection.poll():
-            try:
-                found.append(messages.decode(self._connection.recv_bytes(messages.MAX_MESSAGE_BYTES)))
-            except EOFError:
-                self._disconnect()
-            except OSError as error:  # longer than allowed, or broken off within
-                self._disconnect()
-                message = f"The process sent a message that cannot be read: {error}"
-                raise PlatformError(message, code="internal_error") from error
-        return found
+        # Never waits for the rest of a message: its sender may be dead, which its exit code tells, or stand still.
+        if not self._connection or not self._connection.poll():
+            return []
+        data = os.read(self._connection.fileno(), _READ_BYTES)
+        if not data:
+            self._disconnect()
+        return self._inbox.take(data)
 
     def exit_code(self) -> int | None:
         """As in `multiprocessing`: negative for a signal; `None` while it runs."""

@@ -8,6 +8,7 @@ fails, however slow the reader is.
 """
 
 import hashlib
+import os
 import re
 import secrets
 import time
@@ -196,6 +197,8 @@ class S3Artifacts:
                 check()
                 digest.update(window)
                 file.write(window)
+            file.flush()
+            os.fsync(file.fileno())
         if digest.hexdigest() != sha256:
             raise corrupt_artifact(sha256, found=digest.hexdigest())
         destination.chmod(READ_ONLY)

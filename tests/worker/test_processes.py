@@ -14,7 +14,7 @@ import pytest
 from app.domain.errors import PlatformError
 from app.domain.progress import CheckpointWritten, StepFinished, WeightsKept
 from app.domain.spec import ResolvedSpec
-from worker import processes
+from worker import messages, processes
 from worker.messages import Failed, Message, Ready, Reported, Stopped, Trained
 from worker.orders import Order, TrainOrder
 from worker.processes import ChildProcess, Launcher, ProcessNotStartedError
@@ -173,15 +173,34 @@ def test_the_kernel_refuses_memory_beyond_the_limit(start: Start) -> None:
     assert (outcome.failure.error_class, outcome.failure.code) == ("capacity", "out_of_memory")
 
 
-def test_what_is_no_message_is_refused(start: Start) -> None:
+@pytest.mark.parametrize("sent", [b"hello\n", b"x" * 101])
+def test_what_is_no_message_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(messages, "MAX_MESSAGE_BYTES", 100)
     child = start("forever")
-    follow(child, until=Reported)
     reader, writer = os.pipe()
-    os.write(writer, b"\x00\x00\x00\x05hello")
+    os.write(writer, sent)
     os.dup2(reader, child._connection.fileno())
     with pytest.raises(PlatformError):
         child.receive(timeout=1)
     child.close()
+
+
+def test_of_a_child_that_is_killed_within_a_message_its_exit_code_tells(start: Start) -> None:
+    child = start("broken-off")
+    assert [type(each) for each in follow(child)] == [Ready]
+    assert child.receive(timeout=0) == []
+    assert child.exit_code() == -signal.SIGKILL
+
+
+def test_nobody_waits_for_the_rest_of_a_message_of_a_child_that_stands_still(
+    start: Start, eventually: Callable[..., float]
+) -> None:
+    child = start("frozen-within")
+    eventually(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED)
+    assert [type(each) for each in follow(child, seconds=0.2)] == [Ready]
+    assert child.exit_code() is None
+    child.kill()
+    eventually(lambda: child.exit_code() == -signal.SIGKILL)
 
 
 def test_a_forkserver_that_died_is_replaced(start: Start) -> None:

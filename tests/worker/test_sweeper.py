@@ -143,6 +143,17 @@ def test_messages_survive_the_journey() -> None:
         assert messages.decode(messages.encode(message)) == message
 
 
+def test_messages_arrive_whole_however_they_are_cut() -> None:
+    from app.domain.errors import CutError
+
+    sent: list[messages.Message] = [Ready(), Failed(failure=CutError("No.\nNever.", param="cut").failure()), Ready()]
+    data = b"".join(map(messages.encode, sent))
+    for size in (1, 7, len(data) - 1, len(data)):
+        inbox = messages.Inbox()
+        pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        assert [each for piece in pieces for each in inbox.take(piece)] == sent
+
+
 @pytest.mark.service
 def test_it_deletes_artifacts_that_nothing_refers_to(
     open_shop: Callable[..., Any], eventually: Callable[..., float], monkeypatch: pytest.MonkeyPatch

@@ -25,21 +25,21 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        _sync(temporary, os.O_RDWR)
+        _sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent, os.O_RDONLY)
+    _sync(path.parent)
 
 
 def publish_folder(temporary: Path, folder: Path) -> None:
     """Sync a folder of plain files that was put together under a temporary name, and give it its name."""
     for path in temporary.iterdir():
-        _sync(path, os.O_RDWR)
-    _sync(temporary, os.O_RDONLY)
+        _sync(path)
+    _sync(temporary)
     temporary.rename(folder)
-    _sync(folder.parent, os.O_RDONLY)
+    _sync(folder.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -76,8 +76,8 @@ def lacks_room(error: BaseException | None) -> bool:
     return False
 
 
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)  # enough for `fsync`, also of a file that nobody may write
     try:
         os.fsync(descriptor)
     finally:

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import itertools
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -246,6 +247,23 @@ def test_an_upload_that_somebody_cuts_short_leaves_nothing(
     with pytest.raises(Enough):
         store.put_file(path, check=have_enough_while_it_is_sent)
     assert (bucket.keys(), bucket.uploads()) == ([], [])
+
+
+def test_what_was_fetched_has_its_name_when_all_of_it_is_on_the_disk(
+    bucket: Any, open_store: Callable[..., S3Artifacts], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, destination = open_store(**bucket.settings), file.with_name("fetched")
+    store.put_file(file)
+    synced: list[tuple[bytes, bool]] = []
+
+    def note(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_file():
+            synced.append((path.read_bytes(), destination.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    store.fetch(HELLO, destination)
+    assert synced == [(b"hello", False)]
 
 
 def test_a_blob_that_is_deleted_while_it_is_read_is_missing(

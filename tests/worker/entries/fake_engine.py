@@ -26,9 +26,10 @@ from app.domain.progress import (
 )
 from app.domain.report import Evaluation, Interval, PhaseReport, Report, SourceReceipt
 from app.domain.worker import Fact
-from worker import child
+from worker import child, messages
+from worker.child import PipeReporter
 from worker.engine.reporter import Reporter, TrainingStopped
-from worker.messages import Outcome, Registered, Tested, Trained, Validated
+from worker.messages import Outcome, Registered, Stopped, Tested, Trained, Validated
 from worker.orders import Order, RegisterOrder, SelfTestOrder, TrainOrder, ValidateOrder
 
 DIGEST = "0" * 64
@@ -335,6 +336,23 @@ def be_killed(_order: Order, _reporter: Reporter) -> Outcome:
     raise AssertionError
 
 
+def break_off(order: Order, reporter: Reporter) -> Outcome:
+    """Killed in the middle of a message."""
+    _begin_message(reporter)
+    return be_killed(order, reporter)
+
+
+def freeze_within(order: Order, reporter: Reporter) -> Outcome:
+    """Stopped by the kernel in the middle of a message."""
+    _begin_message(reporter)
+    return freeze(order, reporter)
+
+
+def _begin_message(reporter: Reporter) -> None:
+    assert isinstance(reporter, PipeReporter)
+    os.write(reporter._connection.fileno(), messages.encode(Stopped())[:-5])
+
+
 def leave(_order: Order, _reporter: Reporter) -> Outcome:
     os._exit(3)
 
@@ -435,6 +453,8 @@ BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
     "abort": abort,
     "killed": be_killed,
     "leave": leave,
+    "broken-off": break_off,
+    "frozen-within": freeze_within,
     "swallow": swallow_memory,
     "greedy": ask_for_much_memory,
     "linger": finish_and_linger,

@@ -1,6 +1,7 @@
 """`python -m worker.engine.export order.json PARENT`: the converting process, which ends with the process PARENT."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from worker.engine.export.order import NO_ROOM, Order
 
 def main(order_file: Path, parent: int) -> None:
     """Carry out the order."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to all processes at once; the parent's answer counts for both
+        signal.signal(number, signal.SIG_IGN)
     lifeline.die_with_parent()
     if os.getppid() != parent:  # it died just before: then the kernel will never tell
         os._exit(1)

@@ -104,6 +104,8 @@ def _run(order: Order, reporter: Reporter) -> int:
         finally:
             process.kill()
             process.wait()
+    if process.returncode:
+        reporter.check()  # what is to stop this process may have ended that one before it could ignore it
     return process.returncode
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +29,9 @@ for wanted in order["formats"]:
     if wanted == HANGS_AT:
         open(os.path.join(WITNESS, "started"), "w").write(str(os.getpid()))
         time.sleep(600)
+    if wanted == ENDED_AT:
+        open(os.path.join(WITNESS, "asked"), "w").close()
+        os.kill(os.getpid(), signal.SIGTERM)
     file = {"saved_model": "saved_model.zip", "litert": "model.tflite", "onnx": "model.onnx"}[wanted]
     open(os.path.join(order["folder"], file), "w").write(f"{wanted} by {os.getpid()}")
     answer = {"format": wanted, "status": "succeeded", "file": file}
@@ -40,12 +44,15 @@ def convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
     """Runs a converter that is as bad as we want it to be, in a real process."""
     from worker.engine.export import process
 
-    def run(formats: list[ExportFormat], *, crashes_at: str = "", hangs_at: str = "", reporter: Any) -> list[Export]:
+    def run(
+        formats: list[ExportFormat], *, crashes_at: str = "", hangs_at: str = "", ended_at: str = "", reporter: Any
+    ) -> list[Export]:
         package = tmp_path / "code" / "worker" / "engine" / "export"
         package.mkdir(parents=True)
         for folder in (package, package.parent, package.parent.parent):
             (folder / "__init__.py").touch()
-        settings = f"CRASHES_AT, HANGS_AT, WITNESS = {crashes_at!r}, {hangs_at!r}, {str(tmp_path)!r}\n"
+        settings = f"CRASHES_AT, HANGS_AT, ENDED_AT = {crashes_at!r}, {hangs_at!r}, {ended_at!r}\n"
+        settings += f"WITNESS = {str(tmp_path)!r}\n"
         (package / "__main__.py").write_text(settings + FAKE)
         monkeypatch.setattr(process, "_ROOT", tmp_path / "code")
         (tmp_path / "results").mkdir()
@@ -95,6 +102,20 @@ def test_the_wish_to_stop_ends_the_converter_at_once(
     assert {path.name for path in tmp_path.iterdir()} == {"code", "results", "started"}
 
 
+def test_a_stop_that_ends_the_converter_first_is_no_failed_export(
+    convert: Callable[..., list[Export]], recorder: Any, tmp_path: Path
+) -> None:
+    """A service manager signals all processes at once, and the converter may not have come to ignore it."""
+
+    class Stopping(recorder):  # type: ignore[misc]  # a fixture is no type
+        def check(self) -> None:
+            if (tmp_path / "asked").exists():
+                raise TrainingStopped
+
+    with pytest.raises(TrainingStopped):
+        convert(["onnx"], ended_at="onnx", reporter=Stopping())
+
+
 def test_a_converter_that_never_ends_fails_its_export(
     convert: Callable[..., list[Export]], recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +163,7 @@ process.wait()
 """
 
 
-def test_a_converter_dies_with_the_process_that_started_it(
+def test_a_converter_outlives_signals_to_all_and_dies_with_the_process_that_started_it(
     tmp_path: Path, eventually: Callable[..., float], gone: Callable[..., bool]
 ) -> None:
     order = tmp_path / "order.json"
@@ -154,6 +175,10 @@ def test_a_converter_dies_with_the_process_that_started_it(
         converter = psutil.Process(int(starter.stdout.readline()))
         writer: list[int] = []
         eventually(lambda: writer or writer.extend(opened(order)))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            converter.send_signal(number)
+        with pytest.raises(psutil.TimeoutExpired):
+            converter.wait(0.3)
         starter.kill()
     try:
         eventually(lambda: gone([converter]), seconds=10)
