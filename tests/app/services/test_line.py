@@ -225,7 +225,8 @@ def test_a_queued_job_says_when_it_may_have_ended(shop: Shop, services: Services
         claim = shop.claim()
         assert claim is not None
         done = shop.world.succeed(claim)
-        shop.world.set(JobRow, done.id, started_at=1000.0, finished_at=1000.0 + seconds)
+        # It was paused for three days.
+        shop.world.set(JobRow, done.id, started_at=1000.0, finished_at=260_200.0 + seconds, run_seconds=seconds)
     shop.submit()
     assert shop.claim()
     waiting = [shop.submit() for _ in range(2)]
