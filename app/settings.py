@@ -81,7 +81,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1024**2, gt=0, description="Largest JSON body.")
     max_model_parameters: int = Field(default=500_000_000, gt=0, description="Largest source that may be registered.")
     max_unpacked_bytes: int = Field(default=50 * GIB, gt=0, description="Largest dataset after unpacking.")
-    min_free_disk_bytes: int = Field(default=256 * 1024**2, ge=0, description="Uploads are refused below this.")
+    min_free_disk_bytes: int = Field(
+        default=256 * 1024**2,
+        ge=0,
+        description="With less room on a disk, uploads are refused there, `/readyz` answers 503, workers take no jobs, "
+        "and jobs that were set aside wait.",
+    )
 
     lease_seconds: float = Field(default=30.0, gt=0, description="How long an attempt is trusted without a heartbeat.")
     heartbeat_seconds: float = Field(default=5.0, gt=0, description="How often an attempt renews its lease.")

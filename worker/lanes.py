@@ -25,17 +25,25 @@ class Lane:
                 return
             self._running += 1
         following: Callable[[], None] | None = work
-        try:
-            while following:
+        while following:
+            try:
                 following()
-                following = self._next()
-        finally:
-            with self._mutex:
-                self._running -= 1
+            except BaseException:
+                self._leave()
+                raise
+            following = self._next()
 
     def _next(self) -> Callable[[], None] | None:
+        """What waits, or `None`: then this one has left, at the very moment. Nobody waits for one who does not look."""
         with self._mutex:
-            return self._waiting.pop(next(iter(self._waiting))) if self._waiting else None
+            if self._waiting:
+                return self._waiting.pop(next(iter(self._waiting)))
+            self._running -= 1
+            return None
+
+    def _leave(self) -> None:
+        with self._mutex:
+            self._running -= 1
 
     @property
     def full(self) -> bool:

@@ -17,6 +17,7 @@ from app.api.creation import Creation, IdempotencyKey
 from app.api.guard import bearer
 from app.api.streams import Streams
 from app.domain.errors import FieldProblem, InvalidRequestError, NotFoundError
+from app.domain.job import MAX_METADATA
 from app.domain.pointers import as_pointer
 from app.services.context import Services
 from app.services.keys import Principal
@@ -115,9 +116,14 @@ PageDep = Annotated[PageQuery, Depends(page_query)]
 
 
 async def metadata_filter(request: Request) -> dict[str, str]:
-    """`?metadata[team]=shoes` as `{"team": "shoes"}`."""
+    """`?metadata[team]=shoes` as `{"team": "shoes"}`. More of them than a job can have would find none, slowly."""
     found = {METADATA_FILTER.fullmatch(name): value for name, value in request.query_params.items()}
-    return {match[1]: value for match, value in found.items() if match}
+    wanted = {match[1]: value for match, value in found.items() if match}
+    if len(wanted) > MAX_METADATA:
+        message = f"A job has at most {MAX_METADATA} pairs of metadata; received filters by {len(wanted)}. Send fewer."
+        problem = FieldProblem(pointer="/metadata", code="too_many", message=message)
+        raise InvalidRequestError(message, problems=[problem])
+    return wanted
 
 
 MetadataFilter = Annotated[dict[str, str], Depends(metadata_filter)]

@@ -4,6 +4,8 @@ from typing import Any
 
 from fastapi.openapi.models import Example
 
+from app.domain.job import MAX_METADATA
+
 _MODEL, _DATASET = "model-01jd8k2v7e0000000000000000", "ds-01jd8k2v7e0000000000000000"
 
 JOB_EXAMPLES: dict[str, Example] = {
@@ -137,8 +139,8 @@ METADATA_PARAMETER: dict[str, Any] = {
     "in": "query",
     "style": "deepObject",
     "explode": True,
-    "description": "Only jobs with these metadata: `metadata[team]=shoes`.",
-    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    "description": f"Only jobs with these metadata: `metadata[team]=shoes`; at most {MAX_METADATA} pairs.",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_METADATA},
 }
 
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {

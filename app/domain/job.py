@@ -19,7 +19,9 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 MaxSeconds = Annotated[float, Field(gt=0, le=1e9)]
 UnixSeconds = Annotated[float, Field(ge=0, le=1e11)]
 Suffix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._\-]{1,64}$")]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+MAX_METADATA = 16
+"""Pairs of a job."""
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)]
 SEEDS = 2**31
 """So many there are, from 0."""
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]

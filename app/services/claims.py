@@ -16,17 +16,18 @@ from sqlalchemy.orm import Session
 
 from app.domain.ancestry import Ancestry
 from app.domain.dataset import Dataset
-from app.domain.errors import LeaseLostError, PlatformError
+from app.domain.errors import Failure, LeaseLostError, PlatformError
 from app.domain.file import File
 from app.domain.job import Checkpoint, Job
 from app.domain.model import Model
-from app.services import ancestry, attempts, chronicle, workers
+from app.services import ancestry, attempts, chronicle, waiting, workers
 from app.services.context import Services
 from app.services.ringing import ring
-from app.storage import assets, checkpoints, datasets, files, jobs, leases, line, models
+from app.storage import checkpoints, datasets, files, jobs, leases, line, models
 from app.storage.assets import AssetRow
 from app.storage.database import time_of
 from app.storage.leases import taken
+from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
 
 _log = structlog.get_logger(__name__)
@@ -149,7 +150,11 @@ def _serves_the_line(services: Services, worker: str) -> bool:
 
 
 def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | None:
-    """Take this job, if it is queued. One that was to be cancelled is cancelled instead."""
+    """Take this job, if it is queued. One that was to be cancelled is cancelled instead.
+
+    One whose model or dataset is gone, which nobody may delete before it ends, fails: raising would undo the claim, and
+    leave the job first in the line for ever.
+    """
     with services.db.begin() as session:
         project = leases.project_of(session, JobRow, job_id)
         if project is None:
@@ -159,11 +164,11 @@ def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | Non
         if row is None:
             _cancel_if_asked(session, project, job_id)
             return None
-        model = assets.find(session, ModelRow, project, row.model_id)
-        dataset = assets.find(session, DatasetRow, project, row.dataset_id)
+        model, dataset = models.find(session, project, row.model_id), datasets.find(session, project, row.dataset_id)
         if model is None or dataset is None:
-            message = f"Job '{job_id}' needs a model or dataset that is gone, which nobody may delete before it ends."
-            raise PlatformError(message, code="missing_row")
+            lacking = ("model", row.model) if model is None else ("training_file", row.training_file)
+            _fail(session, row, waiting.gone(*lacking))
+            return None
         kept = checkpoints.resumable(session, project, job_id)
         if kept:
             chronicle.go_on(session, row, kept[0])
@@ -173,8 +178,8 @@ def claim_job(services: Services, job_id: str, *, worker: str) -> JobClaim | Non
             job=job,
             attempt=row.attempt,
             claimed_at=claimed_at,
-            model=models.model_of(model),
-            dataset=datasets.dataset_of(dataset),
+            model=model,
+            dataset=dataset,
             checkpoints=kept,
             allowance=_allowance(row, at=time_of(session)),
             ancestry=ancestry.of(session, project, job),
@@ -198,6 +203,14 @@ def _start(session: Session, project: str, job_id: str, *, worker: str, seconds:
         news=f"An attempt started on {worker}.",
         where=[JobRow.cancel_requested_at.is_(None), ~jobs.overdue()],
         values=taken(JobRow, worker=worker, seconds=seconds),
+    )
+
+
+def _fail(session: Session, row: JobRow, failure: Failure) -> None:
+    """End the attempt that has just begun."""
+    where, values = leases.fenced(JobRow, row.attempt), {"error": dumped(failure)}
+    jobs.move(
+        session, row.project, row.id, old="running", new="failed", news=failure.message, where=where, values=values
     )
 
 

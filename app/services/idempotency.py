@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import IdempotencyInFlightError, IdempotencyMismatchError
 from app.services.context import Services
-from app.services.ringing import LateBell, ring_late
+from app.services.ringing import LateBell, ring
 from app.storage import idempotency
 from app.storage.database import OneTransaction
 from app.storage.idempotency import Record
@@ -74,7 +74,7 @@ def once(services: Services, project: str, *, key: str, make: Callable[[], Store
             if not _keep(session, project, key, answer):
                 message = "Another request with this Idempotency-Key was faster. Try again to get its answer."
                 raise IdempotencyInFlightError(message)
-    ring_late(services, project, held)
+    ring(services, held)
     return answer
 
 

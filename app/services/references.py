@@ -11,6 +11,7 @@
 A file or name becomes a model or dataset once: jobs that name the same share what the first of them made of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
@@ -23,6 +24,7 @@ from app.domain.job import JobRequest
 from app.domain.model import Model, ModelOptions
 from app.domain.states import TERMINAL
 from app.storage import assets, checkpoints, datasets, files, jobs, models
+from app.storage.assets import AssetRow
 from app.storage.tables import DatasetRow, ModelRow
 
 
@@ -73,14 +75,20 @@ def _model(session: Session, project: str, reference: str) -> Model | File | str
     if file is None:
         return None
     made = [models.model_of(row) for row in assets.from_file(session, ModelRow, project, reference)]
-    return next((model for model in made if model.options == ModelOptions()), file)
+    row = _shared(session, ModelRow, project, [model.id for model in made if model.options == ModelOptions()])
+    return file if row is None else models.model_of(row)
 
 
 def _named(session: Session, project: str, reference: str) -> Model | str:
     made = models.by_reference(session, project, reference) if names.is_fixed(reference) else []
-    found = next((model.id for model in made if model.options == ModelOptions()), None)
-    row = None if found is None else assets.hold(session, ModelRow, project, found)
+    row = _shared(session, ModelRow, project, [model.id for model in made if model.options == ModelOptions()])
     return reference if row is None else models.model_of(row)
+
+
+def _shared(session: Session, row: type[AssetRow], project: str, made: Sequence[str]) -> AssetRow | None:
+    """The first that can still be had, held: since they were read, others may have deleted or failed them."""
+    held = (assets.hold(session, row, project, identifier) for identifier in made)
+    return next((each for each in held if each is not None and each.status != "failed"), None)
 
 
 def _result(session: Session, project: str, job_id: str) -> Model | None:
@@ -107,7 +115,8 @@ def _dataset(session: Session, project: str, reference: str) -> Dataset | File |
     if file is None:
         return None
     made = [datasets.dataset_of(row) for row in assets.from_file(session, DatasetRow, project, reference)]
-    return next((dataset for dataset in made if dataset.options == DatasetOptions()), file)
+    row = _shared(session, DatasetRow, project, [each.id for each in made if each.options == DatasetOptions()])
+    return file if row is None else datasets.dataset_of(row)
 
 
 def _unknown(pointer: str, reference: str, kinds: str) -> FieldProblem:

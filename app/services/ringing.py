@@ -1,21 +1,24 @@
 """Ringing, after the commit.
 
 A row counts as rung from the transaction that made it wait; if the hint then gets nowhere, the row is marked, and
-the sweeper rings as soon as it can.
+the sweeper rings as soon as it can, or `ring_again_seconds` later where it could not even be marked. What was done is
+done: a hint that cannot be sent is no reason to say that it failed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from app.services.context import Doorbell, Services, TaskName
 from app.services.workers import training_queue
 from app.storage import leases
+from app.storage.database import AWAY
 from app.storage.leases import AnyLeased
 from app.storage.tables import DatasetRow, JobRow, ModelRow
 
-Ring = tuple[TaskName, str, str]
-"""Task, id, queue."""
+_log = structlog.get_logger(__name__)
 
 TASKS: Mapping[AnyLeased, TaskName] = {JobRow: "train", ModelRow: "register", DatasetRow: "validate"}
 
@@ -30,27 +33,31 @@ class Hint:
 
 
 class LateBell:
-    """A doorbell that can be held back: nobody may hear of a row before it is committed. For one thread."""
+    """A doorbell whose hints can be held back: nobody may hear of a row before it is committed. For one thread."""
 
     def __init__(self, doorbell: Doorbell) -> None:
         self._doorbell = doorbell
-        self._held: list[Ring] | None = None
+        self._held: list[Hint] | None = None
 
     def ring(self, task: TaskName, identifier: str, *, queue: str) -> bool:
-        """Ring, or remember to."""
-        if self._held is None:
-            return self._doorbell.ring(task, identifier, queue=queue)
-        self._held.append((task, identifier, queue))
-        return True
+        """Ring now."""
+        return self._doorbell.ring(task, identifier, queue=queue)
 
     def reachable(self) -> bool:
         """Whether the broker answers now."""
         return self._doorbell.reachable()
 
+    def keep(self, hints: Sequence[Hint]) -> bool:
+        """Keep them for later, if hints are held back."""
+        if self._held is None:
+            return False
+        self._held += hints
+        return True
+
     @contextmanager
-    def held(self) -> Iterator[list[Ring]]:
-        """Remember what is rung instead; the list of it, for `ring_late`."""
-        held: list[Ring] = []
+    def held(self) -> Iterator[list[Hint]]:
+        """Hold hints back; the list of them, for `ring` afterwards."""
+        held: list[Hint] = []
         self._held = held
         try:
             yield held
@@ -58,17 +65,19 @@ class LateBell:
             self._held = None
 
 
-def ring_late(services: Services, project: str, held: Sequence[Ring]) -> None:
-    """Ring what was held back, after the commit."""
-    rows = {task: row for row, task in TASKS.items()}
-    for done, (task, identifier, queue) in enumerate(held):
-        if not services.doorbell.ring(task, identifier, queue=queue):
-            _ring_later(services, [Hint(rows[task], project, identifier) for task, identifier, _ in held[done:]])
-            return
+def ring(services: Services, hints: Sequence[Hint]) -> int:
+    """Send hints, one for each row; how many got through. Raises nothing where broker or database are away."""
+    if isinstance(services.doorbell, LateBell) and services.doorbell.keep(hints):
+        return len(hints)
+    try:
+        return _ring(services, hints)
+    except AWAY as error:
+        _log.warning("database not reached, hints wait for the sweeper", error=repr(error))
+        return 0
 
 
-def ring(services: Services, hints: list[Hint]) -> int:
-    """Send hints, one for each row; how many got through. The first that does not ends it: the broker is away."""
+def _ring(services: Services, hints: Sequence[Hint]) -> int:
+    """The first that does not get through ends it: the broker is away."""
     queue = training_queue(services) if any(hint.row is JobRow for hint in hints) else "prepare"
     for sent, hint in enumerate(hints):
         task = TASKS[hint.row]
@@ -78,7 +87,7 @@ def ring(services: Services, hints: list[Hint]) -> int:
     return len(hints)
 
 
-def _ring_later(services: Services, hints: list[Hint]) -> None:
+def _ring_later(services: Services, hints: Sequence[Hint]) -> None:
     with services.db.begin() as session:
         for hint in hints:
             leases.mark_unrung(session, hint.row, hint.project, hint.identifier)

@@ -19,15 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-
 from app.domain import overtime
 from app.domain.states import JobStatus
 from app.services import attempts, leftovers, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
 from app.storage import checkpoints, compaction, idempotency, jobs, leases, uploads, workers
+from app.storage.database import AWAY
 from app.storage.leases import AnyLeased, Overdue
 from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
@@ -104,7 +102,7 @@ class _Swept:
         """Act; 0 if that cannot be done."""
         try:
             return act(self._services)
-        except (OperationalError, InterfaceError, PoolTimeoutError):
+        except AWAY:
             raise
         except Exception as error:  # noqa: BLE001 (the edge of a row: it is raised when all others are swept)
             self.troubles.append(error)

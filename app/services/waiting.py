@@ -64,12 +64,20 @@ def _fail(session: Session, project: str, job: Job, failure: Failure) -> None:
 def _unusable(field: str, asked_for: str, asset: Model | Dataset | None) -> Failure | None:
     """The failure of a job whose model or dataset failed; it is as much the user's fault as that was."""
     if asset is None:
-        message = f"'{asked_for}', which `{field}` names, is gone. Submit the job again with another one."
-        return Failure(error_class="user", code="unusable_file", message=message, param=field)
+        return gone(field, asked_for)
     if asset.error is None:
         return None
     message = f"'{asked_for}', which `{field}` names, cannot be used: {asset.error.message}"
     return asset.error.model_copy(update={"message": message, "param": field})
+
+
+def gone(field: str, asked_for: str) -> Failure:
+    """The failure of a job whose model or dataset is not there any more, though nobody may delete it meanwhile."""
+    message = (
+        f"'{asked_for}', which `{field}` names, or what was made of it, is gone. Submit the job again if it is still "
+        "there, else with another one."
+    )
+    return Failure(error_class="user", code="unusable_file", message=message, param=field)
 
 
 def _unfit(job: Job, model: Model | None, dataset: Dataset | None) -> Failure | None:

@@ -25,7 +25,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Double, Engine, create_engine, event, inspect, make_url, select, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -45,6 +46,9 @@ BUSY_SECONDS = 30
 
 SQLITE_POOL: Mapping[str, Any] = {"pool_size": 10, "max_overflow": 40}
 """A connection is an open file: none of a server's threads (40 in Starlette's pool) need wait for one."""
+
+AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What a database that does not answer, or takes no writes now, looks like."""
 
 SQLITE_FULL = "database or disk is full"
 

@@ -267,16 +267,18 @@ def behind_time(session: Session, *, limit: int) -> list[tuple[leases.Overdue, J
 
 
 def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
-    """Jobs of all projects that still wait for files which nobody checks any more, for the sweeper."""
+    """Jobs of all projects that wait for files which nobody checks any more, or which are gone, for the sweeper."""
     statement = (
         select(JobRow.project, JobRow.id, JobRow.attempt)
-        .join(ModelRow, ModelRow.id == JobRow.model_id)
-        .join(DatasetRow, DatasetRow.id == JobRow.dataset_id)
+        .outerjoin(ModelRow, ModelRow.id == JobRow.model_id)
+        .outerjoin(DatasetRow, DatasetRow.id == JobRow.dataset_id)
         .where(JobRow.status == "validating_files")
         .where(
             ((ModelRow.status == "ready") & (DatasetRow.status == "ready"))
             | (ModelRow.status == "failed")
             | (DatasetRow.status == "failed")
+            | ModelRow.id.is_(None)
+            | DatasetRow.id.is_(None)
         )
         .order_by(JobRow.rung_at)
     )

@@ -79,7 +79,7 @@ def _all_keys() -> Select[str]:
 
 _KEYS = _all_keys()
 _TOOK = (
-    select(JobRow.started_at, JobRow.finished_at)
+    select(JobRow.run_seconds)
     .where(JobRow.project == bindparam("project"), JobRow.status == "succeeded")
     .order_by(JobRow.created_at.desc(), JobRow.id.desc())
     .limit(RECENT)
@@ -171,13 +171,13 @@ class Pace:
     """How fast the line moves."""
 
     usual_seconds: float | None
-    """The median of what the project's last jobs took from their start to their success; `None`: there are none."""
+    """The median of how long the project's last jobs ran that succeeded, without pauses; `None`: there are none."""
     running: int
     """Jobs of all projects that run now."""
 
 
 def pace(session: Session, project: str) -> Pace:
     """How long jobs take, and how many run."""
-    found = session.execute(_TOOK, {"project": project})
-    took = [finished - started for started, finished in found if started and finished]
+    # 0: it ended before that was counted.
+    took = [seconds for seconds in session.scalars(_TOOK, {"project": project}) if seconds]
     return Pace(usual_seconds=median(took) if took else None, running=sum(_running(session).values()))

@@ -47,6 +47,36 @@ def test_as_many_run_at_once_as_it_is_wide(eventually: Callable[..., float]) -> 
     assert sorted(running) == ["a", "b", "c"]
 
 
+class _Interrupted:
+    """A mutex: once armed, what another thread would do the moment it is free is done then, before anything else."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.then: Callable[[], None] | None = None
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        then, self.then = self.then, None
+        if then:
+            then()
+
+
+def test_what_comes_just_when_nothing_more_was_found_is_not_left_behind() -> None:
+    lane, done, mutex = Lane(1), [], _Interrupted()
+    lane._mutex = mutex
+
+    def first() -> None:
+        done.append("first")
+        mutex.then = lambda: lane.run("late", lambda: done.append("late"))
+
+    lane.run("first", first)
+    assert done == ["first", "late"]
+    assert not lane.full
+
+
 def test_an_error_leaves_room() -> None:
     lane, done = Lane(1), []
     with pytest.raises(ZeroDivisionError):

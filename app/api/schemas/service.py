@@ -86,7 +86,7 @@ class Health(Wire):
 
 
 class PartObject(Wire):
-    """One part that Thaw needs."""
+    """One part of the service."""
 
     name: str
     """`database`, `store`, `broker`, …"""

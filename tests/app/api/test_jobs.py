@@ -4,12 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from app.domain.errors import Failure
 from app.domain.exports import Export
-from app.services import reports
+from app.domain.worker import WorkerCapabilities
+from app.services import reports, workers
+from app.storage.tables import JobRow
 
 if TYPE_CHECKING:
     from tests.app.api.conftest import Thaw
@@ -53,6 +56,18 @@ def test_a_job_that_names_only_model_and_data_is_stored_with_the_whole_recipe(cl
     assert (job["error"], job["report"], job["fine_tuned_model"], job["artifacts"]) == (None, None, None, [])
     assert (job["organization_id"], job["result_files"], job["trained_tokens"]) == ("org-thaw", [], None)
     assert thaw.doorbell.rung[-1] == ("train", job["id"], "cpu")
+
+
+def test_a_queued_job_says_when_it_may_have_ended(client: TestClient, thaw: "Thaw") -> None:
+    claim = thaw.claim(thaw.job())
+    with thaw.services.db.begin() as session:
+        ago = {"started_at": JobRow.started_at - 3 * 86_400, "attempt_started_at": JobRow.attempt_started_at - 600}
+        session.execute(update(JobRow).values(ago))
+    thaw.succeed(claim)
+    capabilities = WorkerCapabilities(queues=["cpu"], devices=["cpu"])
+    workers.announce(thaw.services, worker="worker-7", capabilities=capabilities)
+    progress = client.get(f"{JOBS}/{thaw.job()}").json()["progress"]
+    assert progress == {"percent": 0.0, "eta_seconds": pytest.approx(630, abs=30), "queue_position": 1}
 
 
 def test_a_job_on_files_waits_for_their_checks(client: TestClient, thaw: "Thaw") -> None:

@@ -79,6 +79,19 @@ def test_jobs_are_filtered_by_each_and_all_of_their_filters(client: TestClient, 
         assert [job["id"] for job in client.get(f"{JOBS}?{query}").json()["data"]] == found, query
 
 
+def test_jobs_are_filtered_by_as_many_pairs_as_a_job_can_have_and_no_more(client: TestClient, thaw: "Thaw") -> None:
+    pairs = {f"k{number}": "v" for number in range(16)}
+    job = thaw.job(metadata=pairs)
+    wanted = {f"metadata[{key}]": value for key, value in pairs.items()}
+    assert [found["id"] for found in client.get(JOBS, params=wanted).json()["data"]] == [job]
+    for more in (17, 70):
+        response = client.get(JOBS, params={f"metadata[k{number}]": "v" for number in range(more)})
+        assert response.status_code == 422
+        (problem,) = response.json()["errors"]
+        assert (problem["pointer"], problem["code"]) == ("/metadata", "too_many")
+        assert f"at most 16 pairs of metadata; received filters by {more}" in problem["message"]
+
+
 @pytest.mark.parametrize("query", ["status=done", "created_after=yesterday", "created_after=nan", "created_after=-1"])
 def test_a_filter_that_can_not_be_is_422(client: TestClient, query: str) -> None:
     assert client.get(f"{JOBS}?{query}").status_code == 422

@@ -10,9 +10,10 @@ from app.domain.errors import IdempotencyInFlightError, IdempotencyMismatchError
 from app.services import idempotency, jobs
 from app.services.context import Services
 from app.services.idempotency import StoredAnswer
+from app.services.ringing import Hint, ring
 from app.services.sweep import sweep
 from app.storage.database import now
-from app.storage.tables import IdempotencyRow, ProjectRow
+from app.storage.tables import IdempotencyRow, JobRow, ProjectRow
 
 ANSWER = StoredAnswer(status=201, headers={"Location": "/v1/models/m"}, body='{"id": "m"}')
 
@@ -96,7 +97,7 @@ def test_workers_hear_of_what_was_made_after_the_commit(services: Services, bell
     joined = idempotency.joined(services)
 
     def make() -> StoredAnswer:
-        joined.doorbell.ring("train", "ftjob-1", queue="cpu")
+        ring(joined, [Hint(JobRow, "default", "ftjob-1")])
         assert bell.rings == []
         return ANSWER
 

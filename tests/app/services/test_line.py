@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import delete
 
 from app.domain.job import Job, JobRequest
 from app.domain.worker import WorkerCapabilities
@@ -15,7 +16,7 @@ from app.services.standing import eta
 from app.storage import line
 from app.storage.database import now
 from app.storage.line import Pace
-from app.storage.tables import JobRow
+from app.storage.tables import Asset, DatasetRow, JobRow, ModelRow
 
 PRIORITIES = ("low", "normal", "normal", "high")
 
@@ -98,6 +99,21 @@ def test_a_job_that_cannot_be_read_keeps_no_other_from_being_taken(shop: Shop) -
     assert claim.identifier == fine
     with pytest.raises(ValidationError):
         shop.claim(rung_for=broken)
+
+
+@pytest.mark.parametrize(("row", "field"), [(ModelRow, "model"), (DatasetRow, "training_file")])
+def test_a_job_whose_model_or_dataset_is_gone_fails_and_the_next_one_is_taken(
+    shop: Shop, row: type[Asset], field: str
+) -> None:
+    broken, other = shop.submit(priority="high"), shop.world.job()
+    named = getattr(shop.request, field)
+    with shop.services.db.begin() as session:
+        session.execute(delete(row).where(row.id == named))
+    assert shop.taken() == [other.id]
+    failed = jobs.get(shop.services, "default", broken)
+    assert failed.error is not None
+    assert (failed.status, failed.error.code, failed.error.param) == ("failed", "unusable_file", field)
+    assert f"'{named}', which `{field}` names" in failed.error.message
 
 
 def test_an_old_hint_on_a_cpu_brings_no_job_that_waits_for_a_gpu(shop: Shop) -> None:
@@ -209,7 +225,8 @@ def test_a_queued_job_says_when_it_may_have_ended(shop: Shop, services: Services
         claim = shop.claim()
         assert claim is not None
         done = shop.world.succeed(claim)
-        shop.world.set(JobRow, done.id, started_at=1000.0, finished_at=1000.0 + seconds)
+        # It was paused for three days.
+        shop.world.set(JobRow, done.id, started_at=1000.0, finished_at=260_200.0 + seconds, run_seconds=seconds)
     shop.submit()
     assert shop.claim()
     waiting = [shop.submit() for _ in range(2)]

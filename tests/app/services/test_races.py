@@ -1,18 +1,21 @@
 """Asking for what already holds, and who wins where two things happen to a job at once: the table of `docs/jobs.md`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from sqlalchemy import text, update
+from sqlalchemy.orm import Session
 
-from app.domain.errors import InvalidStateTransitionError, LeaseLostError
-from app.services import claims, history, jobs
+from app.domain.errors import InUseError, InvalidStateTransitionError, LeaseLostError
+from app.domain.job import JobRequest
+from app.services import claims, datasets, drafts, history, jobs, models, references
 from app.services.context import Services
 from app.services.sweep import sweep
-from app.storage.tables import JobRow
+from app.storage import assets
+from app.storage.tables import Asset, DatasetRow, JobRow, ModelRow
 
 ROUNDS = 2
 
@@ -82,6 +85,52 @@ def test_a_worker_that_saw_the_wish_wins_against_finishing(world: Any, services:
     with pytest.raises(LeaseLostError):
         world.succeed(claim)
     assert world.get(claim).status == "cancelled"
+
+
+# === Submitting ===
+
+
+def _named_by_its_file(world: Any, services: Services, what: str) -> tuple[JobRequest, Callable[[], None]]:
+    """A request that names the file of a model or dataset, and how that is deleted."""
+    made = world.model() if what == "model" else world.dataset()
+    delete = models.delete if what == "model" else datasets.delete
+    return world.request(**{what: made.file_id}), lambda: delete(services, "default", made.id)
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("what", ["model", "training_file"])
+def test_what_a_job_shares_by_its_file_stays_until_the_job_is_there(world: Any, services: Services, what: str) -> None:
+    """PostgreSQL alone, as below."""
+    request, delete = _named_by_its_file(world, services, what)
+    with ThreadPoolExecutor(1) as thread:
+        with services.db.begin() as session:
+            found = references.find(session, "default", request)
+            deleted = thread.submit(delete)
+            _until_somebody_waits(services)
+            drafts.enter(session, "default", drafts.of(request), found, api_key_id="")
+        with pytest.raises(InUseError):
+            deleted.result(timeout=60)
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("what", ["model", "training_file"])
+def test_a_file_is_checked_anew_if_what_was_made_of_it_is_deleted_while_a_job_asks_for_it(
+    world: Any, services: Services, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, delete = _named_by_its_file(world, services, what)
+    from_file, row = assets.from_file, ModelRow if what == "model" else DatasetRow
+
+    def then_deleted(session: Session, wanted: type[Asset], *named: str) -> Sequence[Asset]:
+        found = from_file(session, wanted, *named)
+        if wanted is row:
+            delete()
+        return found
+
+    monkeypatch.setattr(assets, "from_file", then_deleted)
+    job = jobs.submit(services, "default", request)
+    assert job.status == "validating_files"
+    world.finish_model(job.model_id) if what == "model" else world.finish_dataset(job.dataset_id)
+    assert world.get(job).status == "queued"
 
 
 # === Giving back ===

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import OperationalError
 
 from app.domain.dataset import DatasetOptions
@@ -200,6 +200,17 @@ def test_a_job_that_was_left_behind_by_its_files_moves_on(world: Any, services: 
     assert sweep(services).decided == 1
     assert world.get(job).status == "queued"
     assert bell.rings == [("train", job.id, "cpu")]
+
+
+@pytest.mark.parametrize(("row", "field"), [(ModelRow, "model"), (DatasetRow, "training_file")])
+def test_a_job_that_waits_for_what_is_gone_fails(world: Any, services: Services, row: Any, field: str) -> None:
+    job = world.job(model=world.file().id, training_file=world.file("a.npz").id)
+    with services.db.begin() as session:
+        session.execute(delete(row))
+    assert sweep(services).decided == 1
+    failed = world.get(job)
+    assert (failed.status, failed.error.code, failed.error.param) == ("failed", "unusable_file", field)
+    assert f"'{getattr(job, field)}', which `{field}` names" in failed.error.message
 
 
 # === Several at once, and rows that cannot be swept ===
