@@ -6,6 +6,7 @@ job ── fork ───▶ job that starts from its weights, such as at the en
 
 from pydantic import Field, field_validator, model_validator
 
+from app.domain.adjusting import as_sent
 from app.domain.augmentation import MAX_AUGMENTATIONS, Augmentation, check_order
 from app.domain.base import Value
 from app.domain.caching import CacheWish
@@ -110,9 +111,11 @@ _OF_JOB = ("suffix", "metadata", "priority", "max_seconds")
 def forked(job: Job, checkpoint: Checkpoint, changes: ForkRequest) -> JobRequest:
     """The request of a fork. Raises `UserError` if the phases that are left cannot do without the one before.
 
-    The model of a checkpoint takes raw examples and ends in its output layer, which is kept; nothing is cut.
+    The model of a checkpoint takes raw examples and ends in its output layer, which is kept; nothing is cut. What is left
+    out is as in the job when it was sent: what Thaw changed in it since does not count.
     """
-    as_it_was = {name: getattr(job.spec, name) for name in _OF_SPEC} | {name: getattr(job, name) for name in _OF_JOB}
+    spec = as_sent(job.spec)
+    as_it_was = {name: getattr(spec, name) for name in _OF_SPEC} | {name: getattr(job, name) for name in _OF_JOB}
     given = {
         name: getattr(changes, name)
         for name in changes.model_fields_set & as_it_was.keys()
@@ -123,7 +126,7 @@ def forked(job: Job, checkpoint: Checkpoint, changes: ForkRequest) -> JobRequest
         training_file=changes.training_file or job.dataset_id,
         cut=DropLast(drop_last=0),
         head=KEEP,
-        schedule=_left(job.spec, checkpoint) if changes.schedule is None else changes.schedule,
+        schedule=_left(spec, checkpoint) if changes.schedule is None else changes.schedule,
         deadline_at=changes.deadline_at,
         **{**as_it_was, **given},
     )

@@ -157,6 +157,25 @@ def test_what_a_fork_says_is_different_is_different_and_all_else_as_it_was(world
     assert [(phase.name, phase.epochs) for phase in made.spec.schedule] == [("phase-1", 3)]
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_fork_begins_with_the_batches_that_the_job_was_sent_with(
+    world: Any, services: Services, accumulation: int
+) -> None:
+    phases = [{"epochs": 1}, {"epochs": 2, "unfreeze": "all", "gradient_accumulation": accumulation}]
+    claim = world.claim(world.job(batch_size=32, schedule=phases))
+    reports.progress(services, claim, [world.phase_end()], checkpoints={"c/1.weights": world.artifact()})
+    failing.attempt_failed(services, claim, CapacityError("No memory.").failure())
+    job = world.get(claim)
+    assert (job.spec.batch_size, job.spec.schedule[1].gradient_accumulation) == (16, 2 * accumulation)
+    said = {"epochs": 2, "unfreeze": "all"}
+    for changes, batch, at_once in (
+        ({}, 32, accumulation), ({"batch_size": 8}, 8, accumulation), ({"schedule": [said]}, 32, 1),
+    ):  # fmt: skip
+        made = fork(world, job, **changes)
+        (phase,) = made.spec.schedule
+        assert (made.spec.batch_size, phase.gradient_accumulation, made.spec.adjustments) == (batch, at_once, [])
+
+
 def test_a_fork_of_an_earlier_phase_is_named_by_phase_or_checkpoint(world: Any) -> None:
     job, (head, everything) = forkable(world, phases=2)
     assert fork(world, job, after_phase="head").model == head
