@@ -199,6 +199,15 @@ def test_layers_of_the_head_go_on_training_where_they_are_counted_now(world: Any
     assert unfreezes == [UnfreezeLast(last=1), UnfreezeLast(last=2), "all"]
 
 
+def test_a_fork_that_would_train_otherwise_is_refused_until_it_says_what_to_train(world: Any) -> None:
+    phases = [{"epochs": 1}, {"epochs": 1}]
+    job, (head,) = forkable(world, head={"layers": [{"type": "dropout", "rate": 0.5}]}, schedule=phases)
+    with pytest.raises(InvalidRequestError, match="dropout would be off") as caught:
+        fork(world, job)
+    assert [(each.pointer, each.code) for each in caught.value.problems] == [("/schedule", "head_in_backbone")]
+    assert fork(world, job, schedule=phases).model == head
+
+
 @pytest.mark.parametrize("field", [{"optimizer_state": "carry"}, {"start_from": "best"}])
 def test_a_phase_that_needs_more_than_weights_cannot_be_the_first(world: Any, field: dict[str, str]) -> None:
     job, _ = forkable(world, schedule=[{"epochs": 1}, {"epochs": 1, **field}])
