@@ -42,11 +42,16 @@ def phases(spec: ResolvedSpec, checkpoint: Checkpoint, source: Sequence[LayerRow
 
 
 def _rest(spec: ResolvedSpec, checkpoint: Checkpoint) -> list[Phase]:
-    """The epochs that the phase of a checkpoint from within it still had; one that was interrupted begins anew."""
+    """The epochs that the phase of a checkpoint from within it still had; one that was interrupted begins anew.
+
+    Whatever weights the phase was to start from, those of the checkpoint come from them.
+    """
     if checkpoint.within is None:
         return []
     phase, done = spec.schedule[checkpoint.phase.index - 1], checkpoint.phase.epoch - (0 if checkpoint.metrics else 1)
-    return [shortened(phase, phase.epochs - done)] if done < phase.epochs else []
+    if done >= phase.epochs:
+        return []
+    return [shortened(phase, phase.epochs - done).model_copy(update={"start_from": "last"})]
 
 
 def _check_first(phase: Phase) -> None:

@@ -6,7 +6,6 @@ from app.domain.adjusting import as_sent
 from app.domain.again import ForkRequest, RetryRequest, forked
 from app.domain.errors import FieldProblem, InvalidStateTransitionError, UserError
 from app.domain.job import Checkpoint, ForkedFrom, Job, JobRequest
-from app.domain.model import LayerRow
 from app.domain.spec import preset_of
 from app.domain.states import allowed_actions
 from app.services import checks, drafts, references
@@ -80,7 +79,7 @@ def fork(services: Services, project: str, identifier: str, wanted: ForkRequest,
         job = _job(session, project, identifier)
         checkpoint = _start(session, project, job, wanted)
         try:
-            request = forked(job, checkpoint, wanted, source=_layers(session, project, job))
+            request = forked(job, checkpoint, wanted, source=models.layers(session, project, job.model_id))
         except UserError as error:
             problem = FieldProblem(pointer=f"/{error.param}", code=error.work_code, message=error.message)
             raise checks.refusal([problem]) from error
@@ -110,12 +109,6 @@ def _start(session: Session, project: str, job: Job, wanted: ForkRequest) -> Che
         ended = {each.phase.name: each for each in kept if each.within is None}
         return _named(job, ended, "after_phase", wanted.after_phase)
     return newest
-
-
-def _layers(session: Session, project: str, job: Job) -> list[LayerRow] | None:
-    """Of the model that the job started from; `None`: it was deleted."""
-    source = models.find(session, project, job.model_id)
-    return None if source is None or source.info is None else source.info.layers
 
 
 def _named(job: Job, kept: dict[str, Checkpoint], field: str, value: str) -> Checkpoint:

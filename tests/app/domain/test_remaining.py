@@ -6,7 +6,7 @@ import pytest
 
 from app.domain import remaining
 from app.domain.errors import UserError
-from app.domain.job import Checkpoint
+from app.domain.job import Checkpoint, number_within
 from app.domain.model import LayerRow
 from app.domain.phases import Phase, UnfreezeLast
 from app.domain.progress import PhaseProgress
@@ -45,11 +45,11 @@ def left(head: list[dict[str, Any]], rows: list[LayerRow] | None = PLAIN, **phas
     return found
 
 
-def end_of(index: int) -> Checkpoint:
+def end_of(index: int, *, number: int | None = None) -> Checkpoint:
     place = PhaseProgress(index=index, name="head", epoch=1, epochs=1)
     return Checkpoint(
-        id="ckpt-1", kind="phase", job_id="ftjob-1", created_at=0.0, attempt=1, number=1, step=9, phase=place,
-        metrics={}, artifact=None, files=[],
+        id="ckpt-1", kind="phase", job_id="ftjob-1", created_at=0.0, attempt=1, number=number or index, step=9,
+        phase=place, metrics={}, artifact=None, files=[],
     )  # fmt: skip
 
 
@@ -143,3 +143,21 @@ def test_an_output_layer_that_was_kept_needs_no_translation() -> None:
     phases = [{"epochs": 1}, {"epochs": 1, "unfreeze": {"match": "1"}, "layer_decay": 0.5}]
     spec = resolve(Spec(head="keep", cut={"drop_last": 0}, schedule=phases), seed=1)
     assert remaining.phases(spec, end_of(1), None) == spec.schedule[1:]
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_the_rest_of_a_phase_that_began_with_the_best_weights_goes_on_from_those_of_the_checkpoint(which: Any) -> None:
+    phases = [{"epochs": 1}, {"name": "all", "unfreeze": "all", "epochs": 3, "start_from": "best"}]
+    within = end_of(2, number=number_within(2, which))
+    (rest,) = remaining.phases(resolve(Spec(schedule=phases), seed=1), within, PLAIN)
+    assert rest == Phase(name="all", unfreeze="all", epochs=3)
+
+
+@pytest.mark.parametrize("field", [{"optimizer_state": "carry"}, {"start_from": "best"}])
+def test_moments_or_the_best_of_a_phase_are_not_in_a_checkpoint(field: dict[str, str]) -> None:
+    phases = [{"epochs": 1}, {"epochs": 3, "unfreeze": "all", **field}]
+    carried = "optimizer_state" in field
+    place = end_of(2, number=number_within(2, "last")) if carried else end_of(1)
+    with pytest.raises(UserError, match=next(iter(field))) as caught:
+        remaining.phases(resolve(Spec(schedule=phases), seed=1), place, PLAIN)
+    assert caught.value.work_code == "no_phase_before"
