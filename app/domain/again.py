@@ -110,14 +110,12 @@ _OF_SPEC = (
 _OF_JOB = ("suffix", "metadata", "priority", "max_seconds")
 
 
-def forked(
-    job: Job, checkpoint: Checkpoint, changes: ForkRequest, *, source: Sequence[LayerRow] | None
-) -> JobRequest:
+def forked(job: Job, checkpoint: Checkpoint, changes: ForkRequest, *, source: Sequence[LayerRow] | None) -> JobRequest:
     """The request of a fork. Raises `UserError` if what is left cannot be said in phases.
 
     `source`: the layers of the model that the job started from; `None`: it was deleted.
-    The model of a checkpoint takes raw examples and ends in its output layer, which is kept; nothing is cut. What is left
-    out is as in the job when it was sent: what Thaw changed in it since does not count.
+    The model of a checkpoint takes raw examples and ends in its output layer, which is kept; nothing is cut. What is
+    left out is as in the job when it was sent: what Thaw changed in it since does not count.
     """
     spec = as_sent(job.spec)
     as_it_was = {name: getattr(spec, name) for name in _OF_SPEC} | {name: getattr(job, name) for name in _OF_JOB}

@@ -109,9 +109,7 @@ def _on_frozen(head: Head, backbone: Sequence[LayerRow]) -> str | None:
     return None
 
 
-def _among_unfrozen(
-    phase: Phase, head: Head, backbone: Sequence[LayerRow], unfrozen: Sequence[LayerRow]
-) -> str | None:
+def _among_unfrozen(phase: Phase, head: Head, backbone: Sequence[LayerRow], unfrozen: Sequence[LayerRow]) -> str | None:
     """Why the head's hidden layers cannot go on training beside these layers of the backbone."""
     if not _hidden(head):
         return None
@@ -128,7 +126,7 @@ def _among_unfrozen(
 
 def _unsayable(phase: Phase, because: str) -> UserError:
     message = (
-        "What was left of this job cannot be taken over as it was: in the checkpoint's model, the head's layers but the "
-        f"output layer belong to the backbone. In phase '{phase.name}', {because}. Give the phases in `schedule`."
+        "What was left of this job cannot be taken over as it was: in the checkpoint's model, the head's layers but "
+        f"the output layer belong to the backbone. In phase '{phase.name}', {because}. Give the phases in `schedule`."
     )
     return UserError(message, code="head_in_backbone", param="schedule")

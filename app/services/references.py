@@ -19,9 +19,10 @@ from app.domain import names
 from app.domain.dataset import Dataset, DatasetOptions
 from app.domain.errors import FieldProblem, UserError
 from app.domain.file import File
-from app.domain.job import JobRequest
+from app.domain.job import Checkpoint, JobRequest
 from app.domain.model import Model, ModelOptions
 from app.domain.states import TERMINAL
+from app.services import restoring
 from app.storage import assets, checkpoints, datasets, files, jobs, models
 from app.storage.tables import DatasetRow, ModelRow
 
@@ -62,8 +63,8 @@ def _model(session: Session, project: str, reference: str) -> Model | File | str
     if names.is_name(reference):
         return _named(session, project, names.spelled(reference))
     if names.is_checkpoint(reference):
-        known = checkpoints.find(session, project, reference) is not None
-        return _named(session, project, reference) if known else None
+        checkpoint = checkpoints.find(session, project, reference)
+        return None if checkpoint is None else _restored(session, project, checkpoint)
     if reference.startswith("ftjob-"):
         return _result(session, project, reference)
     if not reference.startswith("file-"):
@@ -81,6 +82,14 @@ def _named(session: Session, project: str, reference: str) -> Model | str:
     found = next((model.id for model in made if model.options == ModelOptions()), None)
     row = None if found is None else assets.hold(session, ModelRow, project, found)
     return reference if row is None else models.model_of(row)
+
+
+def _restored(session: Session, project: str, checkpoint: Checkpoint) -> Model | str:
+    """The model of a checkpoint; if it is still to be made, what it is made of stays until the transaction ends."""
+    found = _named(session, project, checkpoint.id)
+    if isinstance(found, str):
+        restoring.hold(session, project, checkpoint)
+    return found
 
 
 def _result(session: Session, project: str, job_id: str) -> Model | None:

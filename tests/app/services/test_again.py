@@ -5,14 +5,23 @@ from typing import Any, get_args
 import pytest
 
 from app.domain.again import ForkRequest, RetryRequest
-from app.domain.errors import CapacityError, Failure, InvalidRequestError, InvalidStateTransitionError, NotFoundError
+from app.domain.errors import (
+    CapacityError,
+    Failure,
+    InvalidRequestError,
+    InvalidStateTransitionError,
+    NotFoundError,
+    UserError,
+)
 from app.domain.job import ForkedFrom, Job
+from app.domain.model import ModelOptions
 from app.domain.phases import UnfreezeLast
 from app.domain.presets import PresetName
 from app.domain.progress import WeightsKept
 from app.domain.spec import DropLast
-from app.services import again, failing, history, jobs, models, reports
+from app.services import again, datasets, failing, history, jobs, models, reports
 from app.services.context import Services
+from app.storage import assets
 from app.storage.paging import PageQuery
 from app.storage.tables import JobRow
 
@@ -214,6 +223,41 @@ def test_a_phase_that_needs_more_than_weights_cannot_be_the_first(world: Any, fi
     with pytest.raises(InvalidRequestError, match=next(iter(field))) as caught:
         fork(world, job)
     assert caught.value.problems[0].code == "no_phase_before"
+
+
+@pytest.mark.parametrize("gone", ["model", "dataset"])
+def test_a_fork_from_weights_that_can_be_no_model_any_more_names_what_was_deleted(
+    world: Any, services: Services, gone: str
+) -> None:
+    job, (head,) = forkable(world)
+    world.set(JobRow, job.id, status="failed")
+    identifier = getattr(job, f"{gone}_id")
+    (models if gone == "model" else datasets).delete(services, "default", identifier)
+    other = {} if gone == "model" else {"training_file": world.dataset().id}
+    with pytest.raises(InvalidRequestError, match=f"deleted: '{identifier}'") as caught:
+        fork(world, job, **other)
+    assert [(each.pointer, each.code) for each in caught.value.problems] == [("/model", "checkpoint_incomplete")]
+    with pytest.raises(InvalidRequestError, match=identifier):
+        world.job(model=head)
+    with pytest.raises(UserError, match=identifier):
+        models.register_named(services, "default", reference=head, name=None, options=ModelOptions())
+
+
+def test_a_fork_of_weights_that_are_a_model_already_needs_nothing_else(world: Any, services: Services) -> None:
+    job, _ = forkable(world)
+    world.finish_model(fork(world, job).model_id, world.info(output_shape=[None, 1]))
+    jobs.request_cancel(services, "default", fork(world, job).id)
+    world.set(JobRow, job.id, status="failed")
+    models.delete(services, "default", job.model_id)
+    assert fork(world, job).status == "queued"
+
+
+def test_what_a_fork_is_made_of_is_held_until_it_is_there(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, _ = forkable(world)
+    held, hold = [], assets.hold
+    monkeypatch.setattr(assets, "hold", lambda *about: held.append(about[-1]) or hold(*about))
+    fork(world, job, training_file=world.dataset().id)
+    assert {job.model_id, job.dataset_id} <= set(held)
 
 
 def test_a_fork_from_nowhere_is_told_what_there_is(world: Any) -> None:

@@ -136,7 +136,7 @@ def trains(network: Any, phase: Phase) -> tuple[dict[str, float], set[str], set[
     ids=["output", "dropout", "dense", "norm", "all"],
 )
 def test_what_was_left_trains_the_same_weights_on_the_model_of_the_checkpoint(
-    store_source: Callable[..., Path], job: Job, tmp_path: Path, head: list[str]
+    store_source: Callable[..., Path], store_dataset: Callable[..., Path], tmp_path: Path, head: list[str]
 ) -> None:
     from safetensors.numpy import save_file
 
@@ -149,12 +149,13 @@ def test_what_was_left_trains_the_same_weights_on_the_model_of_the_checkpoint(
         unfreezes.append("none")
     phases = [{"epochs": 1}, *({"epochs": 1, "unfreeze": each} for each in unfreezes)]
     spec = resolve(Spec(head={"layers": layers}, schedule=phases), seed=3)
-    data = DatasetInfo.model_validate_json((job.data / "dataset.json").read_bytes())
+    dataset = store_dataset(x=np.random.default_rng(0).normal(size=(90, 6)).astype("float32"), y=np.arange(90) % 3)
+    data = DatasetInfo.model_validate_json((dataset / "dataset.json").read_bytes())
     source = store_source(branched(), rescale="none")
     before = assembly.network(spec, sources.load(source), data)
     (tmp_path / "checkpoints").mkdir()
     save_file(canonical.weights_of(before.model), tmp_path / "checkpoints" / "phase-01.safetensors")
-    dataclasses.replace(job, source=source, workdir=tmp_path, spec=spec).restore(1, tmp_path / "m")
+    Job(source, dataset, tmp_path, "", spec).restore(1, tmp_path / "m")
     place = PhaseProgress(index=1, name="phase-1", epoch=1, epochs=1)
     checkpoint = Checkpoint.model_construct(kind="phase", number=1, phase=place, metrics={})
     left = remaining.phases(spec, checkpoint, sources.load(source).info.layers)
