@@ -225,12 +225,19 @@ def test_a_phase_that_needs_more_than_weights_cannot_be_the_first(world: Any, fi
     assert caught.value.problems[0].code == "no_phase_before"
 
 
+def failed_with_weights(world: Any) -> Job:
+    """In its second phase."""
+    claim = world.claim()
+    reports.progress(world.services, claim, [world.phase_end()], checkpoints={"c/1.weights": world.artifact()})
+    return reports.fail_job(world.services, claim, BROKEN)
+
+
 @pytest.mark.parametrize("gone", ["model", "dataset"])
 def test_a_fork_from_weights_that_can_be_no_model_any_more_names_what_was_deleted(
     world: Any, services: Services, gone: str
 ) -> None:
-    job, (head,) = forkable(world)
-    world.set(JobRow, job.id, status="failed")
+    job = failed_with_weights(world)
+    (head,) = (each.id for each in history.checkpoints(services, "default", job.id, PageQuery()).items)
     identifier = getattr(job, f"{gone}_id")
     (models if gone == "model" else datasets).delete(services, "default", identifier)
     other = {} if gone == "model" else {"training_file": world.dataset().id}
@@ -244,10 +251,8 @@ def test_a_fork_from_weights_that_can_be_no_model_any_more_names_what_was_delete
 
 
 def test_a_fork_of_weights_that_are_a_model_already_needs_nothing_else(world: Any, services: Services) -> None:
-    job, _ = forkable(world)
+    job = failed_with_weights(world)
     world.finish_model(fork(world, job).model_id, world.info(output_shape=[None, 1]))
-    jobs.request_cancel(services, "default", fork(world, job).id)
-    world.set(JobRow, job.id, status="failed")
     models.delete(services, "default", job.model_id)
     assert fork(world, job).status == "queued"
 
