@@ -4,17 +4,20 @@ job ── retry ──▶ job with the same spec and seed, from its beginning  
 job ── fork ───▶ job that starts from its weights, such as at the end of a phase     `forked_from`
 """
 
+from collections.abc import Sequence
+
 from pydantic import Field, field_validator, model_validator
 
+from app.domain import remaining
+from app.domain.adjusting import as_sent
 from app.domain.augmentation import MAX_AUGMENTATIONS, Augmentation, check_order
 from app.domain.base import Value
 from app.domain.caching import CacheWish
-from app.domain.errors import UserError
 from app.domain.exports import ExportFormat
-from app.domain.head import KEEP, Head, HeadBatchNormalization, HeadDense, HeadLayerNormalization
+from app.domain.head import KEEP
 from app.domain.job import Checkpoint, Job, JobRequest, MaxSeconds, Metadata, Seed, Suffix, UnixSeconds
-from app.domain.phases import Phase, UnfreezeLast, shortened
-from app.domain.spec import ClassWeights, DropLast, MixedPrecision, ResolvedSpec, Schedule, check_names, check_schedule
+from app.domain.model import LayerRow
+from app.domain.spec import ClassWeights, DropLast, MixedPrecision, Schedule, check_names, check_schedule
 from app.domain.states import Priority
 
 
@@ -44,7 +47,7 @@ class ForkRequest(Value):
         default=None,
         description=(
             "What to train from there; left out, what was left: the epochs that a phase still had, and the phases "
-            "after it. Layers are counted and named as in the "
+            "after it, if the same layers can go on training in the same way. Layers are counted and named as in the "
             "model of the checkpoint, in which the head's layers but the last one belong to the backbone."
         ),
         examples=[[{"name": "all", "unfreeze": "all", "epochs": 8}]],
@@ -107,12 +110,15 @@ _OF_SPEC = (
 _OF_JOB = ("suffix", "metadata", "priority", "max_seconds")
 
 
-def forked(job: Job, checkpoint: Checkpoint, changes: ForkRequest) -> JobRequest:
-    """The request of a fork. Raises `UserError` if the phases that are left cannot do without the one before.
+def forked(job: Job, checkpoint: Checkpoint, changes: ForkRequest, *, source: Sequence[LayerRow] | None) -> JobRequest:
+    """The request of a fork. Raises `UserError` if what is left cannot be said in phases.
 
-    The model of a checkpoint takes raw examples and ends in its output layer, which is kept; nothing is cut.
+    `source`: the layers of the model that the job started from; `None`: it was deleted.
+    The model of a checkpoint takes raw examples and ends in its output layer, which is kept; nothing is cut. What is
+    left out is as in the job when it was sent: what Thaw changed in it since does not count.
     """
-    as_it_was = {name: getattr(job.spec, name) for name in _OF_SPEC} | {name: getattr(job, name) for name in _OF_JOB}
+    spec = as_sent(job.spec)
+    as_it_was = {name: getattr(spec, name) for name in _OF_SPEC} | {name: getattr(job, name) for name in _OF_JOB}
     given = {
         name: getattr(changes, name)
         for name in changes.model_fields_set & as_it_was.keys()
@@ -123,47 +129,7 @@ def forked(job: Job, checkpoint: Checkpoint, changes: ForkRequest) -> JobRequest
         training_file=changes.training_file or job.dataset_id,
         cut=DropLast(drop_last=0),
         head=KEEP,
-        schedule=_left(job.spec, checkpoint) if changes.schedule is None else changes.schedule,
+        schedule=remaining.phases(spec, checkpoint, source) if changes.schedule is None else changes.schedule,
         deadline_at=changes.deadline_at,
         **{**as_it_was, **given},
     )
-
-
-def _left(spec: ResolvedSpec, checkpoint: Checkpoint) -> list[Phase]:
-    """The phases behind a checkpoint, on its own model."""
-    left = [*_rest(spec, checkpoint), *spec.schedule[checkpoint.phase.index :]]
-    if not left:
-        message = f"'{checkpoint.phase.name}' was the last phase of this job. Say in `schedule` what to train after it."
-        raise UserError(message, code="nothing_left", param="schedule")
-    needs = [
-        name for name, value in (("optimizer_state", "carry"), ("start_from", "best")) if _says(left[0], name, value)
-    ]
-    if needs:
-        message = (
-            f"Phase '{left[0].name}' takes over more than weights ({', '.join(needs)}), and the checkpoint holds "
-            "nothing else. Give the phases in `schedule`."
-        )
-        raise UserError(message, code="no_phase_before", param="schedule")
-    return [_on_checkpoint(phase, spec.head) for phase in left]
-
-
-def _rest(spec: ResolvedSpec, checkpoint: Checkpoint) -> list[Phase]:
-    """The epochs that the phase of a checkpoint from within it still had; one that was interrupted begins anew."""
-    if checkpoint.within is None:
-        return []
-    phase, done = spec.schedule[checkpoint.phase.index - 1], checkpoint.phase.epoch - (0 if checkpoint.metrics else 1)
-    return [shortened(phase, phase.epochs - done)] if done < phase.epochs else []
-
-
-def _says(phase: Phase, name: str, value: str) -> bool:
-    return bool(getattr(phase, name) == value)
-
-
-def _on_checkpoint(phase: Phase, head: Head | str) -> Phase:
-    """The phase with as many layers training as before: what was the head, but for the output layer, is counted now."""
-    weighted = HeadDense | HeadBatchNormalization | HeadLayerNormalization
-    more = sum(isinstance(layer, weighted) for layer in head.layers) if isinstance(head, Head) else 0
-    if not more or not (phase.unfreeze == "none" or isinstance(phase.unfreeze, UnfreezeLast)):
-        return phase
-    last = more + (phase.unfreeze.last if isinstance(phase.unfreeze, UnfreezeLast) else 0)
-    return phase.model_copy(update={"unfreeze": UnfreezeLast(last=last)})

@@ -17,14 +17,18 @@ OF_DEADLINE = Failure(
 )
 
 
-def named(failure: Failure, newest: Checkpoint | None) -> Failure:
-    """The same failure, which names the newest weights that the job has; `None`: there are none."""
+def named(failure: Failure, newest: Checkpoint | None, *, needs_schedule: bool = False) -> Failure:
+    """The same failure, which names the newest weights that the job has, and what can be done; `None`: there are none.
+
+    `needs_schedule`: a fork from there has to say what to train, as nothing was left or it cannot be taken over.
+    """
     if newest is None:
         advice = "No phase of it had ended, and no weights are kept: retry it with more time."
     else:
         where = "the end of" if newest.within is None else f"step {newest.step}, in"
+        how = "with a `schedule` of what to train" if needs_schedule else "with more time for what is left"
         advice = (
-            f"Its weights from {where} phase '{newest.phase.name}' are kept as '{newest.id}': fork the job from there, "
-            "with more time for what is left, or retry it."
+            f"Its weights from {where} phase '{newest.phase.name}' are kept as '{newest.id}': retry the job with more "
+            f"time, or fork it from there, {how}."
         )
     return failure.model_copy(update={"message": f"{failure.message} {advice}"})

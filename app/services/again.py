@@ -14,7 +14,7 @@ from app.services.drafts import NOBODY, Draft
 from app.services.jobs import impossible, unknown_job
 from app.services.references import References
 from app.services.ringing import ring
-from app.storage import assets, checkpoints, jobs
+from app.storage import assets, checkpoints, jobs, models
 from app.storage.tables import DatasetRow, ModelRow
 
 # === Retry ===
@@ -78,12 +78,13 @@ def fork(services: Services, project: str, identifier: str, wanted: ForkRequest,
     with services.db.begin() as session:
         job = _job(session, project, identifier)
         checkpoint = _start(session, project, job, wanted)
+        start = JobRequest(model=checkpoint.id, training_file=wanted.training_file or job.dataset_id)
+        found = references.find(session, project, start)
         try:
-            request = forked(job, checkpoint, wanted)
+            request = forked(job, checkpoint, wanted, source=models.layers(session, project, job.model_id))
         except UserError as error:
             problem = FieldProblem(pointer=f"/{error.param}", code=error.work_code, message=error.message)
-            raise checks.refusal([problem]) from error
-        found = references.find(session, project, request)
+            raise checks.refusal([*found.problems, problem]) from error
         drafts.refuse(request, found, [*drafts.late(session, request.deadline_at), *_from_scratch(request)])
         origin = ForkedFrom(job=job.id, checkpoint=checkpoint.id)
         draft = drafts.of(request, forked_from=origin)

@@ -14,12 +14,12 @@ from typing import Literal
 from sqlalchemy import ColumnElement, true
 from sqlalchemy.orm import Session
 
-from app.domain import overtime
 from app.domain.errors import Failure
+from app.domain.overtime import OF_ATTEMPTS
 from app.domain.states import MAX_ATTEMPTS
-from app.services import waiting
+from app.services import overtime, waiting
 from app.services.ringing import Hint
-from app.storage import aside, assets, checkpoints, jobs, leases
+from app.storage import aside, assets, jobs, leases
 from app.storage.assets import AssetRow
 from app.storage.leases import AnyLeased
 from app.storage.rows import dumped
@@ -79,7 +79,7 @@ def end_job(
     )  # fmt: skip
     if cancelled is not None:
         return Ended("cancelled")
-    out_of_time = overtime.named(overtime.OF_ATTEMPTS, checkpoints.newest_weights(session, project, identifier))
+    out_of_time = overtime.named(session, project, identifier, OF_ATTEMPTS)
     for condition, failure in ((used_up, out_of_time), (enough & ~used_up, last)):
         failed = jobs.move(
             session, project, identifier, old="running", new="failed", news=failure.message,

@@ -10,18 +10,17 @@ What happened stands in an event in any case. A wish to cancel or to pause outwe
 
 from sqlalchemy.orm import Session
 
-from app.domain import overtime
 from app.domain.adjusting import smaller_batches
 from app.domain.errors import CapacityError, Failure, StorageFullError
 from app.domain.spec import ResolvedSpec
-from app.services import aside, attempts
+from app.services import aside, attempts, overtime
 from app.services.attempts import Ended
 from app.services.claims import JobClaim, lost
 from app.services.context import Services
 from app.services.ringing import ring
 from app.settings import Settings
 from app.storage import aside as aside_rows
-from app.storage import checkpoints, events, jobs, leases
+from app.storage import events, jobs, leases
 from app.storage.events import News
 from app.storage.rows import dumped, spec_column
 from app.storage.tables import JobRow
@@ -64,7 +63,7 @@ def _end(session: Session, row: JobRow, failure: Failure, settings: Settings) ->
             return attempts.end_job(session, row.project, row.id, where=where, lost=False)
         failure = _too_small(row, failure)
     if failure.error_class == "budget":
-        failure = overtime.named(failure, checkpoints.newest_weights(session, row.project, row.id))
+        failure = overtime.named(session, row.project, row.id, failure)
     failed = jobs.move(
         session,
         row.project,

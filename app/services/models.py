@@ -16,7 +16,7 @@ from app.domain.job import Checkpoint
 from app.domain.model import Model, ModelOptions
 from app.domain.spec import ResolvedSpec
 from app.domain.states import AssetStatus
-from app.services import needs
+from app.services import needs, restoring
 from app.services.context import Services
 from app.services.files import unknown_file
 from app.services.ringing import Hint, ring
@@ -44,19 +44,27 @@ def register_named(
 ) -> Model:
     """Enter a model of the catalogue, of a hub or of a checkpoint, which a worker builds.
 
-    Raises `UserError` for a name that there is not, `NotFoundError` for such a checkpoint.
+    Raises `UserError` for a name that there is not, or a checkpoint what belongs to which was deleted; `NotFoundError`
+    for a checkpoint that there is not.
     """
     reference = reference if names.is_checkpoint(reference) else names.spelled(reference)
     if options.rescale is not None and names.tells_rescale(reference):
         message = f"How '{reference}' wants its inputs is known. Leave rescale out; a job may still choose otherwise."
         raise UserError(message, code="known_already", param="rescale")
     with services.db.begin() as session:
-        if names.is_checkpoint(reference) and checkpoints.find(session, project, reference) is None:
-            message = f"There is no checkpoint '{reference}'. List those of the job."
-            raise NotFoundError(message)
+        if names.is_checkpoint(reference):
+            _hold_checkpoint(session, project, reference)
         model = enter(session, project, reference, name=name, options=options)
     ring(services, [Hint(ModelRow, project, model.id)])
     return model
+
+
+def _hold_checkpoint(session: Session, project: str, identifier: str) -> None:
+    checkpoint = checkpoints.find(session, project, identifier)
+    if checkpoint is None:
+        message = f"There is no checkpoint '{identifier}'. List those of the job."
+        raise NotFoundError(message)
+    restoring.hold(session, project, checkpoint)
 
 
 def enter(session: Session, project: str, source: File | str, *, name: str | None, options: ModelOptions) -> Model:

@@ -20,9 +20,10 @@ from app.domain import names
 from app.domain.dataset import Dataset, DatasetOptions
 from app.domain.errors import FieldProblem, UserError
 from app.domain.file import File
-from app.domain.job import JobRequest
+from app.domain.job import Checkpoint, JobRequest
 from app.domain.model import Model, ModelOptions
 from app.domain.states import TERMINAL
+from app.services import restoring
 from app.storage import assets, checkpoints, datasets, files, jobs, models
 from app.storage.assets import AssetRow
 from app.storage.tables import DatasetRow, ModelRow
@@ -64,8 +65,8 @@ def _model(session: Session, project: str, reference: str) -> Model | File | str
     if names.is_name(reference):
         return _named(session, project, names.spelled(reference))
     if names.is_checkpoint(reference):
-        known = checkpoints.find(session, project, reference) is not None
-        return _named(session, project, reference) if known else None
+        checkpoint = checkpoints.find(session, project, reference)
+        return None if checkpoint is None else _restored(session, project, checkpoint)
     if reference.startswith("ftjob-"):
         return _result(session, project, reference)
     if not reference.startswith("file-"):
@@ -89,6 +90,14 @@ def _shared(session: Session, row: type[AssetRow], project: str, made: Sequence[
     """The first that can still be had, held: since they were read, others may have deleted or failed them."""
     held = (assets.hold(session, row, project, identifier) for identifier in made)
     return next((each for each in held if each is not None and each.status != "failed"), None)
+
+
+def _restored(session: Session, project: str, checkpoint: Checkpoint) -> Model | str:
+    """The model of a checkpoint; if it is still to be made, what it is made of stays until the transaction ends."""
+    found = _named(session, project, checkpoint.id)
+    if isinstance(found, str):
+        restoring.hold(session, project, checkpoint)
+    return found
 
 
 def _result(session: Session, project: str, job_id: str) -> Model | None:

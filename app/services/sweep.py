@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from app.domain import overtime
+from app.domain.overtime import OF_DEADLINE
 from app.domain.states import JobStatus
-from app.services import attempts, leftovers, waiting
+from app.services import attempts, leftovers, overtime, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
 from app.storage import checkpoints, compaction, idempotency, jobs, leases, uploads, workers
@@ -137,7 +137,7 @@ def _behind_time(services: Services) -> list[tuple[Overdue, JobStatus]]:
 def _fail_overdue(services: Services, found: tuple[Overdue, JobStatus]) -> int:
     each, status = found
     with services.db.begin() as session:
-        failure = overtime.named(overtime.OF_DEADLINE, checkpoints.newest_weights(session, each.project, each.id))
+        failure = overtime.named(session, each.project, each.id, OF_DEADLINE)
         failed = jobs.move(
             session, each.project, each.id, old=status, new="failed", news=failure.message,
             where=[jobs.overdue()], values={"error": dumped(failure)},

@@ -3,7 +3,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.domain.model import Model, ModelOptions, SourceInfo
+from app.domain.model import LayerRow, Model, ModelOptions, SourceInfo
 from app.storage import assets
 from app.storage.rows import bundle_of, dumped, dumped_all, failure_of
 from app.storage.tables import JobRow, ModelRow
@@ -29,6 +29,12 @@ def find(session: Session, project: str, identifier: str) -> Model | None:
     """The model, or `None`."""
     row = assets.find(session, ModelRow, project, identifier)
     return None if row is None else model_of(row)
+
+
+def layers(session: Session, project: str, identifier: str) -> list[LayerRow] | None:
+    """Of a model that is ready; `None`: it is not, or was deleted."""
+    model = find(session, project, identifier)
+    return None if model is None or model.info is None else model.info.layers
 
 
 def by_reference(session: Session, project: str, reference: str) -> list[Model]:

@@ -5,14 +5,23 @@ from typing import Any, get_args
 import pytest
 
 from app.domain.again import ForkRequest, RetryRequest
-from app.domain.errors import CapacityError, Failure, InvalidRequestError, InvalidStateTransitionError, NotFoundError
+from app.domain.errors import (
+    CapacityError,
+    Failure,
+    InvalidRequestError,
+    InvalidStateTransitionError,
+    NotFoundError,
+    UserError,
+)
 from app.domain.job import ForkedFrom, Job
+from app.domain.model import ModelOptions
 from app.domain.phases import UnfreezeLast
 from app.domain.presets import PresetName
 from app.domain.progress import WeightsKept
 from app.domain.spec import DropLast
-from app.services import again, failing, history, jobs, models, reports
+from app.services import again, datasets, failing, history, jobs, models, reports
 from app.services.context import Services
+from app.storage import assets
 from app.storage.paging import PageQuery
 from app.storage.tables import JobRow
 
@@ -157,6 +166,25 @@ def test_what_a_fork_says_is_different_is_different_and_all_else_as_it_was(world
     assert [(phase.name, phase.epochs) for phase in made.spec.schedule] == [("phase-1", 3)]
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_fork_begins_with_the_batches_that_the_job_was_sent_with(
+    world: Any, services: Services, accumulation: int
+) -> None:
+    phases = [{"epochs": 1}, {"epochs": 2, "unfreeze": "all", "gradient_accumulation": accumulation}]
+    claim = world.claim(world.job(batch_size=32, schedule=phases))
+    reports.progress(services, claim, [world.phase_end()], checkpoints={"c/1.weights": world.artifact()})
+    failing.attempt_failed(services, claim, CapacityError("No memory.").failure())
+    job = world.get(claim)
+    assert (job.spec.batch_size, job.spec.schedule[1].gradient_accumulation) == (16, 2 * accumulation)
+    said = {"epochs": 2, "unfreeze": "all"}
+    for changes, batch, at_once in (
+        ({}, 32, accumulation), ({"batch_size": 8}, 8, accumulation), ({"schedule": [said]}, 32, 1),
+    ):  # fmt: skip
+        made = fork(world, job, **changes)
+        (phase,) = made.spec.schedule
+        assert (made.spec.batch_size, phase.gradient_accumulation, made.spec.adjustments) == (batch, at_once, [])
+
+
 def test_a_fork_of_an_earlier_phase_is_named_by_phase_or_checkpoint(world: Any) -> None:
     job, (head, everything) = forkable(world, phases=2)
     assert fork(world, job, after_phase="head").model == head
@@ -180,12 +208,61 @@ def test_layers_of_the_head_go_on_training_where_they_are_counted_now(world: Any
     assert unfreezes == [UnfreezeLast(last=1), UnfreezeLast(last=2), "all"]
 
 
+def test_a_fork_that_would_train_otherwise_is_refused_until_it_says_what_to_train(world: Any) -> None:
+    phases = [{"epochs": 1}, {"epochs": 1}]
+    job, (head,) = forkable(world, head={"layers": [{"type": "dropout", "rate": 0.5}]}, schedule=phases)
+    with pytest.raises(InvalidRequestError, match="dropout would be off") as caught:
+        fork(world, job)
+    assert [(each.pointer, each.code) for each in caught.value.problems] == [("/schedule", "head_in_backbone")]
+    assert fork(world, job, schedule=phases).model == head
+
+
 @pytest.mark.parametrize("field", [{"optimizer_state": "carry"}, {"start_from": "best"}])
 def test_a_phase_that_needs_more_than_weights_cannot_be_the_first(world: Any, field: dict[str, str]) -> None:
     job, _ = forkable(world, schedule=[{"epochs": 1}, {"epochs": 1, **field}])
     with pytest.raises(InvalidRequestError, match=next(iter(field))) as caught:
         fork(world, job)
     assert caught.value.problems[0].code == "no_phase_before"
+
+
+def failed_with_weights(world: Any) -> Job:
+    """In its second phase."""
+    claim = world.claim()
+    reports.progress(world.services, claim, [world.phase_end()], checkpoints={"c/1.weights": world.artifact()})
+    return reports.fail_job(world.services, claim, BROKEN)
+
+
+@pytest.mark.parametrize("gone", ["model", "dataset"])
+def test_a_fork_from_weights_that_can_be_no_model_any_more_names_what_was_deleted(
+    world: Any, services: Services, gone: str
+) -> None:
+    job = failed_with_weights(world)
+    (head,) = (each.id for each in history.checkpoints(services, "default", job.id, PageQuery()).items)
+    identifier = getattr(job, f"{gone}_id")
+    (models if gone == "model" else datasets).delete(services, "default", identifier)
+    other = {} if gone == "model" else {"training_file": world.dataset().id}
+    with pytest.raises(InvalidRequestError, match=f"deleted: '{identifier}'") as caught:
+        fork(world, job, **other)
+    assert [(each.pointer, each.code) for each in caught.value.problems] == [("/model", "checkpoint_incomplete")]
+    with pytest.raises(InvalidRequestError, match=identifier):
+        world.job(model=head)
+    with pytest.raises(UserError, match=identifier):
+        models.register_named(services, "default", reference=head, name=None, options=ModelOptions())
+
+
+def test_a_fork_of_weights_that_are_a_model_already_needs_nothing_else(world: Any, services: Services) -> None:
+    job = failed_with_weights(world)
+    world.finish_model(fork(world, job).model_id, world.info(output_shape=[None, 1]))
+    models.delete(services, "default", job.model_id)
+    assert fork(world, job).status == "queued"
+
+
+def test_what_a_fork_is_made_of_is_held_until_it_is_there(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, _ = forkable(world)
+    held, hold = [], assets.hold
+    monkeypatch.setattr(assets, "hold", lambda *about: held.append(about[-1]) or hold(*about))
+    fork(world, job, training_file=world.dataset().id)
+    assert {job.model_id, job.dataset_id} <= set(held)
 
 
 def test_a_fork_from_nowhere_is_told_what_there_is(world: Any) -> None:

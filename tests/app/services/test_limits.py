@@ -6,6 +6,7 @@ import pytest
 
 from app.domain import overtime
 from app.domain.again import ForkRequest
+from app.domain.errors import InvalidRequestError
 from app.domain.job import ForkedFrom
 from app.domain.progress import WeightsKept
 from app.services import again, claims, failing, history, jobs, reports
@@ -108,8 +109,27 @@ def test_the_failure_names_the_newest_weights_that_a_fork_may_start_from(
     failed = world.get(claim)
     assert failed.error.error_class == "budget"
     assert f"step 47, in phase 'all' are kept as '{newest.id}'" in failed.error.message
+    assert "with more time for what is left" in failed.error.message
     fork = again.fork(services, "default", failed.id, ForkRequest())
     assert fork.forked_from == ForkedFrom(job=failed.id, checkpoint=newest.id)
+
+
+@pytest.mark.parametrize(
+    ("ended", "more"), [(2, {}), (1, {"optimizer_state": "carry"})], ids=["in evaluation", "before carried moments"]
+)
+def test_a_failure_says_if_a_fork_has_to_say_what_to_train(
+    world: Any, services: Services, ended: int, more: dict[str, str]
+) -> None:
+    phases = [{"name": "head", "epochs": 4}, {"name": "all", "unfreeze": "all", "epochs": 4, **more}]
+    claim = world.claim(world.job(max_seconds=100, schedule=phases))
+    told = [world.phase_end(phase=index + 1, name=("head", "all")[index]) for index in range(ended)]
+    reports.progress(services, claim, told, checkpoints={"c/1.weights": world.artifact("1.weights")})
+    failing.attempt_failed(services, claim, overtime.OF_ATTEMPTS)
+    failed = world.get(claim)
+    assert "fork it from there, with a `schedule` of what to train" in failed.error.message
+    with pytest.raises(InvalidRequestError, match="`schedule`"):
+        again.fork(services, "default", failed.id, ForkRequest())
+    assert again.fork(services, "default", failed.id, ForkRequest(schedule="full")).forked_from is not None
 
 
 def test_without_weights_the_failure_says_so(world: Any, services: Services) -> None:
