@@ -159,7 +159,7 @@ class Watch:
     def _ask_to_end(self) -> None:
         if self._reason == "stall":
             self._child.ask_where()
-        elif self._ready and self._reason in _KEPT:
+        elif self._ready and self._reason is not None and self._reason in _KEPT:
             self._child.ask_to_stop(_KEPT[self._reason])
 
     def _why(self) -> Reason | None:
