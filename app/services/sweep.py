@@ -45,7 +45,7 @@ COMPACTED_JOBS = 20
 COMPACTED_EVENTS = 500
 """Of a job in one sweep, and so in one transaction: on SQLite everybody else waits meanwhile."""
 DELETING_SECONDS = 2.0
-"""In one sweep: each file in a bucket is a request of its own, and a worker that is silent for a lease counts as gone."""
+"""In one sweep: each file in a bucket is a request, and a worker that is silent for a lease counts as gone."""
 
 T = TypeVar("T")
 
