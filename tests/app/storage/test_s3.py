@@ -5,6 +5,7 @@ import http.server
 import itertools
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,24 @@ def test_a_store_that_is_away_is_told_of_by_every_call(open_store: Callable[...,
                 call()
             assert not isinstance(caught.value, MisconfiguredError)
             assert "127.0.0.1" not in caught.value.message
+
+
+def test_a_store_that_says_nothing_is_waited_for_no_longer_than_patience_lasts(
+    open_store: Callable[..., S3Artifacts], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "REQUEST_SECONDS", 10.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = open_store(s3_endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", patience_seconds=0.2)
+        for call in (
+            lambda: store.writer(max_bytes=10),
+            lambda: store.exists(HELLO),
+            lambda: store.read(HELLO),
+            lambda: store.put_file(file),
+        ):
+            began = time.monotonic()
+            with pytest.raises(ServiceUnavailableError, match="does not answer"):
+                call()
+            assert time.monotonic() - began < 8
 
 
 def test_a_store_without_time_is_asked_again(moody: Any, open_store: Callable[..., S3Artifacts], file: Path) -> None:
