@@ -25,12 +25,15 @@ ROWS_AT_ONCE = 1000
 
 def referred(session: Session) -> dict[str, int]:
     """The sha256 and the size in bytes of every blob that some row needs."""
-    found: dict[str, int] = {}
+    return dict(each_referred(session))
+
+
+def each_referred(session: Session) -> Iterator[tuple[str, int]]:
+    """Likewise, one after the other; a blob comes as often as a row needs it. There may be millions."""
     for column in COLUMNS:
         statement = select(column).where(*_needed(column)).execution_options(yield_per=ROWS_AT_ONCE)
         for value in session.scalars(statement):
-            found.update((blob["sha256"], blob["bytes"]) for blob in _listed(value))
-    return found
+            yield from ((blob["sha256"], blob["bytes"]) for blob in _listed(value))
 
 
 def _needed(column: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
