@@ -7,6 +7,8 @@ A worker died between its upload and the row, or a row was deleted and its bytes
 Nothing is deleted that is younger than `orphan_grace_seconds`: what is uploaded now gets its row within seconds. Equal
 bytes are stored once: an upload of what is there already makes it young again, in the store, so that it cannot be
 deleted between that and its row. Any number of processes may do this at once.
+
+What a writer that was killed left has no digest yet: temporary files that are a day old go on the same occasion.
 """
 
 import time
@@ -29,6 +31,7 @@ def remove_orphans(services: Services) -> int:
     Where not one blob of the store is referred to, nothing is deleted: that is the wrong database, or the wrong store.
     Only the digests of what is old are kept meanwhile: there may be millions of blobs.
     """
+    services.store.remove_stale()
     with services.db.read() as session:  # of a clock that is wrong the earlier time counts
         before = min(time.time(), time_of(session)) - services.settings.orphan_grace_seconds
     orphans = {blob.sha256 for blob in services.store.list_blobs() if blob.modified_at < before}

@@ -138,6 +138,10 @@ class S3Artifacts:
             obstore.delete(self._store, _key(sha256))
         return True
 
+    def remove_stale(self) -> None:
+        """Look through the folder of temporary files."""
+        self._spool.remove_stale()
+
     def free_bytes(self) -> int:
         """Room on the disk where uploads wait for the bucket."""
         return self._spool.free_bytes()

@@ -195,6 +195,15 @@ def test_a_database_that_knows_nothing_of_the_store_deletes_nothing(world: Any, 
     assert remove_orphans(services) == 1
 
 
+def test_what_killed_writers_left_goes_when_it_is_a_day_old(services: Services) -> None:
+    folder = services.settings.artifacts_dir() / "tmp"
+    for name in ("old", "young"):
+        (folder / name).write_bytes(b"half of")
+    os.utime(folder / "old", times=(then := time.time() - 86_500, then))
+    assert remove_orphans(services) == 0
+    assert [path.name for path in folder.iterdir()] == ["young"]
+
+
 def test_blobs_that_are_young_take_no_memory(world: Any, services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     world.file()
     old, now = _stored(services, "old"), time.time()

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import itertools
+import os
 import socket
 import threading
 import time
@@ -118,6 +119,17 @@ def test_the_same_bytes_are_sent_once(moody: Any, open_store: Callable[..., S3Ar
     store = open_store(s3_endpoint=moody.endpoint)
     store.put_file(file)
     assert moody.seen == ["HEAD", "PUT"]
+
+
+def test_what_killed_uploads_left_on_this_machine_goes_when_it_is_a_day_old(
+    open_store: Callable[..., S3Artifacts], tmp_path: Path
+) -> None:
+    store = open_store()
+    for name in ("old", "young"):
+        (tmp_path / "data" / "spool" / name).write_bytes(b"half of")
+    os.utime(tmp_path / "data" / "spool" / "old", times=(then := time.time() - 86_500, then))
+    store.remove_stale()
+    assert [path.name for path in (tmp_path / "data" / "spool").iterdir()] == ["young"]
 
 
 def test_a_file_that_vanishes_is_not_the_stores_fault(
