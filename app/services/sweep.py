@@ -30,6 +30,7 @@ from app.services import attempts, leftovers, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
 from app.storage import checkpoints, compaction, idempotency, jobs, leases, uploads, workers
+from app.storage.database import is_out_of_room
 from app.storage.leases import AnyLeased, Overdue
 from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
@@ -71,8 +72,8 @@ class SweepResult:
 def sweep(services: Services) -> SweepResult:
     """Do all of it once.
 
-    A row that cannot be dealt with keeps no other from being swept; an `ExceptionGroup` at the end has the reasons. A
-    database that does not answer ends it at once.
+    A row that cannot be dealt with keeps no other from being swept, nor does a full disk; an `ExceptionGroup` at the
+    end has the reasons. A database that does not answer ends it at once.
     """
     swept = _Swept(services)
     result = SweepResult(
@@ -108,8 +109,11 @@ class _Swept:
         """Act; 0 if that cannot be done."""
         try:
             return act(self._services)
-        except (OperationalError, InterfaceError, PoolTimeoutError):
-            raise
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            if not (isinstance(error, OperationalError) and is_out_of_room(error)):
+                raise
+            self.troubles.append(error)  # it can be read, and what is deleted below makes room
+            return 0
         except Exception as error:  # noqa: BLE001 (the edge of a row: it is raised when all others are swept)
             self.troubles.append(error)
             return 0

@@ -289,6 +289,29 @@ def test_a_store_that_does_not_answer_is_asked_once_in_a_sweep(
         assert checkpoints.left_over(session, limit=10) == []
 
 
+def test_on_a_full_disk_files_are_deleted_until_rows_can_be_written(
+    world: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = world.claim()
+    kept = world.keep(claim, 1, step=1)
+    world.succeed(claim)
+    begin = services.db.begin
+
+    def full_until_they_are_gone() -> Any:
+        if any(services.store.exists(sha256) for sha256 in kept):
+            statement = "UPDATE"
+            raise OperationalError(statement, {}, Exception("database or disk is full"))
+        return begin()
+
+    monkeypatch.setattr(services.db, "begin", full_until_they_are_gone)
+    with pytest.raises(ExceptionGroup) as caught:
+        sweep(services)
+    (trouble,) = caught.value.exceptions
+    assert "disk is full" in str(trouble)
+    with services.db.read() as session:
+        assert checkpoints.left_over(session, limit=10) == []
+
+
 def test_deleting_takes_no_sweep_longer_than_a_worker_may_be_silent(
     world: Any, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
