@@ -1,8 +1,11 @@
 """The environment of child processes: what programs need to run, and nothing that anybody must not read.
 
 Settings are read first; then everything else goes from this process's environment, so that the forkserver, which
-is started from it, and every child have none of it: not in `os.environ`, not in `/proc/<pid>/environ`. A list of
+is started from it, and every child have none of it: not in `os.environ`, not in their `/proc/<pid>/environ`. A list of
 what may stay is safer than one of what must go: nobody knows the names of all secrets.
+
+This keeps secrets from what shows or stores an environment by mistake. It does not keep them from a child that wants
+them: it runs as the same user, to whom `/proc` shows what the worker itself was started with.
 """
 
 import os

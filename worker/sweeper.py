@@ -90,14 +90,17 @@ class Sweeper(threading.Thread):
             _log.warning("left over artifacts not deleted, trying again later", error=repr(error))
 
     def _round(self) -> None:
-        """What fails keeps nothing else from being done: one broken row must not stop a worker from looking."""
+        """What fails keeps nothing else from being done: one broken row must not stop a worker from looking.
+
+        Who could not say that it lives takes nothing, but sweeps: on a full disk that makes the room to say it.
+        """
         services = self._services
         capabilities = self._tried("announced", self.announce)
-        if capabilities is None:
-            return
-        self._tried("resumed", lambda: aside.resume(services, capabilities))
+        if capabilities is not None:
+            self._tried("resumed", lambda: aside.resume(services, capabilities))
         self._tried("swept", lambda: sweep.sweep(services))
-        self._tried("looked", lambda: self._look(capabilities))
+        if capabilities is not None:
+            self._tried("looked", lambda: self._look(capabilities))
 
     def _tried(self, what: str, do: Callable[[], T]) -> T | None:
         try:

@@ -37,6 +37,8 @@ class End(BaseModel):
     """Of the schema."""
     lost: list[str]
     """sha256 of blobs that the database refers to and that the store did not have, or had damaged."""
+    superseded: list[str] = []
+    """Likewise, of blobs that were deleted in order since the database was copied, and that nothing missed then."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Summary:
     bytes: int
     """Of the blobs and the database."""
     lost: list[str]
+    superseded: list[str]
 
 
 def not_a_backup(path: object, why: str) -> InvalidRequestError:

@@ -178,8 +178,9 @@ class _Restoring:
         except tarfile.TarError as error:
             why = f"it is no archive, or a part of one ({error})"
             raise not_a_backup(self._path, why) from error
-        lost = self._check(end)
-        return Summary(path=str(target), blobs=len(self._whole), bytes=self._bytes, lost=lost)
+        needed = self._check(end)
+        lost, superseded = (sorted(needed & set(each)) for each in (end.lost, end.superseded))
+        return Summary(path=str(target), blobs=len(self._whole), bytes=self._bytes, lost=lost, superseded=superseded)
 
     def _unpack(self, archive: tarfile.TarFile) -> End:
         """Every member in order; what has another name or is no plain file is no backup of ours."""
@@ -242,8 +243,8 @@ class _Restoring:
             os.fsync(file.fileno())
         return digest.hexdigest()
 
-    def _check(self, end: End) -> list[str]:
-        """Whether the database is sound and has its blobs; those that were lost when it was backed up."""
+    def _check(self, end: End) -> set[str]:
+        """Whether the database is sound and has its blobs but for those that the backup lacks; what it refers to."""
         for sha256 in self._damaged - self._whole:
             self._store.remove(sha256)
         db = Database(f"sqlite:///{self._partial / DATABASE}")
@@ -251,14 +252,14 @@ class _Restoring:
             snapshot.check(db)
             upgrade(db)
             with db.read() as session:
-                needed = blobs.referred(session).keys()
+                needed = set(blobs.referred(session))
         finally:
             db.close()
-        lacking = needed - self._whole - set(end.lost)
+        lacking = needed - self._whole - {*end.lost, *end.superseded}
         if lacking:
             why = f"{len(lacking)} of its {len(needed)} blobs were damaged since, or are missing"
             raise not_a_backup(self._path, why)
-        return sorted(needed & set(end.lost))
+        return needed
 
 
 def _chunks(content: IO[bytes]) -> Iterator[bytes]:

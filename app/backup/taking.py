@@ -1,6 +1,9 @@
 """Taking a backup while the service runs.
 
 copy the database -> add the blobs that it refers to -> was one gone? once more -> end -> sync -> the final name
+
+Where jobs keep checkpoints faster than the database is copied, each copy refers to some that are gone by then. What the
+database itself no longer refers to was superseded; the rest is lost.
 """
 
 import hashlib
@@ -27,7 +30,7 @@ from app.storage.durable import sync_folder
 from app.storage.spool import out_of_room
 
 ROUNDS = 5
-"""How often the database is copied at most; what is gone then was not deleted meanwhile, but lost before."""
+"""How often the database is copied at most, to have one of which nothing was deleted meanwhile."""
 OWNER_ONLY = 0o600
 
 
@@ -115,9 +118,10 @@ class _Taking:
             created_at = time_of(session)
         self._add_value(HEAD, Head(format=FORMAT, version=version("thaw"), created_at=created_at))
         copy, gone = self._copied_with_blobs()
-        lost = sorted(gone | self._damaged)
-        self._add_end(copy, lost)
-        return Summary(path=str(final), blobs=len(self._written), bytes=self._bytes, lost=lost)
+        missed = gone & self._referred(self._services.db).keys() if gone else gone
+        lost, superseded = sorted(missed | self._damaged), sorted(gone - missed)
+        self._add_end(copy, lost=lost, superseded=superseded)
+        return Summary(path=str(final), blobs=len(self._written), bytes=self._bytes, lost=lost, superseded=superseded)
 
     def _copied_with_blobs(self) -> tuple[Path, set[str]]:
         """A copy of the database, and those of its blobs that the store does not have; the others are written."""
@@ -128,18 +132,22 @@ class _Taking:
             snapshot.copy(self._services.db, copy)
             gone = {sha256 for sha256, size in self._needed(copy).items() if not self._add_blob(sha256, size)}
             if not gone or gone == before:
-                break  # the same again: nobody deletes them meanwhile, they were lost before
+                break  # the same again: nobody deletes them meanwhile
             before = gone
         return copy, gone
 
     def _needed(self, copy: Path) -> dict[str, int]:
         db = Database(f"sqlite:///{copy}")
         try:
-            with db.read() as session:
-                found = blobs.referred(session)
+            found = self._referred(db)
         finally:
             db.close()
         return {sha256: found[sha256] for sha256 in sorted(found.keys() - self._written)}
+
+    @staticmethod
+    def _referred(db: Database) -> dict[str, int]:
+        with db.read() as session:
+            return blobs.referred(session)
 
     def _add_blob(self, sha256: str, size: int) -> bool:
         """Whether it is there; one that is damaged is written as it is, and noted."""
@@ -155,7 +163,7 @@ class _Taking:
             self._damaged.add(sha256)
         return True
 
-    def _add_end(self, copy: Path, lost: list[str]) -> None:
+    def _add_end(self, copy: Path, *, lost: list[str], superseded: list[str]) -> None:
         db = Database(f"sqlite:///{copy}")
         try:
             with db.read() as session:
@@ -165,7 +173,8 @@ class _Taking:
         with copy.open("rb") as file:
             content = _Hashed(iter(lambda: file.read(CHUNK_BYTES), b""))
             self._add(DATABASE, content, copy.stat().st_size)
-        self._add_value(END, End(database_sha256=content.digest(), revision=revision, lost=lost))
+        end = End(database_sha256=content.digest(), revision=revision, lost=lost, superseded=superseded)
+        self._add_value(END, end)
 
     def _add_value(self, name: str, value: BaseModel) -> None:
         content = value.model_dump_json().encode()

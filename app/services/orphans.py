@@ -7,6 +7,8 @@ A worker died between its upload and the row, or a row was deleted and its bytes
 Nothing is deleted that is younger than `orphan_grace_seconds`: what is uploaded now gets its row within seconds. Equal
 bytes are stored once: an upload of what is there already makes it young again, in the store, so that it cannot be
 deleted between that and its row. Any number of processes may do this at once.
+
+What a writer that was killed left has no digest yet: temporary files that are a day old go on the same occasion.
 """
 
 import time
@@ -17,6 +19,9 @@ from app.services.context import Services
 from app.storage import blobs
 from app.storage.database import time_of
 
+ASKED_FOR = 10
+"""Blobs that rows refer to, where none of these is old: a store that has none of them is taken for the wrong one."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -24,20 +29,22 @@ def remove_orphans(services: Services) -> int:
     """Delete them all; how many there were.
 
     Where not one blob of the store is referred to, nothing is deleted: that is the wrong database, or the wrong store.
+    Only the digests of what is old are kept meanwhile: there may be millions of blobs.
     """
+    services.store.remove_stale()
     with services.db.read() as session:  # of a clock that is wrong the earlier time counts
         before = min(time.time(), time_of(session)) - services.settings.orphan_grace_seconds
-    there = {blob.sha256: blob.modified_at < before for blob in services.store.list_blobs()}
-    orphans = {sha256 for sha256, old in there.items() if old}
+    orphans = {blob.sha256 for blob in services.store.list_blobs() if blob.modified_at < before}
     if not orphans:
         return 0
-    known = False
+    old, young = len(orphans), set[str]()
     with services.db.snapshot() as session:
-        for sha256 in blobs.referred(session):
-            known = known or sha256 in there
+        for sha256, _ in blobs.each_referred(session):
             orphans.discard(sha256)
-    if orphans and not known:
-        _log.warning("nothing refers to any artifact in the store, so none is deleted", artifacts=len(there))
+            if len(orphans) == old and len(young) < ASKED_FOR:
+                young.add(sha256)
+    if len(orphans) == old and not any(services.store.exists(sha256) for sha256 in young):
+        _log.warning("nothing refers to any artifact in the store, so none is deleted", artifacts=old)
         return 0
     removed = sum(services.store.remove_older(sha256, than=before) for sha256 in sorted(orphans))
     if removed:

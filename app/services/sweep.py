@@ -14,10 +14,14 @@
 Each row is changed by compare-and-set in a transaction of its own, so that of two sweepers one does it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
+from time import monotonic
 from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
 
 from app.domain.overtime import OF_DEADLINE
 from app.domain.states import JobStatus
@@ -25,7 +29,7 @@ from app.services import attempts, leftovers, overtime, waiting
 from app.services.context import Services
 from app.services.ringing import Hint, ring
 from app.storage import checkpoints, compaction, idempotency, jobs, leases, uploads, workers
-from app.storage.database import AWAY
+from app.storage.database import AWAY, is_out_of_room
 from app.storage.leases import AnyLeased, Overdue
 from app.storage.rows import dumped
 from app.storage.tables import DatasetRow, JobRow, ModelRow
@@ -40,7 +44,8 @@ COMPACTED_JOBS = 20
 """In one sweep, which must not keep a worker from announcing itself."""
 COMPACTED_EVENTS = 500
 """Of a job in one sweep, and so in one transaction: on SQLite everybody else waits meanwhile."""
-
+DELETING_SECONDS = 2.0
+"""In one sweep: each file in a bucket is a request, and a worker that is silent for a lease counts as gone."""
 
 T = TypeVar("T")
 
@@ -66,8 +71,8 @@ class SweepResult:
 def sweep(services: Services) -> SweepResult:
     """Do all of it once.
 
-    A row that cannot be dealt with keeps no other from being swept; an `ExceptionGroup` at the end has the reasons. A
-    database that does not answer ends it at once.
+    A row that cannot be dealt with keeps no other from being swept, nor does a full disk; an `ExceptionGroup` at the
+    end has the reasons. A database that does not answer ends it at once.
     """
     swept = _Swept(services)
     result = SweepResult(
@@ -78,8 +83,9 @@ def sweep(services: Services) -> SweepResult:
         expired=swept.each(_abandoned(services), _expire_upload),
         compacted=swept.each(_whole(services), _compact),
     )
-    swept.once(_delete_checkpoints)
-    swept.once(_delete_parts)
+    until = monotonic() + DELETING_SECONDS
+    swept.once(partial(_delete_checkpoints, until))
+    swept.once(partial(_delete_parts, until))
     swept.once(_forget_old)
     if swept.troubles:
         message = "some rows could not be swept"
@@ -102,8 +108,11 @@ class _Swept:
         """Act; 0 if that cannot be done."""
         try:
             return act(self._services)
-        except AWAY:
-            raise
+        except AWAY as error:
+            if not (isinstance(error, DBAPIError) and is_out_of_room(error)):
+                raise
+            self.troubles.append(error)  # it can be read, and what is deleted below makes room
+            return 0
         except Exception as error:  # noqa: BLE001 (the edge of a row: it is raised when all others are swept)
             self.troubles.append(error)
             return 0
@@ -182,28 +191,37 @@ def _expire_upload(services: Services, found: uploads.Overdue) -> int:
         return int(uploads.expire(session, found.project, found.id) is not None)
 
 
-def _delete_parts(services: Services) -> int:
-    """The bytes first: whoever dies in between leaves a row for the next sweep, and no bytes that nobody knows."""
-    with services.db.read() as session:
-        found = uploads.left_over(session, limit=BATCH)
-    if not found or not leftovers.remove(services, [each.sha256 for each in found]):
-        return 0
-    with services.db.begin() as session:
-        for each in found:
-            uploads.remove_part(session, each.project, each.id)
-    return len(found)
+def _delete_checkpoints(until: float, services: Services) -> int:
+    """The bytes first: whoever dies in between leaves a row for the next sweep, and no bytes that nobody knows.
 
-
-def _delete_checkpoints(services: Services) -> int:
-    """The files first, for the same reason. A store that does not answer is left alone until the next sweep."""
+    A store that does not answer is left alone until then, too.
+    """
     with services.db.read() as session:
         found = checkpoints.left_over(session, limit=BATCH)
-    for each in found:
-        if not leftovers.remove(services, each.blobs):
-            break
-        with services.db.begin() as session:
+    gone = list(takewhile(lambda each: leftovers.remove(services, each.blobs), _in_time(found, until)))
+    with services.db.begin() as session:
+        for each in gone:
             checkpoints.remove(session, each.project, each.id)
-    return len(found)
+    return len(gone)
+
+
+def _delete_parts(until: float, services: Services) -> int:
+    """The bytes first, for the same reasons."""
+    with services.db.read() as session:
+        found = uploads.left_over(session, limit=BATCH)
+    gone = list(takewhile(lambda each: leftovers.remove(services, [each.sha256]), _in_time(found, until)))
+    with services.db.begin() as session:
+        for each in gone:
+            uploads.remove_part(session, each.project, each.id)
+    return len(gone)
+
+
+def _in_time(found: Iterable[T], until: float) -> Iterator[T]:
+    """The first of them, and the others as long as there is time."""
+    for each in found:
+        yield each
+        if monotonic() >= until:
+            return
 
 
 def _forget_old(services: Services) -> int:

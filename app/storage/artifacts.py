@@ -115,6 +115,10 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def remove_stale(self) -> None:
+        """Delete what writers left on this machine's disk that died more than a day ago."""
+        ...
+
     def free_bytes(self) -> int:
         """Room that is left on the disk to which blobs are written first; buckets tell nobody how much they have."""
         ...

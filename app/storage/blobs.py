@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from app.domain.states import TERMINAL
 from app.storage.tables import CheckpointRow, DatasetRow, FileRow, JobRow, ModelRow, UploadPartRow, UploadRow
 
 COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
@@ -24,18 +25,24 @@ ROWS_AT_ONCE = 1000
 
 def referred(session: Session) -> dict[str, int]:
     """The sha256 and the size in bytes of every blob that some row needs."""
-    found: dict[str, int] = {}
+    return dict(each_referred(session))
+
+
+def each_referred(session: Session) -> Iterator[tuple[str, int]]:
+    """Likewise, one after the other; a blob comes as often as a row needs it. There may be millions."""
     for column in COLUMNS:
         statement = select(column).where(*_needed(column)).execution_options(yield_per=ROWS_AT_ONCE)
         for value in session.scalars(statement):
-            found.update((blob["sha256"], blob["bytes"]) for blob in _listed(value))
-    return found
+            yield from ((blob["sha256"], blob["bytes"]) for blob in _listed(value))
 
 
 def _needed(column: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
-    """Parts of an upload are needed no longer than it is pending, although their rows may stay for a moment."""
+    """What goes with the end of an upload or a job is needed no longer, although its row may stay for a moment."""
     if column is UploadPartRow.sealed:
         return [UploadPartRow.upload_id.in_(select(UploadRow.id).where(UploadRow.status == "pending"))]
+    if column is CheckpointRow.files:
+        ended = CheckpointRow.job_id.in_(select(JobRow.id).where(JobRow.status.in_(TERMINAL)))
+        return [column.is_not(None), ~and_(CheckpointRow.kind == "resume", ended)]
     return [column.is_not(None)]
 
 

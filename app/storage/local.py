@@ -97,6 +97,10 @@ class LocalArtifacts:
             path.unlink()
         return True
 
+    def remove_stale(self) -> None:
+        """Look through the folder of temporary files."""
+        self._spool.remove_stale()
+
     def free_bytes(self) -> int:
         """Room on the disk."""
         return self._spool.free_bytes()

@@ -54,7 +54,7 @@ AT_ONCE = 4
 """Requests at once for one file: what bounds memory to some windows or parts."""
 PROBE_SECONDS = 3.0
 REQUEST_SECONDS = 60.0
-"""For one window or part: 140 KB/s are enough."""
+"""For one window or part: 140 KB/s are enough. A question without a body has no longer than patience lasts."""
 
 _FULL = re.compile(r"<Code>\w*(QuotaExceeded|StorageFull|InsufficientStorage)\w*</Code>|status code: 507")
 _REFUSED = re.compile(r"status code: 4(?!08|09|29)\d\d(?!.*<Code>RequestTimeout</Code>)", re.DOTALL)
@@ -67,8 +67,10 @@ class S3Artifacts:
     """Blobs in a bucket. Safe for any number of processes and machines at once."""
 
     def __init__(self, settings: Settings, *, patience_seconds: float) -> None:
-        """`patience_seconds`: how long a request to a store that does not answer is tried again."""
+        """`patience_seconds`: how long a store that does not answer is waited for, and asked again."""
         self._store = _connect(settings, retry_seconds=patience_seconds, request_seconds=REQUEST_SECONDS)
+        short = min(patience_seconds, REQUEST_SECONDS)
+        self._asking = _connect(settings, retry_seconds=patience_seconds, request_seconds=short)
         self._impatient = _connect(settings, retry_seconds=PROBE_SECONDS, request_seconds=PROBE_SECONDS, retries=1)
         self._young = settings.orphan_grace_seconds / 2
         self._spool = Spool(
@@ -77,7 +79,7 @@ class S3Artifacts:
 
     def writer(self, *, max_bytes: int) -> SpoolWriter:
         """Begin a blob; not where nobody would take it in the end."""
-        _ask(self._store)
+        _ask(self._asking)
         return self._spool.writer(max_bytes=max_bytes)
 
     def put_file(self, path: Path, *, check: Check = go_on) -> Blob:
@@ -137,6 +139,10 @@ class S3Artifacts:
             obstore.delete(self._store, _key(sha256))
         return True
 
+    def remove_stale(self) -> None:
+        """Look through the folder of temporary files."""
+        self._spool.remove_stale()
+
     def free_bytes(self) -> int:
         """Room on the disk where uploads wait for the bucket."""
         return self._spool.free_bytes()
@@ -152,7 +158,7 @@ class S3Artifacts:
     def _size_of(self, sha256: str) -> int | None:
         with _problems():
             try:
-                return int(obstore.head(self._store, _key(sha256))["size"])
+                return int(obstore.head(self._asking, _key(sha256))["size"])
             except FileNotFoundError:
                 return None
 
@@ -160,7 +166,7 @@ class S3Artifacts:
         """Whether it is there, and young enough that nobody takes it for left over before it has a row."""
         with _problems():
             try:
-                found = obstore.head(self._store, _key(blob.sha256))
+                found = obstore.head(self._asking, _key(blob.sha256))
             except FileNotFoundError:
                 return False
         return int(found["size"]) == blob.bytes and time.time() - found["last_modified"].timestamp() < self._young

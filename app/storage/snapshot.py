@@ -22,7 +22,7 @@ def require_sqlite(db: Database) -> None:
     if db.engine.dialect.name != "sqlite":
         message = (
             "This copies SQLite databases; the service uses another one. Back it up by its own means (pg_dump), and "
-            "the artifact store after it."
+            "the artifact store before and after it."
         )
         raise ConflictError(message)
 

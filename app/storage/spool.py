@@ -35,7 +35,7 @@ class Spool:
         self._min_free_bytes = min_free_bytes
         self._keep = keep
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder)
+        self.remove_stale()
 
     def writer(self, *, max_bytes: int) -> "SpoolWriter":
         """Begin a blob. Raises `StorageFullError` if there is no room."""
@@ -56,6 +56,15 @@ class Spool:
                 "Delete what is not needed, or get a larger disk."
             )
             raise StorageFullError(message)
+
+    def remove_stale(self) -> None:
+        """Remove what processes left that died while they wrote. By this machine's clock: a day is coarse enough."""
+        for path in self._folder.iterdir():
+            try:
+                if path.stat().st_mtime < time.time() - STALE_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # its writer has just finished, or another process cleans up too
 
     def keep(self, temporary: Path, blob: Blob) -> None:
         """Hand a finished file to the store."""
@@ -139,13 +148,3 @@ def out_of_room() -> Iterator[None]:
 def no_room() -> StorageFullError:
     """The error for a disk that is full."""
     return StorageFullError("There is no room left on the disk. Delete what is not needed, or get a larger one.")
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove what processes left that died while they wrote. By this machine's clock: a day is coarse enough."""
-    for path in folder.iterdir():
-        try:
-            if path.stat().st_mtime < time.time() - STALE_SECONDS:
-                path.unlink()
-        except FileNotFoundError:
-            continue  # its writer has just finished, or another process cleans up too

@@ -61,6 +61,20 @@ def test_what_fails_in_a_round_keeps_nothing_else_from_being_done(
 
 
 @pytest.mark.service
+def test_who_cannot_say_that_it_lives_sweeps_and_takes_nothing(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk, sweeping makes room."""
+    called: list[str] = []
+    monkeypatch.setattr(worker.sweeper.workers, "announce", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(worker.sweeper.aside, "resume", lambda *_: called.append("resume"))
+    monkeypatch.setattr(worker.sweeper.sweep, "sweep", lambda _: called.append("sweep"))
+    sweeper = Sweeper(
+        shop.services, worker="worker-1", capabilities=lambda: CAPABILITIES, look=lambda _: called.append("look")
+    )
+    sweeper._round()
+    assert called == ["sweep"]
+
+
+@pytest.mark.service
 def test_it_rings_again_for_what_nobody_took(shop: Any, eventually: Callable[..., float]) -> None:
     job_id = shop.submit("succeed")
     shop.bell.rung.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,10 +134,14 @@ def _refusals() -> Iterator[None]:
 def _tell(out: Output, what: str, summary: Summary) -> None:
     """Print what was done; lost blobs are no success."""
     if out.as_json:
-        told = {"path": summary.path, "blobs": summary.blobs, "bytes": summary.bytes, "lost": summary.lost}
-        out.document(told)
+        out.document(asdict(summary))
     else:
         out.say(f"{what} {summary.path}: the database and {summary.blobs:,} blobs, {summary.bytes:,} bytes.")
+    if summary.superseded:
+        out.note(
+            f"{len(summary.superseded):,} blobs that checkpoints had were superseded while the backup was taken; once "
+            "restored, their jobs go on from another checkpoint or from their start, to the same result."
+        )
     if summary.lost:
         out.note(f"{len(summary.lost):,} blobs were missing or damaged in the store: {', '.join(summary.lost[:5])} …")
         raise typer.Exit(REFUSED)

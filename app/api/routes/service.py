@@ -56,7 +56,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 @open_router.get("/healthz")
-def check_process() -> Health:
+async def check_process() -> Health:  # without a thread: all of them may wait for the store
     """Say that this process answers."""
     return Health()
 

@@ -1,9 +1,11 @@
 """What the service says about itself."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
 import pytest
 from fastapi.testclient import TestClient
 
@@ -65,6 +67,29 @@ def test_capabilities_tell_what_each_worker_found_out_about_itself(client: TestC
 
 def test_the_process_answers(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_the_process_answers_also_while_all_its_threads_wait_for_something(client: TestClient) -> None:
+    """As they do for a store that says nothing."""
+    borrowers: list[object] = []
+
+    async def take_all() -> None:
+        threads = anyio.to_thread.current_default_thread_limiter()
+        while threads.available_tokens:
+            borrowers.append(object())
+            threads.acquire_on_behalf_of_nowait(borrowers[-1])
+
+    async def give_back() -> None:
+        for each in borrowers:
+            anyio.to_thread.current_default_thread_limiter().release_on_behalf_of(each)
+
+    assert client.portal is not None
+    client.portal.call(take_all)
+    with ThreadPoolExecutor(1) as aside:
+        try:
+            assert aside.submit(client.get, "/healthz").result(timeout=20).status_code == 200
+        finally:
+            client.portal.call(give_back)
 
 
 def test_a_ready_service_says_so_of_each_part(client: TestClient) -> None:

@@ -127,6 +127,43 @@ def test_what_is_deleted_while_it_is_copied_is_not_missed(
         assert sorted(session.scalars(select(CheckpointRow.number))) == [2, 3]
 
 
+def test_what_jobs_supersede_in_every_round_is_not_lost(
+    settings: Settings, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, tmp_path = world.services, settings.data_dir.parent
+    claim, lost = world.claim(), world.file("lost").blob.sha256
+    services.store.remove(lost)
+    kept = [world.keep(claim, number, step=number, val_loss=1 / number) for number in (1, 2)]
+
+    def copy(db: Database, path: Path) -> None:
+        snapshot_copy(db, path)
+        numbers = (len(kept) + 1, len(kept) + 2)
+        kept.extend([world.keep(claim, number, step=number, val_loss=1 / number) for number in numbers])
+
+    snapshot_copy = snapshot.copy
+    monkeypatch.setattr(app.backup.taking.snapshot, "copy", copy)
+    summary = backup.take(settings, tmp_path / "b.tar")
+    superseded = sorted(sha256 for files in kept[-4:-2] for sha256 in files)
+    assert len(kept) == 2 + 2 * app.backup.taking.ROUNDS
+    assert (summary.lost, summary.superseded) == ([lost], superseded)
+    again = backup.restore(Settings(data_dir=tmp_path / "again", min_free_disk_bytes=0), tmp_path / "b.tar")
+    assert (again.lost, again.superseded) == ([lost], superseded)
+
+
+def test_what_an_ended_job_went_on_from_is_not_missed_while_it_is_deleted(
+    settings: Settings, world: Any, restored: Any
+) -> None:
+    claim = world.claim()
+    for sha256 in world.keep(claim, 1, step=1):
+        world.services.store.remove(sha256)  # before the row, as sweeps do
+    backup_path = settings.data_dir.parent / "b.tar"
+    assert backup.take(settings, backup_path).lost, "while the job may need them"
+    world.succeed(claim)
+    summary = backup.take(settings, backup_path, replace=True)
+    assert (summary.lost, summary.superseded) == ([], [])
+    intact(restored(backup_path))
+
+
 def test_what_is_deleted_between_the_look_and_the_opening_of_its_file_is_not_missed(
     settings: Settings, world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 import os
 import threading
 import time
+import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +16,7 @@ from app.domain.progress import WeightsKept
 from app.services import claims, datasets, files, models, reports, uploads
 from app.services.context import Services
 from app.services.orphans import remove_orphans
+from app.storage.artifacts import StoredBlob
 from app.storage.blobs import COLUMNS
 from app.storage.columns import Base
 from app.storage.tables import (
@@ -181,11 +184,45 @@ def test_of_several_sweepers_each_orphan_is_deleted_by_one(world: Any, services:
     assert sum(removed) == len(orphans)
 
 
-def test_a_database_that_knows_nothing_of_the_store_deletes_nothing(services: Services) -> None:
+def test_a_database_that_knows_nothing_of_the_store_deletes_nothing(world: Any, services: Services) -> None:
     orphan = _stored(services, "of another database")
     _age(services)
     assert remove_orphans(services) == 0
+    services.store.remove(world.file().blob.sha256)  # now it refers to what is in another store
+    assert remove_orphans(services) == 0
     assert services.store.exists(orphan.sha256)
+    world.file("of this database")
+    assert remove_orphans(services) == 1
+
+
+def test_what_killed_writers_left_goes_when_it_is_a_day_old(services: Services) -> None:
+    folder = services.settings.artifacts_dir() / "tmp"
+    for name in ("old", "young"):
+        (folder / name).write_bytes(b"half of")
+    os.utime(folder / "old", times=(then := time.time() - 86_500, then))
+    assert remove_orphans(services) == 0
+    assert [path.name for path in folder.iterdir()] == ["young"]
+
+
+def test_blobs_that_are_young_take_no_memory(world: Any, services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.file()
+    old, now = _stored(services, "old"), time.time()
+    _age(services, old.sha256)
+
+    def very_many() -> Iterator[StoredBlob]:
+        yield from (StoredBlob(f"{number:064x}", now) for number in range(10_000))
+        yield from there
+
+    remove_orphans(services)  # loads what it needs
+    _age(services, _stored(services, "old").sha256)
+    there = list(services.store.list_blobs())
+    monkeypatch.setattr(services.store, "list_blobs", very_many)
+    tracemalloc.start()
+    try:
+        assert remove_orphans(services) == 1
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_parts_are_needed_while_their_upload_is_pending_and_not_after(world: Any, services: Services) -> None:

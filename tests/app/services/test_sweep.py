@@ -300,6 +300,52 @@ def test_a_store_that_does_not_answer_is_asked_once_in_a_sweep(
         assert checkpoints.left_over(session, limit=10) == []
 
 
+def test_on_a_full_disk_files_are_deleted_until_rows_can_be_written(
+    world: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = world.claim()
+    kept = world.keep(claim, 1, step=1)
+    world.succeed(claim)
+    begin = services.db.begin
+
+    def full_until_they_are_gone() -> Any:
+        if any(services.store.exists(sha256) for sha256 in kept):
+            statement = "UPDATE"
+            raise OperationalError(statement, {}, Exception("database or disk is full"))
+        return begin()
+
+    monkeypatch.setattr(services.db, "begin", full_until_they_are_gone)
+    with pytest.raises(ExceptionGroup) as caught:
+        sweep(services)
+    (trouble,) = caught.value.exceptions
+    assert "disk is full" in str(trouble)
+    with services.db.read() as session:
+        assert checkpoints.left_over(session, limit=10) == []
+
+
+def test_deleting_takes_no_sweep_longer_than_a_worker_may_be_silent(
+    world: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        claim = world.claim()
+        world.keep(claim, 1, step=1)
+        world.succeed(claim)
+    clock = [0.0]
+    removed: list[str] = []
+
+    def slow(sha256: str) -> None:
+        clock[0] += sweeping.DELETING_SECONDS
+        removed.append(sha256)
+
+    monkeypatch.setattr(sweeping, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(services.store, "remove", slow)
+    for left in (2, 1, 0):
+        sweep(services)
+        with services.db.read() as session:
+            assert len(checkpoints.left_over(session, limit=10)) == left, "one, however slow the store is"
+    assert len(removed) == len(set(removed))
+
+
 def test_old_keys_are_forgotten_a_few_at_a_time(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "FORGOTTEN_KEYS", 2)
     for key in range(3):

@@ -370,6 +370,16 @@ def test_a_sweep_takes_a_batch_and_the_next_one_the_rest(services: Services, mon
             assert len(session.scalars(select(UploadPartRow.id)).all()) == left
 
 
+def test_a_sweep_that_has_no_time_left_deletes_one_part(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.services.sweep.DELETING_SECONDS", 0)
+    upload, _ = filled(services)
+    uploads.cancel(services, PROJECT, upload.id)
+    for left in (2, 1, 0):
+        sweep(services)
+        with services.db.read() as session:
+            assert len(session.scalars(select(UploadPartRow.id)).all()) == left
+
+
 def test_parts_of_a_store_that_is_away_are_deleted_later(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     upload, _ = filled(services)
     uploads.cancel(services, PROJECT, upload.id)

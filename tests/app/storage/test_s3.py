@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,17 @@ def test_the_same_bytes_are_sent_once(moody: Any, open_store: Callable[..., S3Ar
     assert moody.seen == ["HEAD", "PUT"]
 
 
+def test_what_killed_uploads_left_on_this_machine_goes_when_it_is_a_day_old(
+    open_store: Callable[..., S3Artifacts], tmp_path: Path
+) -> None:
+    store = open_store()
+    for name in ("old", "young"):
+        (tmp_path / "data" / "spool" / name).write_bytes(b"half of")
+    os.utime(tmp_path / "data" / "spool" / "old", times=(then := time.time() - 86_500, then))
+    store.remove_stale()
+    assert [path.name for path in (tmp_path / "data" / "spool").iterdir()] == ["young"]
+
+
 def test_a_file_that_vanishes_is_not_the_stores_fault(
     moody: Any, open_store: Callable[..., S3Artifacts], file: Path
 ) -> None:
@@ -141,6 +153,24 @@ def test_a_store_that_is_away_is_told_of_by_every_call(open_store: Callable[...,
                 call()
             assert not isinstance(caught.value, MisconfiguredError)
             assert "127.0.0.1" not in caught.value.message
+
+
+def test_a_store_that_says_nothing_is_waited_for_no_longer_than_patience_lasts(
+    open_store: Callable[..., S3Artifacts], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "REQUEST_SECONDS", 10.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = open_store(s3_endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", patience_seconds=0.2)
+        for call in (
+            lambda: store.writer(max_bytes=10),
+            lambda: store.exists(HELLO),
+            lambda: store.read(HELLO),
+            lambda: store.put_file(file),
+        ):
+            began = time.monotonic()
+            with pytest.raises(ServiceUnavailableError, match="does not answer"):
+                call()
+            assert time.monotonic() - began < 8
 
 
 def test_a_store_without_time_is_asked_again(moody: Any, open_store: Callable[..., S3Artifacts], file: Path) -> None:

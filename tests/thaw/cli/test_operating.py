@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.backup import Summary
 from app.doctor.finding import Finding, ok, problem, warning
 from app.services import context
 from app.settings import Settings
@@ -55,10 +56,21 @@ def test_a_folder_goes_into_a_file_and_comes_back(run: Run, data_dir: Path, tmp_
     assert (again.exit_code, "--force" in again.stderr) == (1, True)
     assert run("backup", "b.tar", "--data-dir", data_dir, "--force").exit_code == 0
     told = json.loads(run("restore", "b.tar", "--data-dir", tmp_path / "new", "--json").stdout)
-    assert (told["path"], told["blobs"], told["lost"]) == (str(tmp_path / "new"), 0, [])
+    assert told == {"path": str(tmp_path / "new"), "blobs": 0, "bytes": told["bytes"], "lost": [], "superseded": []}
     assert (tmp_path / "new" / "thaw.db").is_file()
     full = run("restore", "b.tar", "--data-dir", tmp_path / "new")
     assert (full.exit_code, "is not empty" in full.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("lacking", "code"), [("lost", 1), ("superseded", 0)])
+def test_what_was_superseded_is_told_and_what_was_lost_is_no_success(
+    run: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch, lacking: str, code: int
+) -> None:
+    summary = Summary(path="b.tar", blobs=3, bytes=100, **{"lost": [], "superseded": [], lacking: ["ab12"]})
+    monkeypatch.setattr("app.backup.take", lambda *_, **__: summary)
+    result = run("backup", "b.tar", "--data-dir", data_dir)
+    told = "1 blobs were missing" if code else "1 blobs that checkpoints had were superseded"
+    assert (result.exit_code, told in result.stderr) == (code, True), result.output
 
 
 def test_a_file_that_is_no_backup_is_refused_in_words(run: Run, tmp_path: Path) -> None:
