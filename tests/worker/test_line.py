@@ -85,7 +85,7 @@ def test_a_job_whose_time_is_over_keeps_its_weights_and_can_be_forked_from_there
     assert b"".join(shop.services.store.read(kept.artifact.sha256)).decode() == f"weights of step {kept.step}"
     fork = again.fork(shop.services, DEFAULT_PROJECT, job_id, ForkRequest(max_seconds=60))
     assert fork.forked_from == ForkedFrom(job=job_id, checkpoint=kept.id)
-    assert [(phase.name, phase.epochs) for phase in fork.spec.schedule] == [("count", 1)]
+    assert [(phase.name, phase.epochs) for phase in fork.spec.schedule] == [("count-on", 1)]
 
 
 def test_the_time_that_it_takes_to_fetch_counts_too(shop: Shop, monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
