@@ -1,5 +1,6 @@
-"""The compose file, against the compose specification and what Thaw needs of it."""
+"""The compose file, against the compose specification, and what it names against what there is."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from app.queue import QUEUES
+from worker.__main__ import _parser
+
 FILE = Path(__file__).resolve().parents[1] / "docker-compose.yml"
 SERVICES: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["services"]
+BUILT = sorted(name for name, service in SERVICES.items() if "build" in service)
+WORKERS = [name for name in BUILT if SERVICES[name]["build"]["target"].startswith("worker")]
 
 
 def validated(file: Path) -> "subprocess.CompletedProcess[str]":
@@ -37,9 +43,30 @@ def test_postgres_is_healthy_when_it_is_reached_by_network() -> None:
     assert SERVICES["schema"]["depends_on"]["postgres"] == {"condition": "service_healthy"}
 
 
-@pytest.mark.parametrize("name", sorted(name for name, service in SERVICES.items() if "build" in service))
+@pytest.mark.parametrize("name", BUILT)
 def test_what_runs_thaw_has_an_init_process_and_no_password_in_a_url(name: str) -> None:
     service = SERVICES[name]
     assert service["init"] is True
     assert "POSTGRES_PASSWORD" not in service["environment"]["THAW_DATABASE_URL"]
     assert service["environment"]["PGPASSWORD"] == SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_what_is_built_is_a_stage_of_the_dockerfile(name: str) -> None:
+    stages = re.findall(r"^FROM \S+ AS (\S+)$", FILE.with_name("Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert SERVICES[name]["build"]["target"] in stages
+
+
+def test_workers_serve_every_queue_once_by_a_command_that_a_worker_takes() -> None:
+    served = []
+    for name in WORKERS:
+        program, *arguments = SERVICES[name]["command"][2:]
+        assert (SERVICES[name]["command"][:2], program) == (["python", "-m"], "worker")
+        served += _parser().parse_args(arguments).queues
+    assert sorted(served) == sorted(QUEUES)
+
+
+def test_the_schema_is_upgraded_before_anything_uses_it() -> None:
+    assert SERVICES["schema"]["command"] == ["thaw", "db", "upgrade"]
+    for name in ["api", *WORKERS]:
+        assert SERVICES[name]["depends_on"]["schema"] == {"condition": "service_completed_successfully"}

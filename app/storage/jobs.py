@@ -268,21 +268,19 @@ def behind_time(session: Session, *, limit: int) -> list[tuple[leases.Overdue, J
 
 def decided(session: Session, *, limit: int) -> list[leases.Overdue]:
     """Jobs of all projects that wait for files which nobody checks any more, or which are gone, for the sweeper."""
+    model, dataset = _status_of(ModelRow, JobRow.model_id), _status_of(DatasetRow, JobRow.dataset_id)
     statement = (
         select(JobRow.project, JobRow.id, JobRow.attempt)
-        .outerjoin(ModelRow, ModelRow.id == JobRow.model_id)
-        .outerjoin(DatasetRow, DatasetRow.id == JobRow.dataset_id)
         .where(JobRow.status == "validating_files")
-        .where(
-            ((ModelRow.status == "ready") & (DatasetRow.status == "ready"))
-            | (ModelRow.status == "failed")
-            | (DatasetRow.status == "failed")
-            | ModelRow.id.is_(None)
-            | DatasetRow.id.is_(None)
-        )
+        .where(((model == "ready") & (dataset == "ready")) | (model == "failed") | (dataset == "failed"))
         .order_by(JobRow.rung_at)
     )
     return [leases.Overdue(*found) for found in session.execute(statement.limit(limit)).all()]
+
+
+def _status_of(row: type[AssetRow], identifier: InstrumentedAttribute[str]) -> ColumnElement[str]:
+    """Looked up for each job, as few wait: joined, all models and datasets might be read. One that is gone failed."""
+    return func.coalesce(select(row.status).where(row.id == identifier).scalar_subquery(), "failed")
 
 
 def job_of(row: JobRow) -> Job:

@@ -193,8 +193,10 @@ class Disorder:
 
 
 def _signal(victims: Sequence[psutil.Process], number: signal.Signals) -> list[int]:
-    """The ids of all; who would start something again comes first."""
+    """The ids of those that it reached; who would start something again comes first."""
+    reached = []
     for process in victims:
         with contextlib.suppress(psutil.Error):
             process.send_signal(cast("int", number))
-    return [process.pid for process in victims]
+            reached.append(process.pid)
+    return reached

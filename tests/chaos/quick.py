@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 QUICK: Mapping[str, str] = {
     "THAW_LEASE_SECONDS": "6",
-    "THAW_HEARTBEAT_SECONDS": "1",
-    "THAW_FENCE_SECONDS": "4",
+    "THAW_HEARTBEAT_SECONDS": "0.5",
+    "THAW_FENCE_SECONDS": "5",
     "THAW_SWEEP_SECONDS": "1",
     "THAW_RING_AGAIN_SECONDS": "2",
     "THAW_MIN_FREE_DISK_BYTES": "0",

@@ -126,6 +126,7 @@ def chaos(options: Options) -> Outcome:
         disturbance, failures = disturb(site, names, options)
         verdict = checker.check(stack.evidence(), site.history.accepted, site.references)
     verdict.violations += failures
+    verdict.remarks += fewer_kills(disturbance.done["kill"].total(), options)
     summary = {
         **{name: value for name, value in asdict(options).items() if isinstance(value, int | float | str)},
         "accepted": len(site.history.accepted),
@@ -134,6 +135,13 @@ def chaos(options: Options) -> Outcome:
         "seconds": {"ready": round(ready - started), "all": round(time.monotonic() - started)},
     }
     return Outcome(summary, stack.evidence(), site.history.accepted, site.references)
+
+
+def fewer_kills(killed: int, options: Options) -> list[str]:
+    """What the run does not show, as its acts found fewer victims than it was to kill; a log has only so many acts."""
+    acted = acts.read_log(options.replay) if options.replay else None
+    wanted = options.kills if acted is None else min(options.kills, sum(act.action == "kill" for act in acted))
+    return [f"only {killed} of {wanted} kills found somebody"] if killed < wanted else []
 
 
 def disturb(site: Site, names: list[str], options: Options) -> tuple[disorder.Disorder, list[str]]:

@@ -12,8 +12,9 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ from tests.chaos.stacks import Embedded, Program, Stack
 
 WAITING = 50
 KIND = "carried optimizer"
+_HINTS = "thaw:cpu"
+"""Where hints of jobs wait in the broker."""
 _SECONDS = 600.0
 T = TypeVar("T")
 _NO_FENCE = {"THAW_FENCE_SECONDS": "3600"}
@@ -104,36 +107,67 @@ def tree(site: Site) -> dict[str, Any]:
     _until_kept(site, job)
     _kill_everything(site)
     ended = site.client.wait(job, lambda _: False, seconds=_SECONDS)
-    return {"attempts": ended["attempt"]["number"], **_judged(site, [job])}
+    attempts = ended["attempt"]["number"]
+    return {"attempts": attempts, **_judged(site, [job], uninterrupted(attempts))}
+
+
+def uninterrupted(attempts: int) -> list[str]:
+    """What is wrong if the job of a story was interrupted by nothing."""
+    return [] if attempts > 1 else [f"nothing interrupted the job: it ended in attempt {attempts}"]
 
 
 def flush(site: Site) -> dict[str, Any]:
     """All of them end."""
     jobs = [_create(site, number) for number in range(WAITING + 1)]
     site.client.wait(jobs[0], lambda found: found["status"] == "running", seconds=_SECONDS)
+    while _waiting(site) < WAITING:  # there may be several workers, and one may have ended a job already
+        jobs.append(_create(site, len(jobs)))
     with site.stack.broker() as broker:
+        waiting, hints = _waiting(site), broker.llen(_HINTS)
         broker.flushall()
     for job in jobs:
         site.client.wait(job, lambda _: False, seconds=_SECONDS)
-    return {"jobs": len(jobs), **_judged(site, jobs)}
+    facts = {"jobs": len(jobs), "waiting": waiting, "hints": hints}
+    return {**facts, **_judged(site, jobs, nothing_to_forget(waiting=waiting, hints=hints))}
+
+
+def _waiting(site: Site) -> int:
+    """How many jobs do."""
+    (row,) = site.stack.evidence().rows("SELECT count(*) AS count FROM jobs WHERE status = 'queued'")
+    return int(row["count"])
+
+
+def nothing_to_forget(*, waiting: int, hints: int) -> list[str]:
+    """What is wrong if a broker that forgets everything costs nobody a hint."""
+    few = [f"only {waiting} jobs waited instead of {WAITING}"] if waiting < WAITING else []
+    return few if hints else [*few, "no hint was waiting that the broker could forget"]
 
 
 def pause(site: Site) -> dict[str, Any]:
     """It goes on exactly where it paused."""
     job = _create(site)
     _until_kept(site, job)
-    site.client.do(job, "pause")
+    granted = site.client.do(job, "pause") == HTTPStatus.OK
     paused = site.client.wait(job, lambda found: found["status"] == "paused", seconds=_SECONDS)
     _kill_everything(site)
     found = site.client.look(job)
     site.client.do(job, "resume")
     ended = site.client.wait(job, lambda _: False, seconds=_SECONDS)
+    attempts, statuses = ended["attempt"]["number"], (paused["status"], found["status"])
     return {
         "paused": paused["status"],
         "after the restart": found["status"],
-        "attempts": ended["attempt"]["number"],
-        **_judged(site, [job]),
+        "attempts": attempts,
+        **_judged(site, [job], [*not_paused(*statuses, granted=granted), *uninterrupted(attempts)]),
     }
+
+
+def not_paused(before: str, after: str, *, granted: bool) -> list[str]:
+    """What is wrong if the job did not pause, or not over the restart."""
+    found = [] if granted else ["its pause was not granted"]
+    if (before, after) != ("paused", "paused"):
+        found.append(f"it was {before} before and {after} after the restart, instead of paused")
+    return found
 
 
 def partition(site: Site) -> dict[str, Any]:
@@ -159,10 +193,11 @@ def partition(site: Site) -> dict[str, Any]:
     began = time.monotonic()
     site.client.wait(back, lambda _: False, seconds=_SECONDS)
     seconds = time.monotonic() - began
-    judged = _judged(site, [job, back])
+    attempts = ended["attempt"]["number"]
+    judged = _judged(site, [job, back], uninterrupted(attempts))
     if seconds > _BACK_SECONDS:
         judged["violations"].append(f"a worker was of no use for {seconds:.0f} s after it was cut off")
-    return {"attempts": ended["attempt"]["number"], "back after seconds": round(seconds, 1), **judged}
+    return {"attempts": attempts, "back after seconds": round(seconds, 1), **judged}
 
 
 def _link_of(stack: Stack, worker: psutil.Process) -> Any:
@@ -246,8 +281,11 @@ def _working_on(stack: Stack, job: Accepted) -> psutil.Process | None:
     return None
 
 
-def _judged(site: Site, jobs: list[Accepted]) -> dict[str, Any]:
-    return checker.check(site.stack.evidence(), jobs, site.references).summary()
+def _judged(site: Site, jobs: list[Accepted], told: Sequence[str] = ()) -> dict[str, Any]:
+    """The checker's verdict, and what was `told` against the story itself."""
+    verdict = checker.check(site.stack.evidence(), jobs, site.references)
+    verdict.violations += told
+    return verdict.summary()
 
 
 def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:

@@ -95,7 +95,58 @@ TAMPERED: dict[str, tuple[str, str]] = {
     ),
     "a write after the end": (
         "UPDATE metrics SET created_at = created_at + 9999 WHERE job_id = :job AND number = 1",
-        "was not the holder",
+        "wrote metrics 1 at a time when it was not the holder",
+    ),
+    "a checkpoint after the end": (
+        "UPDATE checkpoints SET created_at = created_at + 9999 WHERE job_id = :job",
+        "at a time when it was not the holder",
+    ),
+    "news of before the beginning": (
+        "UPDATE events SET created_at = created_at - 9999 WHERE job_id = :job AND type = 'stage'",
+        "when it was not the holder",
+    ),
+    "events in another order": (
+        "UPDATE events SET created_at = created_at - 9999 WHERE job_id = :job AND number = 3",
+        "not in the order of their times",
+    ),
+    "epochs in other places": ("UPDATE metrics SET number = number + 100 WHERE job_id = :job", "epochs are numbered"),
+    "a move that nobody may make": (
+        (
+            "UPDATE events SET data = json_set(data, '$.status', 'paused') WHERE number = "
+            "(SELECT max(number) FROM events WHERE job_id = :job AND type = 'status') AND job_id = :job"
+        ),
+        "it moved from paused to succeeded",
+    ),
+    "an end that is none": (
+        "UPDATE events SET type = 'status' WHERE job_id = :job AND type = 'completed'",
+        "ends at []",
+    ),
+    "an attempt that no event tells of": (
+        "UPDATE jobs SET attempt = attempt + 1 WHERE id = :job",
+        "its history ends with",
+    ),
+    "more lost attempts than there may be": (
+        "UPDATE jobs SET lost_attempts = 3 WHERE id = :job",
+        "it goes on after 3 lost attempts",
+    ),
+    "a job that never ends": (
+        "UPDATE jobs SET status = 'paused', finished_at = NULL, result_model_id = NULL WHERE id = :job",
+        "has not ended: paused",
+    ),
+    "a failure that is nobody's loss": (
+        (
+            "UPDATE jobs SET status = 'failed', result_model_id = NULL, "
+            """error = '{"code": "internal_error", "message": "KeyError"}' WHERE id = :job"""
+        ),
+        "it failed: internal_error, KeyError",
+    ),
+    "results of a job that has none": (
+        "UPDATE jobs SET status = 'cancelled', result_model_id = NULL WHERE id = :job",
+        "it is cancelled and has results",
+    ),
+    "a cancel that nobody wanted": (
+        "UPDATE jobs SET status = 'cancelled', result_model_id = NULL WHERE id = :job",
+        "was cancelled, which nobody asked for",
     ),
     "a result of an attempt that is not the last": (
         (
@@ -104,6 +155,15 @@ TAMPERED: dict[str, tuple[str, str]] = {
         ),
         "which had not told that it exports one",
     ),
+    "a job of another key": (
+        "UPDATE jobs SET metadata = json_set(metadata, '$.chaos_key', 'another') WHERE id = :job",
+        "the job of another key",
+    ),
+    "a file of another size": (
+        "UPDATE jobs SET artifacts = json_set(artifacts, '$[0].bytes', 1) WHERE id = :job",
+        "has another size",
+    ),
+    "no files": ("UPDATE jobs SET artifacts = '[]' WHERE id = :job", "it has no manifest.json or no model.keras: []"),
     "a key used twice": (
         "UPDATE jobs SET metadata = json_set(metadata, '$.chaos_key', 'chaos-0')",
         "the key chaos-0 made",
@@ -112,6 +172,7 @@ TAMPERED: dict[str, tuple[str, str]] = {
         "UPDATE jobs SET artifacts = json_remove(artifacts, '$[1]') WHERE id = :job",
         "does not describe its files",
     ),
+    "an undisturbed job without weights": ("UPDATE models SET canonical = '[]'", "has no weights"),
     "a result without weights": ("UPDATE models SET canonical = '[]'", "no weights were compared"),
     "another end than its client saw": (
         "UPDATE jobs SET status = 'cancelled', result_model_id = NULL WHERE id = :job",
@@ -126,7 +187,7 @@ def _store(evidence: Evidence) -> Path:
 
 
 def _succeeded(outcome: Outcome) -> Accepted:
-    return next(job for job in outcome.accepted if job.ended == "succeeded")
+    return next(job for job in outcome.accepted if (job.errand.wish, job.ended) == ("finish", "succeeded"))
 
 
 @pytest.mark.parametrize("name", TAMPERED)

@@ -1,5 +1,6 @@
 """The client and the command line against the real API process (without workers: nothing trains here)."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -213,6 +214,15 @@ PART = 16 * 1024**2
 PARTS = 6
 
 
+def sizes(folder: Path) -> list[int]:
+    """Of its files, in bytes; one may be gone before it is looked at."""
+    found = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(path.stat().st_size)
+    return found
+
+
 def test_a_large_upload_outlives_sigkill_in_the_middle_of_a_part_and_of_its_end(api: Api) -> None:
     path = api.folder / "large.npz"
     path.write_bytes(os.urandom(PARTS * PART))
@@ -232,7 +242,9 @@ def test_a_large_upload_outlives_sigkill_in_the_middle_of_a_part_and_of_its_end(
     assert [part["number"] for part in api.get(f"/v1/uploads/{upload['id']}/parts")] == [1]
 
     def kill_while_parts_are_put_together() -> None:
-        while not any(file.stat().st_size > PART + 1000 for file in temporary.iterdir() if file.exists()):
+        deadline = time.monotonic() + 60
+        while not any(size > PART + 1000 for size in sizes(temporary)):
+            assert time.monotonic() < deadline, "they were put together too soon to be seen, or never"
             time.sleep(0.001)
         api.kill()
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -26,6 +27,7 @@ from app.services.context import DEFAULT_PROJECT, Services
 from app.settings import Settings
 from app.storage.database import Database, upgrade
 from app.storage.paging import PageQuery
+from worker import attempt, lease, watch
 from worker.bundles import BundleCache
 from worker.devices import CPU, DevicePool
 from worker.leaving import Stopping
@@ -47,6 +49,35 @@ def eventually(condition: Callable[[], object], *, seconds: float = 30) -> float
 @pytest.fixture(name="eventually", scope="session")
 def _eventually() -> Callable[..., float]:
     return eventually
+
+
+class Clock:
+    """In the place of the module `time`, where a test lets hours pass."""
+
+    ahead = 0.0
+    """By so many seconds."""
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which attempts and their processes are watched; their leases have another."""
+    return _clock_of(monkeypatch, attempt, watch)
+
+
+@pytest.fixture
+def clock_of_leases(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which leases are held."""
+    return _clock_of(monkeypatch, lease)
+
+
+def _clock_of(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> Clock:
+    clock = Clock()
+    for module in modules:
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 def gone(processes: list[psutil.Process]) -> bool:

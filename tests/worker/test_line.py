@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from app.storage.artifacts import go_on
 from app.storage.database import time_of
 from app.storage.paging import PageQuery
 from worker import watch
+from worker.child import Keep
+from worker.processes import ChildProcess
 
 pytestmark = pytest.mark.service
 
@@ -47,12 +50,10 @@ def test_a_worker_that_is_rung_for_one_job_takes_a_more_urgent_one(shop: Shop) -
     ("field", "code"), [("max_seconds", "time_budget_exceeded"), ("deadline_at", "deadline_exceeded")]
 )
 def test_a_job_that_takes_longer_than_it_may_is_ended_and_nothing_is_published(
-    shop: Shop, field: str, code: str
+    shop: Shop, field: str, code: str, clock: Any
 ) -> None:
-    with shop.services.db.read() as session:
-        soon = time_of(session) + 1.5
-    job_id = _submit(shop, "forever", **{field: 1.0 if field == "max_seconds" else soon})
-    shop.supervisor.train(job_id)
+    job_id = _submit(shop, "forever", **_an_hour(shop, field))
+    _end_by_the_hour(shop.resume(job_id), clock)
     job = shop.get(job_id)
     assert job.error is not None
     assert (job.status, job.error.error_class, job.error.code) == ("failed", "budget", code)
@@ -61,9 +62,21 @@ def test_a_job_that_takes_longer_than_it_may_is_ended_and_nothing_is_published(
     assert shop.train("succeed").status == "succeeded", "the worker goes on"
 
 
-def test_a_job_whose_time_is_over_keeps_its_weights_and_can_be_forked_from_there(shop: Shop) -> None:
-    job_id = _submit(shop, "count", max_seconds=0.4)
-    shop.supervisor.train(job_id)
+def _an_hour(shop: Shop, field: str) -> dict[str, float]:
+    with shop.services.db.read() as session:
+        return {field: 3600.0 if field == "max_seconds" else time_of(session) + 3600}
+
+
+def _end_by_the_hour(thread: threading.Thread, clock: Any) -> None:
+    """Let its time be over."""
+    clock.ahead = 3601.0
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_a_job_whose_time_is_over_keeps_its_weights_and_can_be_forked_from_there(shop: Shop, clock: Any) -> None:
+    job_id = _submit(shop, "count-on", max_seconds=3600)
+    _end_by_the_hour(shop.resume(job_id), clock)
     job = shop.get(job_id)
     (kept,) = history.checkpoints(shop.services, DEFAULT_PROJECT, job_id, PageQuery()).items[:1]
     assert (kept.kind, kept.within, kept.metrics) == ("phase", "last", {})
@@ -72,22 +85,22 @@ def test_a_job_whose_time_is_over_keeps_its_weights_and_can_be_forked_from_there
     assert b"".join(shop.services.store.read(kept.artifact.sha256)).decode() == f"weights of step {kept.step}"
     fork = again.fork(shop.services, DEFAULT_PROJECT, job_id, ForkRequest(max_seconds=60))
     assert fork.forked_from == ForkedFrom(job=job_id, checkpoint=kept.id)
-    assert [(phase.name, phase.epochs) for phase in fork.spec.schedule] == [("count", 1)]
+    assert [(phase.name, phase.epochs) for phase in fork.spec.schedule] == [("count-on", 1)]
 
 
-def test_the_time_that_it_takes_to_fetch_counts_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch, slow = shop.services.store.fetch, iter([2.5])
+def test_the_time_that_it_takes_to_fetch_counts_too(shop: Shop, monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
+    fetch = shop.services.store.fetch
 
     def fetch_slowly(*where: Any, **given: Any) -> None:
-        threading.Event().wait(next(slow, 0))
+        clock.ahead = 3000.0
         fetch(*where, **given)
 
     monkeypatch.setattr(shop.services.store, "fetch", fetch_slowly)
-    job_id = _submit(shop, "forever", max_seconds=3.0)
-    shop.supervisor.train(job_id)
-    job = shop.get(job_id)
-    assert job.error.code == "time_budget_exceeded"
-    assert job.finished_at - job.started_at < 2.5 + 3.0, "its process does not have it all for itself"
+    job_id = _submit(shop, "forever", max_seconds=3600)
+    thread = shop.resume(job_id)
+    assert clock.ahead == 3000.0
+    _end_by_the_hour(thread, clock)  # its process does not have it all for itself
+    assert shop.get(job_id).error.code == "time_budget_exceeded"
 
 
 def _endless(check: Any) -> None:
@@ -99,13 +112,15 @@ def _endless(check: Any) -> None:
 
 @pytest.mark.parametrize("field", ["max_seconds", "deadline_at"])
 def test_a_fetch_that_takes_longer_than_the_job_may_is_cut_short(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, field: str
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, field: str, clock: Any
 ) -> None:
-    monkeypatch.setattr(shop.services.store, "fetch", lambda *_, check: _endless(check))
+    def fetch_slowly(*_: Any, check: Any) -> None:
+        clock.ahead = 3601.0
+        _endless(check)
+
+    monkeypatch.setattr(shop.services.store, "fetch", fetch_slowly)
     monkeypatch.setattr(shop.supervisor.launcher, "start", lambda _: pytest.fail("nothing is left to start it for"))
-    with shop.services.db.read() as session:
-        soon = time_of(session) + 1.5
-    job_id = _submit(shop, "succeed", **{field: 0.5 if field == "max_seconds" else soon})
+    job_id = _submit(shop, "succeed", **_an_hour(shop, field))
     shop.supervisor.train(job_id)
     code = "time_budget_exceeded" if field == "max_seconds" else "deadline_exceeded"
     assert (shop.get(job_id).status, shop.get(job_id).error.code) == ("failed", code)
@@ -137,27 +152,36 @@ def grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("grace")
-def test_a_process_that_does_not_hear_that_its_time_is_over_is_killed(shop: Shop) -> None:
-    job_id = _submit(shop, "deaf", max_seconds=0.3)
-    shop.supervisor.train(job_id)
+def test_a_process_that_does_not_hear_that_its_time_is_over_is_killed(shop: Shop, clock: Any) -> None:
+    job_id = _submit(shop, "deaf", max_seconds=3600)
+    _end_by_the_hour(shop.resume(job_id), clock)
     assert shop.get(job_id).error.code == "time_budget_exceeded"
     assert "no weights are kept" in shop.get(job_id).error.message
 
 
+@pytest.mark.usefixtures("grace")
 @pytest.mark.parametrize("wish", ["cancel", "stop"])
 def test_whoever_cancels_it_or_stops_the_worker_does_not_wait_for_its_weights(
-    shop: Shop, wish: str, grace: None, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, wish: str, monkeypatch: pytest.MonkeyPatch, clock: Any, eventually: Callable[..., float]
 ) -> None:
-    del grace
-    monkeypatch.setitem(watch.GRACE_SECONDS, "budget", 60.0)  # type: ignore[arg-type]
-    job_id = _submit(shop, "deaf", max_seconds=0.3)
+    monkeypatch.setitem(watch.GRACE_SECONDS, "budget", 600.0)  # type: ignore[arg-type]
+    asked, ask_to_stop = list[Keep](), ChildProcess.ask_to_stop
+
+    def ask(child: ChildProcess, keep: Keep) -> None:
+        asked.append(keep)
+        ask_to_stop(child, keep)
+
+    monkeypatch.setattr(ChildProcess, "ask_to_stop", ask)
+    job_id = _submit(shop, "deaf", max_seconds=3600)
     thread = shop.resume(job_id)
-    threading.Event().wait(0.5)  # its time is over by then, and it is asked to stop
+    clock.ahead = 3601.0
+    eventually(lambda: asked == ["weights"])
     if wish == "cancel":
         jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
     else:
         shop.supervisor.stopping.set()
-    thread.join(10)
+    thread.join(60)
+    assert not thread.is_alive()
     assert shop.get(job_id).status == ("cancelled" if wish == "cancel" else "failed")
 
 

@@ -22,7 +22,7 @@ from app.domain.phases import Phase
 from app.queue import CeleryDoorbell
 from app.services import jobs, models, workers
 from app.services.context import DEFAULT_PROJECT
-from app.standalone.service import HURRY_SECONDS, WORKER_AGAIN_SECONDS
+from app.standalone.service import HURRY_SECONDS, KILL_AFTER_SECONDS, WORKER_AGAIN_SECONDS
 from app.storage.database import Database, sqlite_library, upgrade
 from app.storage.paging import PageQuery
 from app.storage.tables import JobRow, ModelRow
@@ -51,15 +51,15 @@ class RunningWorker:
         """Its forkserver, resource tracker and children."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def end(self, number: int, *, seconds: float = 8) -> int:
-        """Signal it; returns its exit code. Fails if it takes longer."""
+    def end(self, number: int) -> int:
+        """Signal it; returns its exit code: 0 if it left in order, 1 if it took longer than it may."""
         self.process.send_signal(number)
-        return self.process.wait(seconds)
+        return self.process.wait(30)
 
     def insist(self, number: int) -> int:
         """Signal it when it takes that for a second time; returns its exit code."""
         time.sleep(program.AGAIN_SECONDS + 0.1)
-        return self.end(number, seconds=4)
+        return self.end(number)
 
 
 @dataclasses.dataclass
@@ -129,7 +129,7 @@ def _open_yard(open_shop: Callable[..., Any], valkey: Any, gone: Callable[..., b
     for each in running:
         each.process.kill()
         each.process.wait()
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 30
     while not gone(families):
         assert time.monotonic() < deadline, "nothing outlives a killed worker"
 
@@ -310,7 +310,7 @@ def test_a_killed_worker_takes_its_children_along_and_another_finishes_its_job_o
     assert (work / f"{job_id}-1").is_dir()
     first.process.kill()
     first.process.wait()
-    eventually(lambda: gone(family), seconds=2)
+    eventually(lambda: gone(family))
 
     second = yard.start()
     eventually(lambda: yard.get(job_id).attempt.number == 2)
@@ -343,7 +343,7 @@ def test_a_worker_that_was_stopped_past_its_lease_writes_nothing_when_it_goes_on
 ) -> None:
     yard.environment["THAW_FENCE_SECONDS"] = "3600"  # so that it does not give up by itself before it writes
     zombie = yard.start()
-    job_id = yard.shop.submit("count")
+    job_id = yard.shop.submit("count-on")
     eventually(lambda: yard.get(job_id).phase)
     stopped = [psutil.Process(zombie.process.pid), *zombie.family()]
     eventually(lambda: yard.stop_between_writes(stopped))
@@ -371,7 +371,7 @@ def test_a_worker_that_was_stopped_past_its_lease_writes_nothing_when_it_goes_on
 def test_a_signal_gives_the_job_back_for_free_and_leaves_nothing_behind(
     yard: Yard, eventually: Eventually, gone: Callable[..., bool], *, insists: bool
 ) -> None:
-    worker = yard.start()
+    worker = yard.start("cpu", *["patient"] * insists)
     job_id = yard.shop.submit("deaf")
     eventually(lambda: yard.get(job_id).stage)
     family = worker.family()
@@ -380,9 +380,8 @@ def test_a_signal_gives_the_job_back_for_free_and_leaves_nothing_behind(
     eventually(lambda: "Warm shutdown" in worker.log.read_text())
     # As `thaw up` does after a service manager that has told everybody, or somebody who is impatient.
     assert (worker.insist if insists else worker.end)(signal.SIGINT) == 0, worker.log.read_text()
-    seconds = time.monotonic() - asked
-    assert (seconds < GRACE_SECONDS["stop"]) is insists, "a process that does not listen is waited for, once"
-    eventually(lambda: gone(family), seconds=1)
+    assert insists or time.monotonic() - asked >= GRACE_SECONDS["stop"], "it is waited for, once"
+    eventually(lambda: gone(family))
     job = yard.get(job_id)
     assert (job.status, job.attempt.lease_expires_at, _lost_attempts(yard, job_id)) == ("queued", None, 0)
     assert list(yard.shop.services.settings.work_dir().iterdir()) == []
@@ -391,7 +390,9 @@ def test_a_signal_gives_the_job_back_for_free_and_leaves_nothing_behind(
 
 def test_thaw_up_waits_until_its_worker_takes_a_signal_for_a_second_one() -> None:
     assert program.AGAIN_SECONDS < WORKER_AGAIN_SECONDS
-    assert program.HURRY_SECONDS < HURRY_SECONDS
+    assert program.HURRY_SECONDS < HURRY_SECONDS < program.STOP_SECONDS < KILL_AFTER_SECONDS
+    assert GRACE_SECONDS["stop"] < program.STOP_SECONDS < 8
+    assert program.HURRY_SECONDS < 2.5
 
 
 def _lost_attempts(yard: Yard, job_id: str) -> int:
@@ -416,6 +417,8 @@ def test_what_hangs_is_given_back_for_free_before_the_worker_leaves_as_it_is(
     worker.process.send_signal(signal.SIGTERM)
     eventually(lambda: "Warm shutdown" in worker.log.read_text())
     assert worker.insist(signal.SIGTERM) == 1, worker.log.read_text()
+    left = next(line for line in worker.log.read_text().splitlines() if "leaving as it is" in line)
+    assert json.loads(left)["seconds"] == program.HURRY_SECONDS
     assert standing() == [(1, False, 0), (1, False, 0)]
     assert "Traceback" not in worker.log.read_text()
 
@@ -440,7 +443,7 @@ def test_a_worker_stops_in_time_although_the_database_hangs(
     with yard.shop.services.db.begin() as session:
         session.execute(text("SELECT 1"))  # nobody else can write now
         assert worker.end(signal.SIGTERM) == 1
-    eventually(lambda: gone(family), seconds=2)
+    eventually(lambda: gone(family))
     assert yard.get(job_id).status == "running", "its lease runs out, and the sweeper takes it back"
 
 

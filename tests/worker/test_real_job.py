@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from sqlalchemy import text
 
 from app.domain.again import ForkRequest
 from app.domain.dataset import DatasetOptions
@@ -87,9 +88,9 @@ def site(valkey: Any, tmp_path: Path) -> Iterator[Site]:
         data_dir=tmp_path / "data",
         redis_url=valkey.url,
         min_free_disk_bytes=0,
-        lease_seconds=6,
-        heartbeat_seconds=1,
-        fence_seconds=4,
+        lease_seconds=9,
+        heartbeat_seconds=0.3,
+        fence_seconds=8,
         sweep_seconds=1,
     )
     services = context.build(settings)
@@ -98,7 +99,7 @@ def site(valkey: Any, tmp_path: Path) -> Iterator[Site]:
     site = Site(services, _worker(settings, tmp_path / "worker.log"), tmp_path / "worker.log")
     yield site
     site.worker.terminate()
-    assert site.worker.wait(8) == 0
+    assert site.worker.wait(30) == 0
     services.db.close()
 
 
@@ -316,6 +317,8 @@ def test_a_job_whose_worker_was_killed_goes_on_with_another_one_to_the_very_same
         _wait_for_news_of_attempt(site, job, kill)
         site.worker.kill()
         site.worker.wait()
+        with site.services.db.begin() as session:  # nobody renews it any more
+            session.execute(text("UPDATE jobs SET lease_expires_at = 1 WHERE status = 'running'"))
         site.worker = _worker(site.services.settings, site.log)
     interrupted = site.wait(job)
     assert interrupted.status == "succeeded", (interrupted.error, site.log.read_text())

@@ -41,10 +41,10 @@ def _went_on_from(shop: Any, job_id: str) -> list[object]:
 def test_a_job_pauses_with_a_checkpoint_of_its_very_step_and_goes_on_from_there(
     shop: Any, eventually: Eventually
 ) -> None:
-    job_id, thread = shop.start("count")
+    job_id, thread = shop.start("count-on")
     eventually(lambda: _kept(shop, job_id))
     jobs.request_pause(shop.services, DEFAULT_PROJECT, job_id)
-    thread.join(10)
+    thread.join(30)
     job = shop.get(job_id)
     assert (job.status, job.attempt.lease_expires_at, job.resume_fidelity) == ("paused", None, "exact")
     newest = _kept(shop, job_id)[0]
@@ -61,10 +61,10 @@ def test_a_job_pauses_with_a_checkpoint_of_its_very_step_and_goes_on_from_there(
 
 @pytest.mark.service
 def test_a_worker_that_stops_leaves_a_checkpoint_and_another_one_goes_on(shop: Any, eventually: Eventually) -> None:
-    job_id, thread = shop.start("count")
+    job_id, thread = shop.start("count-on")
     eventually(lambda: _kept(shop, job_id))
     shop.supervisor.stopping.set()
-    thread.join(10)
+    thread.join(30)
     assert shop.get(job_id).status == "queued"
     newest = _kept(shop, job_id)[0]
     assert newest.metrics == {"asked": 1.0}
@@ -76,13 +76,13 @@ def test_a_worker_that_stops_leaves_a_checkpoint_and_another_one_goes_on(shop: A
 
 @pytest.mark.service
 def test_worker_after_worker_that_stops_costs_neither_a_step_nor_an_attempt(shop: Any, eventually: Eventually) -> None:
-    job_id, kept = shop.submit("count"), []
+    job_id, kept = shop.submit("count-on-5"), []
     for restart in range(5):
         thread = shop.resume(job_id)
         eventually(lambda: len(_went_on_from(shop, job_id)) == len(kept))
         threading.Event().wait(0.02 * restart)
         shop.supervisor.stopping.set()
-        thread.join(10)
+        thread.join(30)
         shop.supervisor.stopping.clear()
         kept.append(_kept(shop, job_id)[0].step)
         assert shop.get(job_id).status == "queued"
@@ -96,12 +96,12 @@ def test_worker_after_worker_that_stops_costs_neither_a_step_nor_an_attempt(shop
 @pytest.mark.service
 @pytest.mark.parametrize("seconds", [0.0, 0.03, 0.1, 0.3, 0.6])
 def test_a_cancel_at_any_moment_is_the_end(shop: Any, seconds: float) -> None:
-    job_id = shop.submit("count")
+    job_id = shop.submit("count-on")
     thread = threading.Thread(target=shop.supervisor.train, args=(job_id,))
     thread.start()
     threading.Event().wait(seconds)
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
-    thread.join(10)
+    thread.join(30)
     ended = shop.get(job_id)
     assert ended.status == "cancelled"
     shop.supervisor.train(job_id)
@@ -110,10 +110,10 @@ def test_a_cancel_at_any_moment_is_the_end(shop: Any, seconds: float) -> None:
 
 @pytest.mark.service
 def test_a_cancelled_job_keeps_nothing_more(shop: Any, eventually: Eventually) -> None:
-    job_id, thread = shop.start("count")
+    job_id, thread = shop.start("count-on")
     eventually(lambda: _kept(shop, job_id))
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
-    thread.join(10)
+    thread.join(30)
     assert shop.get(job_id).status == "cancelled"
     assert all(each.metrics == {} for each in _kept(shop, job_id))
 

@@ -10,12 +10,15 @@ from typing import Any, NoReturn
 
 import psutil
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from app.domain.errors import MisconfiguredError, ServiceUnavailableError
 from app.services import claims, history, jobs, models, sweep
 from app.services.context import DEFAULT_PROJECT
+from app.storage.database import now
 from app.storage.paging import PageQuery
+from app.storage.tables import JobRow
+from worker import watch
 from worker.processes import ProcessNotStartedError
 
 pytestmark = pytest.mark.service
@@ -96,7 +99,7 @@ def test_a_duplicate_hint_is_harmless(shop: Shop) -> None:
     shop.supervisor.train(job_id)
     assert time.monotonic() - started < 5, "it is somebody else's"
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
-    thread.join(10)
+    thread.join(30)
     shop.supervisor.train(job_id)
     job = shop.get(job_id)
     assert (job.status, job.attempt.number) == ("cancelled", 1)
@@ -236,37 +239,40 @@ def test_an_error_of_the_supervisor_fails_the_job_and_not_the_worker(
 
 @pytest.mark.parametrize("behaviour", ["forever", "deaf"])
 def test_cancel_of_a_running_job_stops_it_within_one_step_and_two_seconds(
-    shop: Shop, eventually: Eventually, behaviour: str
+    shop: Shop, eventually: Eventually, behaviour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    grace = watch.GRACE_SECONDS["cancel"]
+    assert grace == 2
+    if behaviour == "forever":  # it listens, and nobody has to kill it
+        monkeypatch.setitem(watch.GRACE_SECONDS, "cancel", 600.0)  # type: ignore[arg-type]
     job_id, thread = shop.start(behaviour)
+    asked = time.monotonic()
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
-    # Found within half a second; a process that listens ends at the next step, a deaf one is killed 2 s later.
-    seconds = eventually(lambda: shop.get(job_id).status == "cancelled", seconds=4)
-    assert seconds < (1.5 if behaviour == "forever" else 3.5)
-    thread.join(5)
+    eventually(lambda: shop.get(job_id).status == "cancelled", seconds=60)
+    assert behaviour == "forever" or time.monotonic() - asked >= grace
+    thread.join(30)
 
 
 def test_a_worker_that_stops_gives_its_job_back_for_free(shop: Shop) -> None:
     job_id, thread = shop.start("forever")
     for attempt in (1, 2, 3, 4):  # more often than a worker may be lost
-        started = time.monotonic()
         shop.supervisor.stopping.set()
-        thread.join(5)
-        assert time.monotonic() - started < 6
+        thread.join(30)
+        assert not thread.is_alive()
         job = shop.get(job_id)
         assert (job.status, job.attempt.number, job.attempt.lease_expires_at) == ("queued", attempt, None)
         assert shop.bell.rung[-1] == ("train", job_id, "cpu")
         shop.supervisor.stopping.clear()
         thread = shop.resume(job_id)
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
-    thread.join(5)
+    thread.join(30)
 
 
 def test_a_process_that_a_service_manager_ended_with_the_worker_costs_nothing(shop: Shop) -> None:
     job_id, thread = shop.start("deaf")
     _leader().kill()
     shop.supervisor.stopping.set()
-    thread.join(5)
+    thread.join(30)
     assert shop.get(job_id).status == "queued"
 
 
@@ -276,25 +282,34 @@ def test_a_process_that_a_service_manager_ended_with_the_worker_costs_nothing(sh
 def test_a_long_job_keeps_its_lease(shop: Shop, eventually: Eventually) -> None:
     job_id, thread = shop.start("forever")
     first = shop.get(job_id).attempt.lease_expires_at
-    eventually(lambda: shop.get(job_id).attempt.lease_expires_at > first + 1.5, seconds=4)
+    eventually(lambda: shop.get(job_id).attempt.lease_expires_at > first + 1.5)
     sweep.sweep(shop.services)
     assert shop.get(job_id).status == "running"
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
-    thread.join(5)
+    thread.join(30)
 
 
 def test_a_supervisor_that_cannot_renew_ends_its_process_before_anybody_else_may_claim(
-    open_shop: Callable[..., Shop], eventually: Eventually
+    open_shop: Callable[..., Shop], eventually: Eventually, clock_of_leases: Any
 ) -> None:
-    shop = open_shop(lease_seconds=3.0, fence_seconds=2.0)
+    shop = open_shop(lease_seconds=7200.0, fence_seconds=3600.0)
     job_id, thread = shop.start("deaf")
     shop.database.down = True
-    seconds = eventually(lambda: not _children(), seconds=5)
-    thread.join(5)
-    assert 1.5 < seconds < 3, "the fence is 2 s, the lease 3 s"
+    clock_of_leases.ahead = 1800.0
+    refused = shop.database.refused
+    eventually(lambda: shop.database.refused > refused + 2)
+    assert _children(), "half of the fence is left"
+    clock_of_leases.ahead = 3601.0
+    eventually(lambda: not _children())
+    thread.join(30)
+    assert not thread.is_alive()
     shop.database.down = False
+    assert sweep.sweep(shop.services).taken_back == 0, "its lease has not run out"
     assert shop.get(job_id).status == "running", "it writes nothing: the sweeper takes it back"
-    eventually(lambda: sweep.sweep(shop.services).taken_back == 1, seconds=4)
+    with shop.services.db.begin() as session:
+        assert session.scalars(select(JobRow.lease_expires_at > now())).one()
+        session.execute(text("UPDATE jobs SET lease_expires_at = 1"))
+    assert sweep.sweep(shop.services).taken_back == 1
     assert shop.get(job_id).status == "queued"
 
 
@@ -307,7 +322,7 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(shop: Shop, eventual
     shop.database.down = False
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
     eventually(lambda: shop.get(job_id).status == "cancelled")
-    thread.join(5)
+    thread.join(30)
 
 
 def test_the_result_is_published_although_the_database_was_away_at_the_end(shop: Shop) -> None:
@@ -336,7 +351,7 @@ def test_who_lost_the_lease_kills_its_process_and_writes_nothing(shop: Shop, eve
     other = claims.claim_job(shop.services, job_id, worker="worker-other")
     assert other is not None
     eventually(lambda: not _children(), seconds=10)
-    thread.join(10)
+    thread.join(30)
     job = shop.get(job_id)
     assert (job.status, job.attempt.number, job.attempt.worker) == ("running", 2, "worker-other")
     claims.release(shop.services, other, charge_attempt=False)
@@ -377,7 +392,7 @@ def test_the_cache_keeps_its_bound_but_never_drops_what_is_in_use(open_shop: Cal
     FolderCache(cache, max_bytes=0).shrink()
     assert all(path.is_dir() for path in in_use)
     jobs.request_cancel(shop.services, DEFAULT_PROJECT, job_id)
-    thread.join(5)
+    thread.join(30)
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 
 

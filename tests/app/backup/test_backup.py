@@ -5,26 +5,28 @@ import stat
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 import app.backup.taking
 from app import backup
 from app.domain.errors import ConflictError, NotFoundError, PlatformError, StorageFullError
-from app.services import context, files, history, jobs, uploads
+from app.services import claims, context, files, history, jobs, uploads
 from app.services.completion import complete
 from app.services.context import Services
+from app.services.sweep import sweep
 from app.settings import Settings
 from app.storage import blobs, snapshot
 from app.storage.columns import JsonList, JsonObject
-from app.storage.database import Database, sqlite_library
+from app.storage.database import Database, now, sqlite_library
 from app.storage.local import LocalArtifacts
 from app.storage.paging import PageQuery
-from app.storage.tables import METADATA, CheckpointRow, FileRow
+from app.storage.tables import METADATA, CheckpointRow, FileRow, JobRow
 from tests.app.backup.conftest import finished_job, intact, members
 from tests.chaos.disks import mountable
 
@@ -49,6 +51,15 @@ def test_everything_comes_back_with_the_right_bytes(
         page = PageQuery(limit=100)
         assert history.events(again, PROJECT, job, page) == history.events(services, PROJECT, job, page)
 
+    with again.db.begin() as session:  # the other one's worker is not heard of here
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(lease_expires_at=now() - 1))
+    assert sweep(again).taken_back == 1
+    claim = claims.claim_job(again, job_id, worker="w2")
+    assert claim is not None
+    assert (claim.attempt, claim.checkpoints[0].step) == (2, 3), "it goes on from what was kept last"
+    with again.db.read() as session:
+        assert session.get_one(JobRow, job_id).lost_attempts == 1
+
 
 def test_a_backup_during_writes_is_of_one_moment(
     services: Services, settings: Settings, tmp_path: Path, world: Any, restored: Any
@@ -65,19 +76,29 @@ def test_a_backup_during_writes_is_of_one_moment(
     for thread in threads:
         thread.start()
     counts = []
-    for number in range(3):
-        before = {file.id for file in list(written)}
-        assert backup.take(settings, tmp_path / f"{number}.tar").lost == []
-        again = restored(tmp_path / f"{number}.tar")
-        with again.db.read() as session:
-            found = set(session.scalars(select(FileRow.id)))
-        assert before <= found
-        counts.append(intact(again))
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for number in range(3):
+            _until_longer(written)
+            before = {file.id for file in list(written)}
+            assert backup.take(settings, tmp_path / f"{number}.tar").lost == []
+            again = restored(tmp_path / f"{number}.tar")
+            with again.db.read() as session:
+                found = set(session.scalars(select(FileRow.id)))
+            assert before <= found
+            counts.append(intact(again))
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert counts == sorted(set(counts)), "each has more than the one before"
     assert files.get(services, PROJECT, written[-1].id)
+
+
+def _until_longer(written: Sequence[object]) -> None:
+    length, deadline = len(written), time.monotonic() + 60
+    while len(written) == length:
+        assert time.monotonic() < deadline, "nobody writes"
+        time.sleep(0.01)
 
 
 def test_an_upload_in_parts_goes_on_after_a_restore_and_parts_of_one_that_has_ended_are_not_kept(

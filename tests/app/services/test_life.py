@@ -23,6 +23,8 @@ LIVES = int(os.environ.get("THAW_TEST_LIVES", "0"))
 ON_POSTGRESQL = 20
 """Of so many lives on SQLite there is one on PostgreSQL, where the same statements take longer."""
 EXAMPLES = {"sqlite": 20, "postgresql": 6}
+TAKEN = {"sqlite": 14, "postgresql": 12}
+"""At least so many lines of `MOVES` are taken in them; it is two more now."""
 STEPS = 25
 
 
@@ -57,7 +59,8 @@ def test_a_life_told_by_chance_is_what_the_model_says(
         ),
     )
     print(_told(moves, seconds=time.monotonic() - started))  # noqa: T201 (seen with -s)
-    assert not LIVES or not [move for move in MOVES if not moves[move]]
+    taken = sum(moves[move] > 0 for move in MOVES)
+    assert taken >= (len(MOVES) if LIVES else TAKEN[world.services.db.engine.dialect.name])
 
 
 def _lives(dialect: str) -> int:

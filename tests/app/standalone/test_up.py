@@ -1,4 +1,4 @@
-"""The process tree as a whole, with stand-ins for the workers. With real ones: test_up_real.py."""
+"""The process tree as a whole, with stand-ins for the workers. With real ones: `python -m tests.chaos`."""
 
 import ipaddress
 import os
@@ -92,13 +92,20 @@ def test_a_worker_that_does_not_listen_is_killed_in_time_with_what_it_started(up
     tree = service.tree()
     assert len(tree) == 4
     seconds, _, _ = service.end()
-    assert 8 < seconds < 10
+    assert 8 < KILL_AFTER_SECONDS < 9
+    assert KILL_AFTER_SECONDS <= seconds < 2 * KILL_AFTER_SECONDS
     assert service.running.returncode == 0
     assert service.gone(tree)
 
 
-@pytest.mark.parametrize("more", [1, 2])
-def test_a_second_signal_ends_it_soon_and_a_third_at_once(up: Start, more: int) -> None:
+@pytest.mark.parametrize(("more", "within"), [(1, KILL_AFTER_SECONDS - 1), (2, HURRY_SECONDS - 1)])
+def test_a_second_signal_ends_it_soon_and_a_third_at_once(up: Start, more: int, within: float) -> None:
+    """A busy machine may be late once, not always."""
+    assert any(_seconds_of_the_last_signal(up, more) < within for _ in range(3))
+
+
+def _seconds_of_the_last_signal(up: Start, more: int) -> float:
+    """How long it took after so many others, one a second."""
     service = up(STUBBORN="1")
     service.ready()
     tree = service.tree()
@@ -106,10 +113,9 @@ def test_a_second_signal_ends_it_soon_and_a_third_at_once(up: Start, more: int) 
         service.running.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             service.running.wait(1)
-    seconds, _, _ = service.end()
-    assert more + seconds < KILL_AFTER_SECONDS
-    assert more == 1 or seconds < HURRY_SECONDS - 1
+    seconds: float = service.end()[0]
     assert service.gone(tree)
+    return seconds
 
 
 def test_an_impatient_second_signal_is_one_for_the_worker_when_it_takes_it_for_one(up: Start) -> None:

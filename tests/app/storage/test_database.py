@@ -226,10 +226,11 @@ def test_a_reader_sees_one_state_and_holds_up_no_writer(db: Database) -> None:
 
 
 def test_time_is_unix_seconds_and_moves_within_a_transaction(db: Database) -> None:
+    before = time.time()
     with db.begin() as session:
         first = time_of(session)
-        assert abs(first - time.time()) < 2
-        deadline = time.monotonic() + 5
+        assert before - 1 < first < time.time() + 1
+        deadline = time.monotonic() + 60
         while time_of(session) <= first:
             assert time.monotonic() < deadline
         assert session.scalars(select(ProjectRow.id).where(now() > first)).all() == ["default"]

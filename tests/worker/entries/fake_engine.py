@@ -210,7 +210,13 @@ def train_for_ever(_order: Order, reporter: Reporter) -> Outcome:
             reporter.report(StepFinished(phase=phase, step=step, steps=10**9))
 
 
-def count(order: Order, reporter: Reporter, *, fault: Callable[[Order, Reporter], Outcome] | None = None) -> Outcome:
+def count(
+    order: Order,
+    reporter: Reporter,
+    *,
+    fault: Callable[[Order, Reporter], Outcome] | None = None,
+    steps: int = 100,
+) -> Outcome:
     """100 steps of 10 ms, of which a checkpoint is kept after every tenth, and wherever it is stopped.
 
     `fault`: what happens after step 25 of the first attempt.
@@ -220,7 +226,7 @@ def count(order: Order, reporter: Reporter, *, fault: Callable[[Order, Reporter]
     phase = PhaseProgress(index=1, name="count", epoch=1, epochs=1)
     if found:
         reporter.report(Resumed(phase=phase, step=at, fidelity="exact", differences=[]))
-    for step in range(at + 1, 101):
+    for step in range(at + 1, steps + 1):
         try:
             reporter.check()
         except TrainingStopped as stopped:
@@ -232,12 +238,22 @@ def count(order: Order, reporter: Reporter, *, fault: Callable[[Order, Reporter]
                 _keep(order, reporter, phase, step - 1, {"asked": 1.0})
             raise
         time.sleep(0.01)
-        reporter.report(StepFinished(phase=phase, step=step, steps=100))
+        reporter.report(StepFinished(phase=phase, step=step, steps=steps))
         if step % 10 == 0:
             _keep(order, reporter, phase, step, {})
-        if fault and step == 25 and order.folder.name.endswith("-1"):
+        if fault and step == 25 and _attempt(order) == 1:
             fault(order, reporter)
     return succeed(order, reporter)
+
+
+def _attempt(order: Order) -> int:
+    number = order.folder.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else 1
+
+
+def _count_on(*, attempts: int) -> Callable[[Order, Reporter], Outcome]:
+    """The first attempts count until somebody ends them."""
+    return lambda order, reporter: count(order, reporter, steps=10**9 if _attempt(order) <= attempts else 100)
 
 
 def _count_until(fault: Callable[[Order, Reporter], Outcome]) -> Callable[[Order, Reporter], Outcome]:
@@ -435,6 +451,8 @@ BEHAVIOURS: dict[str, Callable[[Order, Reporter], Outcome]] = {
     "slow": succeed_slowly,
     "forever": train_for_ever,
     "count": count,
+    "count-on": _count_on(attempts=1),
+    "count-on-5": _count_on(attempts=5),
     "count-crash": _count_until(crash),
     "count-killed": _count_until(be_killed),
     "count-leave": _count_until(leave),
