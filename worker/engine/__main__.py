@@ -119,10 +119,10 @@ def _spec(job: FileJob, output: Path) -> ResolvedSpec:
 
     if job.seed is not None:
         return job.spec(seed=job.seed)
-    before = checkpoint.latest_spec(output) or {}
-    seed = before.get("seed", 0)
-    same = before == job.spec(seed=seed).model_dump(mode="json")
-    return job.spec(seed=seed if same else secrets.randbelow(2**31))
+    before = checkpoint.latest_spec(output)
+    if before and before == job.spec(seed=before.seed):
+        return before
+    return job.spec(seed=secrets.randbelow(2**31))
 
 
 def _read(path: Path) -> FileJob:

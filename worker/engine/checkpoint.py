@@ -32,7 +32,9 @@ from safetensors.numpy import load_file, save_file
 from app.domain.base import Value
 from app.domain.progress import EpochFinished, PhaseProgress
 from app.domain.report import PhaseReport
+from app.domain.spec import ResolvedSpec
 from worker.engine import durable
+from worker.engine.identity import Identity, belongs
 from worker.engine.stopping import StoppingState
 
 FOLDER = "checkpoints"
@@ -47,17 +49,6 @@ write: they cost a run at most 2 % of its time, and a kill at most the work of 5
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Part = Literal["weights", "random", "optimizer", "best", "start"]
 PARTS: tuple[Part, ...] = ("weights", "random", "optimizer", "best", "start")
-
-
-class Identity(Value):
-    """What a checkpoint belongs to. Another job, source or dataset has nothing to do with it."""
-
-    spec: str
-    """sha256 of the resolved spec."""
-    source: str
-    """The source's digest."""
-    dataset: str
-    """The dataset's digest."""
 
 
 class Surroundings(Value):
@@ -91,7 +82,7 @@ class Meta(Value):
     identity: Identity
     surroundings: Surroundings
     spec: dict[str, Any]
-    """The resolved spec, for people."""
+    """The resolved spec, as it was trained."""
     phase: PhaseProgress
     """`epoch`: how many have ended in this phase."""
     phase_finished: bool
@@ -215,16 +206,11 @@ class Checkpoints:
             shutil.rmtree(there[number])
 
 
-def identity_of(spec_json: str, *, source: str, dataset: str) -> Identity:
-    """The identity of the job with this resolved spec, as JSON, and these digests."""
-    return Identity(spec=hashlib.sha256(spec_json.encode()).hexdigest(), source=source, dataset=dataset)
-
-
-def latest_spec(workdir: Path) -> dict[str, Any] | None:
+def latest_spec(workdir: Path) -> ResolvedSpec | None:
     """The spec of the newest checkpoint in a working folder, as it says itself; `None` if there is none to read."""
     for _, folder in reversed(list(_numbered(workdir / FOLDER))):
         try:
-            return Meta.model_validate_json((folder / META).read_bytes()).spec
+            return ResolvedSpec.model_validate(Meta.model_validate_json((folder / META).read_bytes()).spec)
         except (OSError, ValidationError):
             continue
     return None
@@ -294,7 +280,7 @@ def _read(folder: Path, identity: Identity) -> Checkpoint:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         message = f"it cannot be read: {' '.join(str(error).split())[:200]}"
         raise _Unusable(message) from error
-    if meta.identity != identity:
+    if not belongs(meta.identity, meta.spec, to=identity):
         message = "it belongs to another job: spec, source or dataset differ"
         raise _Unusable(message)
     return Checkpoint(meta, arrays)

@@ -20,7 +20,6 @@ import keras
 import numpy as np
 
 from app.domain import kept, weighing
-from app.domain.adjusting import as_sent
 from app.domain.ancestry import Ancestry
 from app.domain.cuts import resolve_cut
 from app.domain.errors import ProofError, SourceError, UserError, WorkError
@@ -45,12 +44,13 @@ from worker.engine import (
     snapshot,
     sources,
 )
-from worker.engine.checkpoint import Checkpoint, Checkpoints, Identity, identity_of
+from worker.engine.checkpoint import Checkpoint, Checkpoints
 from worker.engine.data import StoredDataset, open_dataset, resolve_preprocess
 from worker.engine.export import keras_file
 from worker.engine.export.inputs import inputs_of
 from worker.engine.export.process import make_exports
 from worker.engine.foldercache import FolderCache
+from worker.engine.identity import identity_of
 from worker.engine.reporter import Reporter
 from worker.engine.run import Run
 from worker.engine.sources import Source
@@ -144,7 +144,7 @@ def _load(
     network = assembly.network(spec, origin, dataset.info)
     objective = assembly.objective(spec, dataset.info)
     hold = spec.backbone_weights == "source"
-    identity = _identity(spec, source=origin.info.digest, dataset=dataset.info.digest)
+    identity = identity_of(spec, source=origin.info.digest, dataset=dataset.info.digest)
     return _Job(
         spec=spec,
         origin=origin,
@@ -168,12 +168,6 @@ def _load(
         ),
         cut_layer=resolve_cut(origin.info.layers, spec.cut).path,
     )
-
-
-def _identity(spec: ResolvedSpec, *, source: str, dataset: str) -> Identity:
-    """Checkpoints from before a job was made to fit the machine are its own: steps and optimizer are the same."""
-    sent = as_sent(spec).model_dump_json(exclude={"adjustments"})
-    return identity_of(sent, source=source, dataset=dataset)
 
 
 def _go_on(run: Run) -> Checkpoint | None:

@@ -13,7 +13,8 @@ import pytest
 
 from app.domain.progress import EpochFinished, PhaseProgress
 from worker.engine import checkpoint
-from worker.engine.checkpoint import PARTS, Checkpoint, Checkpoints, Fingerprints, Identity, Meta, Sums, Surroundings
+from worker.engine.checkpoint import PARTS, Checkpoint, Checkpoints, Fingerprints, Meta, Sums, Surroundings
+from worker.engine.identity import Identity
 
 IDENTITY = Identity(spec="s", source="m", dataset="d")
 FILES = (*(f"{part}.safetensors" for part in PARTS), "meta.json", "manifest.json")
