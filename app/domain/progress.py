@@ -146,7 +146,7 @@ class CheckpointRefused(Value):
 
 
 class Resumed(Value):
-    """The run goes on from a checkpoint."""
+    """The run goes on from a checkpoint; told again where more turns out to be different than was known."""
 
     type: Literal["resumed"] = "resumed"
     phase: PhaseProgress

@@ -55,16 +55,16 @@ def _known(session: Session, job: JobRow, told: CheckpointWritten) -> bool:
 
 
 def resumed(session: Session, job: JobRow, told: Resumed) -> None:
-    """Tell from where the attempt goes on, once."""
-    before = events.newest_of_type(session, job.project, job.id, RESUMED, limit=1)
-    if any(event.data.get("attempt") == job.attempt for event in before):
+    """Tell from where the attempt goes on, once; again if it turns out that more is different."""
+    data = {**told.model_dump(mode="json", exclude={"type"}), "attempt": job.attempt}
+    before = events.newest_of_type(session, job.project, job.id, RESUMED, limit=LOOKED_BACK)
+    if any(event.data == data for event in before):
         return
     _note_fidelity(job, told.fidelity)
     message = (
         f"Attempt {job.attempt} goes on after step {told.step}, in phase '{told.phase.name}', epoch {told.phase.epoch} "
         f"of {told.phase.epochs}: {_promise(told)}."
     )
-    data = {**told.model_dump(mode="json", exclude={"type"}), "attempt": job.attempt}
     events.append(session, job, [News(RESUMED, message, data=data)])
 
 

@@ -3,7 +3,7 @@
     find the boundary -> does it pay, is it right? -> features, found or made -> certificate -> train the rest
 
 Whether a phase is cached follows from its specification alone, so a resumed job decides as it did before; only what
-cannot be helped, such as a full disk, turns it off.
+cannot be helped, such as a full disk, turns it off, and where that happens within a phase, the job says so.
 """
 
 import math

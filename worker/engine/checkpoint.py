@@ -95,6 +95,8 @@ class Meta(Value):
     """The lowest validation loss of the phase, where the next one starts from its best epoch."""
     fingerprints: Fingerprints | None
     """`None` once the phase has ended."""
+    cached: bool | None = None
+    """Whether the phase trains on cached features; `None`: it has ended, or the version that wrote this did not say."""
     steps: int
     """Optimizer steps since the start of the job."""
     history: list[EpochFinished]

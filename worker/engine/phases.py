@@ -62,6 +62,8 @@ def run_phase(run: Run, *, index: int, interrupted: Checkpoint | None = None) ->
         carried_out, cache = _prepare(run, at, stack=stack)
         if interrupted:
             snapshot.restore_phase(run, at, interrupted)
+            if snapshot.other_features(interrupted.meta, at.cached):  # the disk has less room than it had, or more
+                run.reporter.report(snapshot.resumed(interrupted, run.spec, cached=at.cached))
         trainable, frozen = at.selection.sizes()
         place = at.progress(min(at.epochs + 1, at.phase.epochs))
         run.reporter.report(
@@ -115,6 +117,7 @@ def _prepare(run: Run, at: PhaseRun, *, stack: ExitStack) -> tuple[Execution, Ca
     if phase.optimizer_state == "carry" and run.optimizer:
         optimizers.carry(run.optimizer, optimizer)
     run.optimizer = at.optimizer = optimizer
+    at.cached = use.used
     return carried_out, use
 
 

@@ -111,6 +111,8 @@ class PhaseRun:
     """Of all weights, at its start."""
     optimizer: Any = None
     """A `keras.optimizers.Optimizer`, once the phase is prepared."""
+    cached: bool = False
+    """Whether it trains on cached features, once it is prepared."""
     epochs: int = 0
     """How many have ended."""
     steps: int = 0

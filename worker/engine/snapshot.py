@@ -45,6 +45,7 @@ def take(run: Run, at: PhaseRun, *, finished: bool = False) -> Checkpoint:
         stopping=at.early_stop.state if at.early_stop and not finished else None,
         start_loss=run.best.loss if run.best else None,
         fingerprints=None if finished else at.before,
+        cached=None if finished else at.cached,
         steps=run.steps,
         history=list(run.history),
         phases=list(run.phases),
@@ -189,19 +190,33 @@ def differences(before: Surroundings, now: Surroundings) -> list[str]:
     return [f"{name} {old or 'none'}, now {new or 'none'}" for name, (old, new) in pairs.items() if old != new]
 
 
-def resumed(checkpoint: Checkpoint, spec: ResolvedSpec) -> Resumed:
-    """What is told of a run that goes on from this checkpoint with this spec."""
+def resumed(checkpoint: Checkpoint, spec: ResolvedSpec, *, cached: bool | None = None) -> Resumed:
+    """What is told of a run that goes on from this checkpoint with this spec.
+
+    `cached`: whether the phase goes on with cached features; `None`: not known yet. They are computed in other batches
+    than those of a step, and may differ in their last digits.
+    """
     meta = checkpoint.meta
     now = surroundings()
     changed = differences(meta.surroundings, now)
     if (before := meta.spec["batch_size"]) != spec.batch_size:  # as many examples in a step, added up in other parts
         changed.append(f"batch_size {before}, now {spec.batch_size}")
+    if other_features(meta, cached):
+        changed.append(f"features {_CACHED[not cached]}, now {_CACHED[bool(cached)]}")
     return Resumed(
         phase=_next_epoch(meta),
         step=meta.steps,
         fidelity=fidelity(now, changed),
         differences=changed,
     )
+
+
+_CACHED = {True: "cached", False: "not cached"}
+
+
+def other_features(meta: Meta, cached: bool | None) -> bool:  # noqa: FBT001 (a fact, compared with the other one)
+    """Whether the phase is known to have begun with cached features, and not to go on so, or the other way round."""
+    return None not in {meta.cached, cached} and meta.cached != cached
 
 
 def _next_epoch(meta: Meta) -> PhaseProgress:

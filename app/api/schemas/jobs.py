@@ -160,7 +160,8 @@ class JobObject(Wire):
     """When somebody asked for it to be paused, if it is or shall be."""
     resume_fidelity: ResumeFidelity | None
     """`exact`: interrupted or not, the job ends in the same weights, bit for bit. `tolerance`: nearly the same, as its
-    device, or a change of machine or versions, allows no more. `null` until a worker has said so."""
+    device, a change of machine or versions, or features that were cached and now are not, allow no more. `null` until a
+    worker has said so."""
     allowed_actions: list[str]
     """What may be asked of it now."""
     error: Failure | None

@@ -127,6 +127,17 @@ def test_an_event_tells_once_from_where_an_attempt_went_on(world: Any, services:
     assert (event.data["attempt"], event.data["step"], event.data["fidelity"]) == (1, 20, "exact")
 
 
+def test_what_turns_out_to_be_different_later_is_told_once_more(world: Any, services: Services) -> None:
+    claim = world.claim()
+    news = [_resumed(world), _resumed(world, "tolerance", "features cached, now not cached")]
+    for each in (*news, *news):  # the second time it is the same batch, sent again
+        _tell(services, claim, each)
+    told = sorted(_events(services, claim, "resumed"), key=lambda event: event.number)
+    assert [event.data["fidelity"] for event in told] == ["exact", "tolerance"]
+    assert told[-1].message.endswith("nearly as if it had not been interrupted (features cached, now not cached).")
+    assert world.get(claim).resume_fidelity == "tolerance"
+
+
 def test_a_checkpoint_that_was_refused_is_told_of_once(world: Any, services: Services) -> None:
     claim = world.claim()
     for _ in range(2):

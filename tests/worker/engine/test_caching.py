@@ -519,3 +519,65 @@ def test_a_cancel_is_seen_while_features_are_made(sources: Any, data: Path, reco
         run(spec(ONE, {}, [HEAD], "require"), sources(stack), data, tmp_path, reporter=reporter)
     assert not [path for path in (tmp_path / "features").iterdir() if path.is_dir()]
     assert not list(tmp_path.glob("tmp*"))
+
+
+# === Interrupted ===
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("room", "no room", "features cached, now not cached"),
+        ("no room", "room", "features not cached, now cached"),
+        ("room", "room", None),
+        ("not said", "no room", None),
+    ],
+)
+def test_a_phase_that_goes_on_with_other_features_says_so(  # noqa: PLR0917 (pytest names them)
+    before: str,
+    after: str,
+    told: str | None,
+    sources: Any,
+    data: Path,
+    tmp_path: Path,
+    recorder: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from worker.engine import caching, checkpoint
+
+    monkeypatch.setattr(caching, "PAYS_FROM_MULTIPLY_ADDS", 0)
+    job, source = spec(ONE, {}, [phase("head", "none", epochs=4)], "auto"), sources(stack)
+
+    class AfterAnEpoch(recorder):  # type: ignore[misc]  # a class that a fixture hands out
+        def check(self) -> None:
+            if self.of("epoch"):
+                raise TrainingStopped
+
+    def features(place: str, name: str) -> Any:
+        return folder_cache(tmp_path / name, 100 if place == "no room" else 2**30)
+
+    with pytest.raises(TrainingStopped):
+        run(job, source, data, tmp_path / "job", reporter=AfterAnEpoch(), features=features(before, "one"))
+    if before == "not said":
+        (kept,) = (tmp_path / "job" / checkpoint.FOLDER).iterdir()
+        _forget(kept, "cached")
+    reporter = recorder()
+    (use,) = uses(run(job, source, data, tmp_path / "job", reporter=reporter, features=features(after, "other")))
+    assert use.used == (after == "room")
+    assert reporter.of("checkpoint_refused") == []
+    first, *more = [(each.fidelity, each.differences, each.step) for each in reporter.of("resumed")]
+    assert first[:2] == ("exact", [])
+    assert more == ([] if told is None else [("tolerance", [told], first[2])])
+    kinds = [each.type for each in reporter.progress]
+    assert kinds.index("phase_started") > len(kinds) - 1 - kinds[::-1].index("resumed"), "before it goes on"
+
+
+def _forget(folder: Path, field: str) -> None:
+    """As a version wrote it that did not know the field."""
+    from worker.engine.checkpoint import MANIFEST, META, Meta, _manifest
+
+    found = json.loads((folder / META).read_text())
+    del found[field]
+    (folder / META).write_text(json.dumps(found))
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).write_text(_manifest(folder, Meta.model_validate(found)))
