@@ -239,7 +239,7 @@ class Attempt:
     def _check(self) -> None:
         self._lease.check()
         self._check_time()
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._lease.pause_requested:
             raise Interrupted
 
     def _check_uploads(self) -> None:

@@ -9,6 +9,9 @@ paused, worker stops                  asked to stop with a checkpoint, killed af
 worker stops, and somebody hurries    killed at once
 a job whose time is over              asked to stop with its weights, killed after a grace
 it has said how it ended              let go, killed if it does not go
+
+A young process does not hear yet: a signal would be lost, or kill it. It is asked to stop as soon as it says that it is
+ready.
 """
 
 import threading
@@ -94,6 +97,7 @@ class Watch:
         self._since = since
         self._heard_at = time.monotonic()
         self._memory_seen_at = 0.0
+        self._ready = False
         self._stepped = False
         self._phase: str | None = None
         self._outcome: Outcome | None = None
@@ -120,7 +124,9 @@ class Watch:
     def _take(self, found: list[Message]) -> None:
         for message in found:
             if isinstance(message, Ready):
+                self._ready = True
                 self._note("ready")
+                self._ask_to_end()
             elif isinstance(message, Reported):
                 self._report(message)
             elif not isinstance(message, Alive):
@@ -141,7 +147,7 @@ class Watch:
         if reason:
             self._reason = reason
             if reason in GRACE_SECONDS:
-                self._ask_to_end(reason)
+                self._ask_to_end()
                 self._kill_at = time.monotonic() + GRACE_SECONDS[reason]
             else:
                 self._kill_at = 0.0
@@ -150,11 +156,11 @@ class Watch:
         if self._hurrying.is_set() or (self._kill_at is not None and time.monotonic() >= self._kill_at):
             self._child.kill()
 
-    def _ask_to_end(self, reason: Reason) -> None:
-        if reason == "stall":
+    def _ask_to_end(self) -> None:
+        if self._reason == "stall":
             self._child.ask_where()
-        else:
-            self._child.ask_to_stop(_KEPT[reason])
+        elif self._ready and self._reason and (keep := _KEPT.get(self._reason)):
+            self._child.ask_to_stop(keep)
 
     def _why(self) -> Reason | None:
         """A reason to end it that was not there before. Losing the lease outweighs all others."""

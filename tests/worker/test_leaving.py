@@ -87,6 +87,22 @@ def test_what_is_being_fetched_is_given_back_at_once(
     assert _given_back_for_free(shop, table, identifier)
 
 
+def test_a_job_that_is_to_pause_while_its_inputs_are_fetched_starts_no_process(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, transfer: Transfer
+) -> None:
+    monkeypatch.setattr(shop.services.store, "fetch", transfer)
+    monkeypatch.setattr(shop.supervisor.launcher, "start", lambda _: pytest.fail("there is nothing to start it for"))
+    table, job_id, work = _make(shop, "job")
+    thread = _begin(work, job_id)
+    assert transfer.began.wait(30)
+    jobs.request_pause(shop.services, DEFAULT_PROJECT, job_id)
+    thread.join(10)
+    assert not thread.is_alive()
+    with shop.services.db.read() as session:
+        row = session.get(table, job_id)
+        assert (row.status, row.attempt, row.lease_expires_at, row.lost_attempts) == ("paused", 1, None, 0)
+
+
 @pytest.mark.parametrize("hurry", [False, True])
 def test_results_on_their_way_are_given_a_moment_unless_somebody_hurries(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, transfer: Transfer, *, hurry: bool
