@@ -57,6 +57,8 @@ class Surroundings(Value):
     versions: dict[str, str]
     device: str
     machine: str
+    usable_cores: str | None = None
+    """`None`: the version that wrote this did not say."""
 
 
 class Fingerprints(Value):

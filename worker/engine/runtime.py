@@ -15,6 +15,8 @@ import tensorflow as tf
 
 CPU = "cpu"
 """The device's name where there is no GPU."""
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+"""Variables that tell TensorFlow how many threads to have."""
 
 
 def prepare(seed: int) -> None:
@@ -48,6 +50,17 @@ def device_name() -> str:
 def machine() -> str:
     """What else of the machine decides the last bits of a sum on a CPU: its kind, and the number of its cores."""
     return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def usable_cores() -> str:
+    """By what TensorFlow decides how many threads share a sum: the cores that this process may use, and variables.
+
+    It follows the affinity, as `taskset` and `docker run --cpuset-cpus` set it, and not a quota of time.
+    """
+    # `os.process_cpu_count` does not exist before Python 3.13, the affinity not on macOS.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    told = [f"{name}={os.environ[name]}" for name in _THREADS if os.environ.get(name)]
+    return f"{cores} ({', '.join(told)})" if told else str(cores)
 
 
 def _processor() -> str:

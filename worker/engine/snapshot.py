@@ -172,7 +172,12 @@ def _unfit(part: str, difference: str) -> PlatformError:
 
 def surroundings() -> Surroundings:
     """Those of this process."""
-    return Surroundings(versions=runtime.versions(), device=runtime.device_name(), machine=runtime.machine())
+    return Surroundings(
+        versions=runtime.versions(),
+        device=runtime.device_name(),
+        machine=runtime.machine(),
+        usable_cores=runtime.usable_cores(),
+    )
 
 
 def fidelity(now: Surroundings, differences: Sequence[str] = ()) -> ResumeFidelity:
@@ -186,6 +191,7 @@ def differences(before: Surroundings, now: Surroundings) -> list[str]:
         **{name: (before.versions.get(name), now.versions.get(name)) for name in {**before.versions, **now.versions}},
         "device": (before.device, now.device),
         "machine": (before.machine, now.machine),
+        "usable cores": (before.usable_cores or now.usable_cores, now.usable_cores),  # unknown is no difference
     }
     return [f"{name} {old or 'none'}, now {new or 'none'}" for name, (old, new) in pairs.items() if old != new]
 

@@ -69,3 +69,41 @@ def test_versions_are_those_of_the_installed_packages() -> None:
     assert {name: versions[name] for name in ("keras", "tensorflow", "numpy")} == {
         name: metadata.version(name) for name in ("keras", "tensorflow", "numpy")
     }
+
+
+def test_usable_cores_are_those_that_tensorflow_may_use_and_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    from worker.engine import runtime
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3, 4}, raising=False)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.delenv("TF_NUM_INTEROP_THREADS", raising=False)
+    assert runtime.usable_cores() == "3"
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
+    assert runtime.usable_cores() == "3 (TF_NUM_INTRAOP_THREADS=2)"
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")
+    assert runtime.usable_cores() == "3 (TF_NUM_INTRAOP_THREADS=2, TF_NUM_INTEROP_THREADS=1)"
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert runtime.usable_cores().startswith(f"{os.cpu_count()} (")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ("8", "8", []),
+        ("8", "2", ["usable cores 8, now 2"]),
+        ("8", "8 (TF_NUM_INTRAOP_THREADS=2)", ["usable cores 8, now 8 (TF_NUM_INTRAOP_THREADS=2)"]),
+        (None, "2", []),
+    ],
+)
+def test_other_usable_cores_are_a_difference_if_both_are_known(before: str | None, now: str, told: list[str]) -> None:
+    from worker.engine.checkpoint import Surroundings
+    from worker.engine.snapshot import differences, fidelity
+
+    machine = {"versions": {"keras": "3"}, "device": "cpu", "machine": "a processor, 8 cores"}
+    written = machine if before is None else {**machine, "usable_cores": before}
+    here = Surroundings.model_validate({**machine, "usable_cores": now})
+    changed = differences(Surroundings.model_validate(written), here)
+    assert changed == told
+    assert fidelity(here, changed) == ("tolerance" if told else "exact")
