@@ -159,8 +159,8 @@ class Watch:
     def _ask_to_end(self) -> None:
         if self._reason == "stall":
             self._child.ask_where()
-        elif self._ready and self._reason is not None and self._reason in _KEPT:
-            self._child.ask_to_stop(_KEPT[self._reason])
+        elif self._ready and self._reason and (keep := _KEPT.get(self._reason)):
+            self._child.ask_to_stop(keep)
 
     def _why(self) -> Reason | None:
         """A reason to end it that was not there before. Losing the lease outweighs all others."""

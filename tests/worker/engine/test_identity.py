@@ -46,7 +46,7 @@ def newest(workdir: Path, spec: ResolvedSpec, **digests: str) -> tuple[int | Non
     """Steps of the one that is gone on from, and why others are not."""
     checkpoints = Checkpoints(workdir, identity_of(spec, **{**DIGESTS, **digests}))
     found = checkpoints.newest()
-    return found and found.meta.steps, [refusal.reason for refusal in checkpoints.refused]
+    return None if found is None else found.meta.steps, [refusal.reason for refusal in checkpoints.refused]
 
 
 @pytest.mark.parametrize("kept", [SENT, SMALLER], ids=["sent", "made smaller"])
