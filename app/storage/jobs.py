@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.domain.job import Attempt, ForkedFrom, Job, StageRecord
 from app.domain.progress import Level, PhaseProgress
@@ -13,6 +13,7 @@ from app.domain.report import Report
 from app.domain.spec import ResolvedSpec
 from app.domain.states import SERVED, TERMINAL, TRANSITIONS, UNFINISHED, JobStatus, rank_of
 from app.storage import aside, events, leases
+from app.storage.assets import AssetRow
 from app.storage.database import now, time_of
 from app.storage.events import News
 from app.storage.paging import Page, PageQuery, page_of
