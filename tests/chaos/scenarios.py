@@ -23,6 +23,7 @@ import psutil
 from app.standalone.broker import broker_url, socket_path
 from tests.chaos import checker
 from tests.chaos.clients import Accepted, Errand
+from tests.chaos.drills.steps import stopped
 from tests.chaos.quick import LEASE_SECONDS
 from tests.chaos.run import STACKS, Site, open_site, stack_of
 from tests.chaos.stacks import Embedded, Program, Stack
@@ -117,14 +118,14 @@ def uninterrupted(attempts: int) -> list[str]:
 
 
 def flush(site: Site) -> dict[str, Any]:
-    """All of them end."""
-    jobs = [_create(site, number) for number in range(WAITING + 1)]
+    """All of them end. Workers stand still while the fifty come: they would take the hints at once."""
+    jobs = [_create(site)]
     site.client.wait(jobs[0], lambda found: found["status"] == "running", seconds=_SECONDS)
-    while _waiting(site) < WAITING:  # there may be several workers, and one may have ended a job already
-        jobs.append(_create(site, len(jobs)))
-    with site.stack.broker() as broker:
-        waiting, hints = _waiting(site), broker.llen(_HINTS)
-        broker.flushall()
+    with stopped(site.stack.find("worker")):
+        jobs += [_create(site, number) for number in range(1, WAITING + 1)]
+        with site.stack.broker() as broker:
+            waiting, hints = _waiting(site), broker.llen(_HINTS)
+            broker.flushall()
     for job in jobs:
         site.client.wait(job, lambda _: False, seconds=_SECONDS)
     facts = {"jobs": len(jobs), "waiting": waiting, "hints": hints}
