@@ -25,6 +25,8 @@ class PartHealth:
     detail: str
     needed: bool = True
     """Whether requests fail without it."""
+    out_of_room: bool = False
+    """Whether nothing else is wrong with it: it goes on by itself when there is room."""
 
 
 class Checkup:
@@ -74,7 +76,7 @@ def _writable_database(services: Services) -> PartHealth:
         return PartHealth("database", ok=False, detail=f"can only be read: {refused.why}. {refused.advice}")
     free, needed = inspection.free_bytes(services.db), services.settings.min_free_disk_bytes
     if free is not None and free < needed:
-        return PartHealth("database", ok=False, detail=_room(free, needed))
+        return PartHealth("database", ok=False, detail=_room(free, needed), out_of_room=True)
     return found
 
 
@@ -94,7 +96,7 @@ def store(services: Services) -> PartHealth:
         return PartHealth("store", ok=False, detail=f"does not answer: {error.strerror}")
     except ThawError as error:
         return PartHealth("store", ok=False, detail=error.message)
-    return PartHealth("store", ok=free >= needed, detail=_room(free, needed))
+    return PartHealth("store", ok=free >= needed, detail=_room(free, needed), out_of_room=free < needed)
 
 
 def _room(free: int, needed: int) -> str:

@@ -45,7 +45,8 @@ def make_private(folder: Path) -> None:
 def held(run_dir: Path) -> Iterator[bool]:
     """Hold the data folder; yields whether an earlier service ended without cleaning up.
 
-    Raises `ConflictError` with the URL of the service that runs on it.
+    Raises `ConflictError` with the URL of the service that runs on it, `ServiceUnavailableError` if nothing can be
+    written there.
     """
     with (run_dir / LOCK).open("a+", encoding="utf-8") as lock:
         try:
@@ -54,11 +55,19 @@ def held(run_dir: Path) -> Iterator[bool]:
             raise ConflictError(_who_runs(run_dir)) from None
         lock.seek(0)
         unclean = bool(lock.read())
-        _rewrite(lock.fileno(), str(os.getpid()))
+        _enter(lock.fileno(), run_dir)
         try:
             yield unclean
         finally:
             _rewrite(lock.fileno(), "")
+
+
+def _enter(descriptor: int, run_dir: Path) -> None:
+    try:
+        _rewrite(descriptor, str(os.getpid()))
+    except OSError as error:
+        message = f"{run_dir / LOCK} cannot be written ({error.strerror}). Make room on its disk, then start again."
+        raise ServiceUnavailableError(message) from error
 
 
 def _rewrite(descriptor: int, text: str) -> None:

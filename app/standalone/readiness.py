@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypedDict
 
@@ -23,6 +24,15 @@ _SAY_AGAIN_SECONDS = 15.0
 _ANSWER_SECONDS = 2.0
 
 _log = logging.getLogger("thaw.up")
+
+
+class Part(TypedDict):
+    """A part of the service, as `/readyz` lists it."""
+
+    name: str
+    ok: bool
+    detail: str
+    out_of_room: bool
 
 
 class LiveWorker(TypedDict):
@@ -70,32 +80,42 @@ class ApiProbe:
         self._key_file = key_file
         self._queues = queues
         self._disregarded: frozenset[str] = frozenset()
+        self.out_of_room: str | None = None
+        """What was without room when all else was ready, in words."""
 
     async def alive(self) -> str | None:
         """Whether it answers at all: then its database is upgraded too."""
-        return await self._asked("/healthz")
+        answer = await self._asked("/healthz")
+        return answer if isinstance(answer, str) else _refused(answer)
 
     async def disregard_live_workers(self) -> None:
         """Do not count those who are live now: other machines', or killed a moment ago."""
         self._disregarded = frozenset(worker["id"] for worker in await self._live_workers())
 
     async def ready(self) -> str | None:
-        """Whether all its parts answer, the broker too, and a live worker serves each queue."""
-        if missing := await self._asked("/readyz", _silent_parts):
+        """Whether all its parts answer, the broker too, and a live worker serves each queue.
+
+        A part without room does not count as missing: through the service people delete what they do not need.
+        """
+        answer = await self._asked("/readyz")
+        if isinstance(answer, str):
+            return answer
+        failing = _failing_parts(answer)
+        if failing is None:
+            return _refused(answer)
+        if missing := _in_words(part for part in failing if not part["out_of_room"]):
             return missing
+        self.out_of_room = _in_words(failing)
         ours = [worker for worker in await self._live_workers() if worker["id"] not in self._disregarded]
         unserved = self._queues - {queue for worker in ours for queue in worker["queues"]}
         return f"no worker serves {', '.join(sorted(unserved))} yet" if unserved else None
 
-    async def _asked(self, path: str, missing: Callable[[httpx2.Response], str | None] | None = None) -> str | None:
-        """What is wrong with the answer, or `missing` in it."""
+    async def _asked(self, path: str) -> httpx2.Response | str:
+        """The answer, or why there is none."""
         try:
-            response = await self._client.get(path)
+            return await self._client.get(path)
         except httpx2.HTTPError as error:
             return f"the API does not answer ({type(error).__name__})"
-        if not response.is_success:
-            return f"{path} says {response.status_code}: {response.text.strip()[:500]}"
-        return missing(response) if missing else None
 
     async def _live_workers(self) -> list[LiveWorker]:
         """Empty while the API does not answer."""
@@ -113,6 +133,19 @@ class ApiProbe:
         await self._client.aclose()
 
 
-def _silent_parts(answer: httpx2.Response) -> str | None:
-    """The broker may be away from a service that is ready for others."""
-    return "; ".join(f"{part['name']}: {part['detail']}" for part in answer.json()["parts"] if not part["ok"]) or None
+def _refused(answer: httpx2.Response) -> str | None:
+    if answer.is_success:
+        return None
+    return f"{answer.request.url.path} says {answer.status_code}: {answer.text.strip()[:500]}"
+
+
+def _failing_parts(answer: httpx2.Response) -> list[Part] | None:
+    """Those that are not as they should be, also those that a service is ready without; `None`: it names no parts."""
+    if answer.status_code not in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}:
+        return None
+    parts: list[Part] | None = answer.json().get("parts")
+    return None if parts is None else [part for part in parts if not part["ok"]]
+
+
+def _in_words(parts: Iterable[Part]) -> str | None:
+    return "; ".join(f"{part['name']}: {part['detail']}" for part in parts) or None

@@ -46,7 +46,7 @@ class Service:
         self._worker = self._kept(programs.worker(variables))
 
     async def start(self) -> None:
-        """Start everything; returns when it is ready. `ServiceUnavailableError` if a part does not start."""
+        """Start everything; returns when it is ready, or lacks only room on its disk. `ServiceUnavailableError` if a part does not start."""
         if self._broker and self._socket:
             await self._start_broker(self._broker, self._socket)
         probe = ApiProbe(self.url, key_file=self._settings.api_key_file(), queues=programs.QUEUES)
@@ -56,6 +56,8 @@ class Service:
             await probe.disregard_live_workers()
             self._worker.start()
             await until_ready(probe.ready, self._all())
+            if probe.out_of_room:
+                _log.warning("it runs, but takes no jobs until there is room: %s", probe.out_of_room)
         finally:
             await probe.close()
 

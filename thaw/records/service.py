@@ -69,6 +69,8 @@ class Part(Record):
     detail: str = ""
     needed: bool = True
     """Whether requests fail without it."""
+    out_of_room: bool = False
+    """Whether nothing else is wrong with it than that its disk is nearly full."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,8 @@ class PartObject(Wire):
     """What it answered, or why it did not."""
     needed: bool
     """Whether requests fail without it; the service is ready without the others."""
+    out_of_room: bool
+    """Whether nothing else is wrong with it than that its disk is nearly full: it goes on by itself when there is room."""
 
 
 class Readiness(Wire):

@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 import subprocess
@@ -50,6 +51,18 @@ def test_a_folder_is_free_again_after_a_clean_end(run_dir: Path) -> None:
         assert not unclean
     with folder.held(run_dir) as unclean:
         assert not unclean
+
+
+def test_a_disk_without_a_byte_of_room_is_told_of(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with (
+        pytest.raises(ServiceUnavailableError, match=r"lock cannot be written \(No space left on device\). Make room"),
+        folder.held(run_dir),
+    ):
+        pass
 
 
 def test_a_killed_holder_leaves_the_folder_free_and_marked(run_dir: Path) -> None:
