@@ -42,11 +42,13 @@ class HintWorker(Worker):
         """Every signal stops it, in order, and a second one in a hurry; SIGUSR1 drains it.
 
         A second SIGINT would have Celery abandon its tasks, before they have given their jobs back. On SIGHUP it would
-        start itself anew, from an environment that we have emptied.
+        start itself anew, from an environment that we have emptied; one that `nohup` has it ignore stays ignored.
         """
+        on_hangup = signal.getsignal(signal.SIGHUP)
         super().install_platform_tweaks(worker)
-        for number in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.getsignal(signal.SIGTERM))
+        stop = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGHUP, on_hangup if on_hangup is signal.SIG_IGN else stop)
         # In the place of Celery's own, which prints the stacks of all threads.
         signal.signal(DRAIN_SIGNAL, self._drain)
 

@@ -27,8 +27,8 @@ _log = logging.getLogger("thaw.up")
 def main(*, data_dir: Path | None = None, host: str | None = None, port: int | None = None, quiet: bool = False) -> int:
     """Run the service until a signal; the exit code. `None` leaves a setting as the environment has it.
 
-    0 after Ctrl-C, SIGTERM or SIGHUP; 1 if it cannot start, with the reason on standard error. `quiet` says
-    nothing else anywhere but in the logs. Must be called in the main thread.
+    0 after Ctrl-C, SIGTERM or SIGHUP (unless `nohup` has that ignored); 1 if it cannot start, with the reason on
+    standard error. `quiet` says nothing else anywhere but in the logs. Must be called in the main thread.
     """
     given: dict[str, Any] = {"data_dir": data_dir, "host": host, "port": port}
     try:
@@ -94,7 +94,8 @@ def _on_signals(service: Service, stopping: asyncio.Event) -> None:
             service.hurry()
         stopping.set()
 
-    for number in _SIGNALS:
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # by nohup
+    for number in set(_SIGNALS) - ignored:
         asyncio.get_running_loop().add_signal_handler(number, received)
 
 
