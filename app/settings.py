@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -16,6 +17,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 GIB = 1024**3
 
 _DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://")
+_ENCODED = (
+    ", with @ / : ? # % and the like in user and password percent-encoded (what was set is not shown: it may have a "
+    "password)"
+)
 
 
 class FileSecrets(PydanticBaseSettingsSource):
@@ -150,12 +155,20 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _check_kind_of_database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _DATABASE_URL.match(value.get_secret_value()):
+    def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_database_url(value.get_secret_value()):
             message = (
-                "THAW_DATABASE_URL must be postgresql+psycopg://user@host/database, or sqlite:////path/of/the/file.db "
-                "(what was set is not shown: it may have a password)."
+                "THAW_DATABASE_URL must be postgresql+psycopg://user@host/database, or sqlite:////path/of/the/file.db, "
+                f"its port a number{_ENCODED}."
             )
+            raise ValueError(message)
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _has_readable_port(value.get_secret_value()):
+            message = f"THAW_REDIS_URL must be redis://:password@host:port/0, its port a number{_ENCODED}."
             raise ValueError(message)
         return value
 
@@ -205,3 +218,25 @@ class Settings(BaseSettings):
     def api_key_file(self) -> Path:
         """The admin key, readable by its owner only."""
         return self.data_dir / "api-key"
+
+
+def _is_database_url(url: str) -> bool:
+    if not _DATABASE_URL.match(url):
+        return False
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        host = make_url(url).host
+    except (ArgumentError, ValueError):
+        return False
+    # All from the first @ on counts as the host, and is shown.
+    return "@" not in (host or "")
+
+
+def _has_readable_port(url: str) -> bool:
+    try:
+        urlsplit(url).port  # noqa: B018 (it is read here)
+    except ValueError:
+        return False
+    return True

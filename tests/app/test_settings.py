@@ -56,6 +56,34 @@ def test_a_database_of_another_kind_is_refused_without_showing_its_url(url: str)
     assert "hunter2" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"database_url": "postgresql+psycopg://u:hunter2@host:hunter2/db"},
+        {"database_url": "postgresql+psycopg://u:p@hunter2@host/db"},
+        {"redis_url": "redis://:hunter2/ss@host:6379/0"},
+        {"redis_url": "redis://:[hunter2@host:6379/0"},
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_with_what_to_do_and_not_shown(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match=r"its port a number, with @ / .* percent-encoded") as raised:
+        Settings(**{name: SecretStr(url) for name, url in wrong.items()})
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"database_url": "postgresql+psycopg://u:p%40ss%2F@[::1]:5432/db?host=a:5433&host=b:5434"},
+        {"database_url": "postgresql+psycopg://u@/db?host=/run/postgresql"},
+        {"redis_url": "rediss://:p%40ss%2F@host:6380/0?ssl_cert_reqs=none"},
+        {"redis_url": "redis+socket:///run/broker.sock"},
+    ],
+)
+def test_urls_as_the_documentation_has_them_are_taken(right: dict[str, str]) -> None:
+    Settings(**{name: SecretStr(url) for name, url in right.items()})
+
+
 def test_without_a_database_url_everything_is_in_the_data_folder(tmp_path: Path) -> None:
     assert Settings(data_dir=tmp_path).resolved_database_url() == f"sqlite:///{tmp_path}/thaw.db"
 
