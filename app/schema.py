@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import ServiceUnavailableError, ThawError
 from app.settings import Settings
-from app.storage.database import Database, describe, schema_of
+from app.storage.database import NAMES, Database, describe, head, lacks_file, schema_of
 from app.storage.database import upgrade as upgrade_database
 
 __all__ = ["SchemaState", "ThawError", "current", "upgrade"]
@@ -35,7 +36,10 @@ class SchemaState:
 
 
 def current(settings: Settings) -> SchemaState:
-    """Where the schema stands. Raises `ServiceUnavailableError`."""
+    """Where the schema stands; of an SQLite without a file, which is not made. Raises `ServiceUnavailableError`."""
+    url = settings.resolved_database_url()
+    if lacks_file(url):
+        return _without_file(url)
     with _opened(settings) as db:
         return _state(db)
 
@@ -72,6 +76,12 @@ def _state(db: Database) -> SchemaState:
     return SchemaState(
         database=_shown(db), server=server, revision=schema.at, needed=schema.head, missing=schema.missing
     )
+
+
+def _without_file(url: str) -> SchemaState:
+    needed, shown = head(), make_url(url).render_as_string(hide_password=True)
+    missing = f"there is no such file yet; this version of Thaw needs revision {needed}"
+    return SchemaState(database=shown, server=NAMES["sqlite"], revision=None, needed=needed, missing=missing)
 
 
 def _shown(db: Database) -> str:

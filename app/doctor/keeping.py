@@ -14,6 +14,7 @@ from app.services import health
 from app.services.context import Services
 from app.settings import Settings
 from app.storage import inspection
+from app.storage.database import lacks_file
 
 NETWORK = frozenset(
     (
@@ -30,12 +31,12 @@ ROOM = 10
 
 
 def missing_database(settings: Settings) -> Finding | None:
-    """A database file that nobody has made yet; asking it would make it."""
-    url = make_url(settings.resolved_database_url())
-    if url.get_backend_name() != "sqlite" or (url.database and Path(url.database).is_file()):
+    """A database file that nobody has made yet."""
+    url = settings.resolved_database_url()
+    if not lacks_file(url):
         return None
     advice = "Start the service on this folder (thaw up), or name the folder that it uses: THAW_DATA_DIR, --data-dir."
-    return problem("database", f"there is none at {url.database}: no service has run here yet", advice)
+    return problem("database", f"there is none at {make_url(url).database}: no service has run here yet", advice)
 
 
 def database(services: Services) -> Finding:

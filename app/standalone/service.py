@@ -46,7 +46,10 @@ class Service:
         self._worker = self._kept(programs.worker(variables))
 
     async def start(self) -> None:
-        """Start everything; returns when it is ready, or lacks only room on its disk. `ServiceUnavailableError` if a part does not start."""
+        """Start everything; returns when it is ready, or lacks only room on its disk.
+
+        Raises `ServiceUnavailableError` if a part does not start.
+        """
         if self._broker and self._socket:
             await self._start_broker(self._broker, self._socket)
         probe = ApiProbe(self.url, key_file=self._settings.api_key_file(), queues=programs.QUEUES)

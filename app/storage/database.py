@@ -184,7 +184,7 @@ _BEGIN = "thaw_begin"
 def _sqlite(url: str) -> Engine:
     path = make_url(url).database
     if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # isolation_level None: the driver begins nothing by itself, `_begin_sqlite` does.
     arguments: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None}
     engine = create_engine(
@@ -198,6 +198,12 @@ def _sqlite(url: str) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def lacks_file(url: str) -> bool:
+    """Whether that is an SQLite whose file nobody has made yet; asking it would make it."""
+    found = make_url(url)
+    return found.get_backend_name() == "sqlite" and not (found.database and Path(found.database).is_file())
 
 
 def sqlite_library() -> ModuleType:
@@ -260,6 +266,11 @@ def schema_of(session: Session) -> Schema:
     script = ScriptDirectory.from_config(configuration())
     known = at is None or at in {each.revision for each in script.walk_revisions()}
     return Schema(at=at, head=str(script.get_current_head()), known=known)
+
+
+def head() -> str:
+    """The revision of the schema that this version needs."""
+    return str(ScriptDirectory.from_config(configuration()).get_current_head())
 
 
 def upgrade(db: Database) -> None:

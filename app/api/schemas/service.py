@@ -97,7 +97,7 @@ class PartObject(Wire):
     needed: bool
     """Whether requests fail without it; the service is ready without the others."""
     out_of_room: bool
-    """Whether nothing else is wrong with it than that its disk is nearly full: it goes on by itself when there is room."""
+    """Whether nothing else is wrong with it than that its disk is nearly full; it goes on by itself with more room."""
 
 
 class Readiness(Wire):

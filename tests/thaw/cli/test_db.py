@@ -25,6 +25,18 @@ def test_a_schema_is_upgraded_once(run: Run) -> None:
     assert run("db", "current").exit_code == 0
 
 
+def test_a_question_makes_no_database(run: Run, tmp_path: Path) -> None:
+    asked = run("db", "current")
+    assert asked.exit_code == 1
+    assert "there is no such file yet" in asked.stdout
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_folder_of_a_new_database_is_its_owners_alone(run: Run, tmp_path: Path) -> None:
+    assert run("db", "upgrade").exit_code == 0
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
 def test_programs_get_json(run: Run) -> None:
     found = json.loads(run("db", "current", "--json").stdout)
     assert found["revision"] is None
