@@ -36,9 +36,9 @@ class End(BaseModel):
     revision: str
     """Of the schema."""
     lost: list[str]
-    """sha256 of blobs that the database refers to and that the store did not have, or had damaged."""
+    """sha256 of blobs that the database refers to and that the store did not have (any longer), or had damaged."""
     superseded: list[str] = []
-    """Likewise, of blobs that were deleted in order since the database was copied, and that nothing missed then."""
+    """Likewise, of checkpoints that newer ones replaced since the database was copied."""
 
 
 @dataclass(frozen=True)

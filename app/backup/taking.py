@@ -2,8 +2,9 @@
 
 copy the database -> add the blobs that it refers to -> was one gone? once more -> end -> sync -> the final name
 
-Where jobs keep checkpoints faster than the database is copied, each copy refers to some that are gone by then. What the
-database itself no longer refers to was superseded; the rest is lost.
+Where jobs keep checkpoints faster than the database is copied, each copy refers to some that are gone by then. Those
+that the database itself no longer refers to were superseded. The rest is lost, also what somebody deleted since the
+last copy.
 """
 
 import hashlib
@@ -12,11 +13,13 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from app.backup.archive import BLOBS, DATABASE, END, FORMAT, HEAD, End, Head, Summary
 from app.domain.errors import ConflictError, NotFoundError, PlatformError
@@ -118,10 +121,17 @@ class _Taking:
             created_at = time_of(session)
         self._add_value(HEAD, Head(format=FORMAT, version=version("thaw"), created_at=created_at))
         copy, gone = self._copied_with_blobs()
-        missed = gone & self._referred(self._services.db).keys() if gone else gone
+        missed = self._missed(copy, gone) if gone else gone
         lost, superseded = sorted(missed | self._damaged), sorted(gone - missed)
         self._add_end(copy, lost=lost, superseded=superseded)
         return Summary(path=str(final), blobs=len(self._written), bytes=self._bytes, lost=lost, superseded=superseded)
+
+    def _missed(self, copy: Path, gone: set[str]) -> set[str]:
+        """Of what is gone, all but the checkpoints that the database itself has no longer."""
+        with _reading(copy) as session:
+            irreplaceable = blobs.irreplaceable(session)
+        with self._services.db.read() as session:
+            return gone & (irreplaceable | blobs.referred(session).keys())
 
     def _copied_with_blobs(self) -> tuple[Path, set[str]]:
         """A copy of the database, and those of its blobs that the store does not have; the others are written."""
@@ -137,17 +147,9 @@ class _Taking:
         return copy, gone
 
     def _needed(self, copy: Path) -> dict[str, int]:
-        db = Database(f"sqlite:///{copy}")
-        try:
-            found = self._referred(db)
-        finally:
-            db.close()
+        with _reading(copy) as session:
+            found = blobs.referred(session)
         return {sha256: found[sha256] for sha256 in sorted(found.keys() - self._written)}
-
-    @staticmethod
-    def _referred(db: Database) -> dict[str, int]:
-        with db.read() as session:
-            return blobs.referred(session)
 
     def _add_blob(self, sha256: str, size: int) -> bool:
         """Whether it is there; one that is damaged is written as it is, and noted."""
@@ -164,12 +166,8 @@ class _Taking:
         return True
 
     def _add_end(self, copy: Path, *, lost: list[str], superseded: list[str]) -> None:
-        db = Database(f"sqlite:///{copy}")
-        try:
-            with db.read() as session:
-                revision = str(schema_of(session).at)
-        finally:
-            db.close()
+        with _reading(copy) as session:
+            revision = str(schema_of(session).at)
         with copy.open("rb") as file:
             content = _Hashed(iter(lambda: file.read(CHUNK_BYTES), b""))
             self._add(DATABASE, content, copy.stat().st_size)
@@ -183,6 +181,16 @@ class _Taking:
     def _add(self, name: str, content: "_Hashed", size: int) -> None:
         self._archive.addfile(_member(name, size), content)
         self._bytes += size
+
+
+@contextmanager
+def _reading(copy: Path) -> Iterator[Session]:
+    db = Database(f"sqlite:///{copy}")
+    try:
+        with db.read() as session:
+            yield session
+    finally:
+        db.close()
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:

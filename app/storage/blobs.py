@@ -1,6 +1,6 @@
 """Which blobs of the artifact store the rows of the database refer to, of all projects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, select
@@ -20,6 +20,8 @@ COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
     CheckpointRow.files,
 )
 """Every column with blobs: one, or a list of them. A test holds this to what rows really have."""
+IRREPLACEABLE = tuple(column for column in COLUMNS if column is not CheckpointRow.files)
+"""All but what jobs go on from: those have another checkpoint, or begin anew."""
 ROWS_AT_ONCE = 1000
 
 
@@ -28,9 +30,16 @@ def referred(session: Session) -> dict[str, int]:
     return dict(each_referred(session))
 
 
-def each_referred(session: Session) -> Iterator[tuple[str, int]]:
+def irreplaceable(session: Session) -> set[str]:
+    """The sha256 of those that more than going on from a checkpoint needs."""
+    return {sha256 for sha256, _ in each_referred(session, IRREPLACEABLE)}
+
+
+def each_referred(
+    session: Session, columns: Sequence[InstrumentedAttribute[Any]] = COLUMNS
+) -> Iterator[tuple[str, int]]:
     """Likewise, one after the other; a blob comes as often as a row needs it. There may be millions."""
-    for column in COLUMNS:
+    for column in columns:
         statement = select(column).where(*_needed(column)).execution_options(yield_per=ROWS_AT_ONCE)
         for value in session.scalars(statement):
             yield from ((blob["sha256"], blob["bytes"]) for blob in _listed(value))

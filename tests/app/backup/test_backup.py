@@ -171,6 +171,26 @@ def test_what_jobs_supersede_in_every_round_is_not_lost(
     assert (again.lost, again.superseded) == ([lost], superseded)
 
 
+def test_what_people_delete_in_every_round_is_no_superseded_checkpoint(
+    settings: Settings, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, deleted = world.services, []
+
+    def copy(db: Database, path: Path) -> None:
+        file = world.file(f"in round {len(deleted)}")
+        snapshot_copy(db, path)
+        with services.db.begin() as session:
+            session.execute(delete(FileRow).where(FileRow.id == file.id))
+        services.store.remove(file.blob.sha256)
+        deleted.append(file.blob.sha256)
+
+    snapshot_copy = snapshot.copy
+    monkeypatch.setattr(app.backup.taking.snapshot, "copy", copy)
+    summary = backup.take(settings, settings.data_dir.parent / "b.tar")
+    assert len(deleted) == app.backup.taking.ROUNDS
+    assert (summary.lost, summary.superseded) == ([deleted[-1]], [])
+
+
 def test_what_an_ended_job_went_on_from_is_not_missed_while_it_is_deleted(
     settings: Settings, world: Any, restored: Any
 ) -> None:
