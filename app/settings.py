@@ -153,6 +153,16 @@ class Settings(BaseSettings):
         """Arguments first, then the environment, then the `_FILE` variants."""
         return init_settings, env_settings, FileSecrets(settings_cls)
 
+    @field_validator("data_dir")
+    @classmethod
+    def _at_home(cls, value: Path) -> Path:
+        """`~`, which no shell has read in a file of variables, is the home folder."""
+        try:
+            return value.expanduser()
+        except RuntimeError as error:
+            message = f"THAW_DATA_DIR begins with ~ and the name of nobody who has a home here: {value}."
+            raise ValueError(message) from error
+
     @field_validator("database_url")
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:

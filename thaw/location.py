@@ -53,10 +53,18 @@ def data_dir() -> Path:
     """The folder in which a service on this machine keeps everything."""
     configured = os.environ.get("THAW_DATA_DIR")
     if configured:
-        return Path(configured)
+        return _at_home(Path(configured))
     from platformdirs import user_data_path
 
     return user_data_path("thaw")
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        message = f"THAW_DATA_DIR begins with ~ and the name of nobody who has a home here: {path}."
+        raise ThawClientError(message) from error
 
 
 def note_path() -> Path:

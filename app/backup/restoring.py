@@ -46,7 +46,7 @@ def restore(settings: Settings, path: Path) -> Summary:
     store than the folder's, `InvalidRequestError` for what is no whole backup or was damaged since, `StorageFullError`,
     and `PlatformError` for a database beyond use. The folder then has nothing of the backup.
     """
-    target = settings.data_dir.expanduser().resolve()
+    target = settings.data_dir.resolve()
     _refuse_elsewhere(settings, target / DATABASE)
     with out_of_room(), snapshot.sqlite_refusals(), _held(target) as published:
         partial = target / PARTIAL

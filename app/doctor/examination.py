@@ -60,7 +60,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 def _as_run(settings: Settings) -> Settings:
     """As `thaw up` sees them: a whole path, and the socket of its own broker if no other one is set."""
-    folder = settings.data_dir.expanduser().resolve()
+    folder = settings.data_dir.resolve()
     settings = settings.model_copy(update={"data_dir": folder})
     if settings.redis_url:
         return settings

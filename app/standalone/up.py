@@ -42,7 +42,7 @@ def main(*, data_dir: Path | None = None, host: str | None = None, port: int | N
 
 
 def _absolute(settings: Settings) -> Settings:
-    return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
+    return settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
 
 
 def _run(settings: Settings, *, quiet: bool) -> int:

@@ -88,6 +88,14 @@ def test_without_a_database_url_everything_is_in_the_data_folder(tmp_path: Path)
     assert Settings(data_dir=tmp_path).resolved_database_url() == f"sqlite:///{tmp_path}/thaw.db"
 
 
+def test_a_data_folder_may_be_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("THAW_DATA_DIR", "~/thaw")
+    assert Settings().data_dir == tmp_path / "thaw"
+    with pytest.raises(ValidationError, match="the name of nobody who has a home here"):
+        Settings(data_dir=Path("~nobody-of-this-name/thaw"))
+
+
 @pytest.mark.parametrize("times", [{"lease_seconds": 4}, {"fence_seconds": 5}, {"heartbeat_seconds": 20}])
 def test_a_heartbeat_that_comes_too_late_is_refused(times: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match="THAW_HEARTBEAT_SECONDS must be shorter than THAW_FENCE_SECONDS and"):

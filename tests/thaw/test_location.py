@@ -27,6 +27,15 @@ def test_the_service_on_this_machine_is_found_with_its_key() -> None:
     assert (location.url, location.api_key) == ("http://127.0.0.1:8420", "thaw_local")
 
 
+def test_its_folder_may_be_at_home(running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(running.parent))
+    monkeypatch.setenv("THAW_DATA_DIR", "~/data")
+    assert find().api_key == "thaw_local"
+    monkeypatch.setenv("THAW_DATA_DIR", "~nobody-of-this-name/data")
+    with pytest.raises(ThawClientError, match="the name of nobody who has a home here"):
+        find()
+
+
 @pytest.mark.usefixtures("running")
 def test_arguments_win_over_the_environment_and_the_environment_over_this_machine(
     monkeypatch: pytest.MonkeyPatch,
