@@ -33,6 +33,7 @@ from app.api.guard import RequireKey, RequireLoopbackName, is_loopback
 from app.api.observe import Observe
 from app.api.routes import datasets, files, history, jobs, models, service, uploads
 from app.api.streams import Streams
+from app.domain.errors import MisconfiguredError
 from app.logs import configure_logging
 from app.services import context, keys
 from app.services.context import Services
@@ -175,7 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fd", type=int, help="file descriptor of a socket that already listens")
     options = parser.parse_args(arguments)
     configure_logging()
-    settings = Settings()
+    try:
+        settings = Settings.read()
+    except MisconfiguredError as error:
+        parser.exit(1, f"{error.message}\n")
     try:
         listener = _inherited(options.fd) if options.fd is not None else listen(settings.host, settings.port)
     except OSError as error:

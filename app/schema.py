@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app.domain.errors import ServiceUnavailableError, ThawError
 from app.settings import Settings
-from app.storage.database import NAMES, Database, describe, head, lacks_file, schema_of
+from app.storage.database import NAMES, Database, describe, head, lacks_file, said, schema_of
 from app.storage.database import upgrade as upgrade_database
 
 __all__ = ["SchemaState", "ThawError", "current", "upgrade"]
@@ -60,11 +60,11 @@ def _opened(settings: Settings) -> Iterator[Database]:
     db = Database(settings.resolved_database_url())
     try:
         yield db
-    except OperationalError as error:
-        message = (
-            f"The database at {_shown(db)} does not answer. Start it, or set THAW_DATABASE_URL to where it is. "
-            f"Its driver says: {' '.join(str(error.orig).split())}"
-        )
+    except DBAPIError as error:
+        advice = "does not answer. Start it, or set THAW_DATABASE_URL to where it is."
+        if not isinstance(error, OperationalError):
+            advice = "cannot be used. Make sure that THAW_DATABASE_URL names Thaw's, and of the user's rights there."
+        message = f"The database at {_shown(db)} {advice} Its driver says: {said(error)}"
         raise ServiceUnavailableError(message) from error
     finally:
         db.close()

@@ -14,6 +14,8 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.domain.errors import MisconfiguredError
+
 GIB = 1024**3
 
 _DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://")
@@ -28,13 +30,25 @@ class FileSecrets(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401, ARG002 (the signature is pydantic's)
         """The text of the file that `THAW_<NAME>_FILE` names, if it is set."""
-        path = os.environ.get(f"THAW_{field_name.upper()}_FILE")
-        return (Path(path).read_text(encoding="utf-8").strip() if path else None), field_name, False
+        variable = f"THAW_{field_name.upper()}_FILE"
+        path = os.environ.get(variable)
+        return (_text_of(Path(path), variable) if path else None), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Every setting that has a file."""
         found = {name: self.get_field_value(None, name)[0] for name in self.settings_cls.model_fields}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def _text_of(path: Path, variable: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        message = f"{variable} names {path}, which cannot be read: {error.strerror}."
+        raise ValueError(message) from error
+    except UnicodeDecodeError:
+        message = f"{variable} names {path}, which is no text in UTF-8."
+        raise ValueError(message) from None
 
 
 class Settings(BaseSettings):
@@ -140,6 +154,15 @@ class Settings(BaseSettings):
         "twice as long, up to an hour.",
     )
     event_poll_seconds: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")
+
+    @classmethod
+    def read(cls, **given: Any) -> Self:  # noqa: ANN401 (any setting)
+        """For programs: raises `MisconfiguredError`, which says what is wrong with which setting."""
+        try:
+            return cls(**given)
+        except ValueError as error:  # pydantic's are, too
+            message = f"A setting cannot be used: {error}"
+            raise MisconfiguredError(message) from error
 
     @classmethod
     def settings_customise_sources(

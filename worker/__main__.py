@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     configure_logging(libraries=logging.WARNING)
     try:
-        return program.run(Settings(), options.queues)
+        return program.run(Settings.read(), options.queues)
     except ThawError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1

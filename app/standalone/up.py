@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from app.domain.errors import ThawError
@@ -32,12 +31,10 @@ def main(*, data_dir: Path | None = None, host: str | None = None, port: int | N
     """
     given: dict[str, Any] = {"data_dir": data_dir, "host": host, "port": port}
     try:
-        settings = _absolute(Settings(**{name: value for name, value in given.items() if value is not None}))
+        settings = _absolute(Settings.read(**{name: value for name, value in given.items() if value is not None}))
         return _run(settings, quiet=quiet)
     except ThawError as error:
         sys.stderr.write(f"{error.message}\n")
-    except ValidationError as error:
-        sys.stderr.write(f"{error}\n")
     return 1
 
 

@@ -324,7 +324,7 @@ def is_out_of_room(error: DBAPIError) -> bool:
     return SQLITE_FULL in str(error.orig)
 
 
-def said(error: OperationalError) -> str:
+def said(error: DBAPIError) -> str:
     """What the database or its driver said, on one line, without the statement."""
     return " ".join(str(error.orig).split())
 

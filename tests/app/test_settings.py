@@ -1,11 +1,13 @@
 """Settings come from arguments, the environment and files with secrets."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from app.domain.errors import MisconfiguredError
 from app.settings import Settings
 
 
@@ -14,6 +16,35 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     secret.write_text("postgresql+psycopg://thaw@db/thaw\n")
     monkeypatch.setenv("THAW_DATABASE_URL_FILE", str(secret))
     assert Settings().resolved_database_url() == "postgresql+psycopg://thaw@db/thaw"
+
+
+def test_programs_say_in_a_sentence_which_file_of_a_secret_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THAW_DATABASE_URL_FILE", str(tmp_path / "nothing"))
+    with pytest.raises(
+        MisconfiguredError, match=r"cannot be used: THAW_DATABASE_URL_FILE names .*/nothing, which cann"
+    ):
+        Settings.read()
+    (tmp_path / "nothing").write_bytes(b"\xff")
+    with pytest.raises(MisconfiguredError, match="which is no text in UTF-8"):
+        Settings.read()
+
+
+@pytest.mark.parametrize("module", ["app.main", "app.standalone", "worker.__main__"])
+def test_every_program_ends_with_a_sentence_where_a_setting_is_wrong(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("THAW_PORT", "hunter2")
+    main = importlib.import_module(module).main
+    monkeypatch.setattr(f"{main.__module__}.configure_logging", lambda **_: None, raising=False)
+    arguments = {"app.main": {"arguments": []}, "worker.__main__": {"arguments": ["--queues", "cpu"]}}
+    try:
+        code = main(**arguments.get(module, {}))
+    except SystemExit as left:
+        code = left.code
+    assert code == 1
+    assert "A setting cannot be used: 1 validation error for Settings\nport" in capsys.readouterr().err
 
 
 def test_the_environment_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

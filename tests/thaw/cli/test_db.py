@@ -54,6 +54,14 @@ def test_a_database_that_cannot_be_used_is_an_error_without_its_password(
     assert "hunter2" not in result.output
 
 
+def test_a_file_that_is_no_database_is_an_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thaw.db").write_text("no database" * 100)
+    result = run("db", "current")
+    assert result.exit_code == 1
+    assert "cannot be used. Make sure that THAW_DATABASE_URL names Thaw's" in " ".join(result.stderr.split())
+
+
 def test_without_the_extra_the_error_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thaw.cli.db.find_spec", lambda name: None if name == "alembic" else object())
     result = run("db", "current")
