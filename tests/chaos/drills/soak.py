@@ -2,9 +2,10 @@
 
 Memory, open files and threads of the API and of the worker are read between jobs, when nothing is trained, and
 straight lines are laid through them. What grows only while it warms up (imports, pools, compiled statements, and the
-holes in the allocator's arenas, which fill over some hundred jobs) is left out: the lines begin half-way. Disturbances
-are such as leave API and worker alive: training processes are killed, the broker is flushed, and killed. A zombie is a
-process that has ended and that nobody has asked for its end for some seconds.
+holes in the allocator's arenas, which fill over some hundred jobs) is left out: the lines begin half-way. Open files
+and threads come and go (connections, pools), so what counts is the fewest there were: what leaks never goes, and lifts
+that. Disturbances are such as leave API and worker alive: training processes are killed, the broker is flushed, and
+killed. A zombie is a process that has ended and that nobody has asked for its end for some seconds.
 """
 
 import contextlib
@@ -98,36 +99,41 @@ def play(exercise: Exercise) -> Findings:
         "faults": {fault: f"{faults.hit[fault]} of {tried} hit" for fault, tried in faults.tried.items()},
     }
     for program in PROGRAMS:
-        grown, about = _growth([look for look in looks if look.program == program])
+        grown, about = growth([look for look in looks if look.program == program])
         figures |= {f"{program}: {name}": figure for name, figure in grown.items()}
         facts[program] = about
     return Findings(figures, {**facts, "checked": verdict.summary()}, verdict.violations)
 
 
-def _growth(looks: Sequence[Look]) -> tuple[dict[str, Figure], dict[str, object]]:
-    """The lines through what one program was like, and where they began and ended."""
+def growth(looks: Sequence[Look]) -> tuple[dict[str, Figure], dict[str, object]]:
+    """What one program grew by, and what it was like."""
     warm = looks[int(len(looks) * WARM_PART) :]
     middle = len(warm) // 2
     per_hour = slope([(look.at / 3600, look.rss_mib) for look in warm])
     figures = {
         "processes": exactly(len({look.pid for look in looks}), 1),
         "MiB per hour": at_most(per_hour, MIB_PER_HOUR),
-        "open files more at the end": at_most(_most(warm[middle:], "files") - _most(warm[:middle], "files"), 0),
-        "threads more at the end": at_most(_most(warm[middle:], "threads") - _most(warm[:middle], "threads"), 0),
+        "open files more at the end": at_most(_fewest(warm[middle:], "files") - _fewest(warm[:middle], "files"), 0),
+        "threads more at the end": at_most(_fewest(warm[middle:], "threads") - _fewest(warm[:middle], "threads"), 0),
     }
     facts: dict[str, object] = {
         "MiB per 100 jobs": round(slope([(look.jobs / 100, look.rss_mib) for look in warm]), 3),
         "MiB by tenths of the jobs": [
             round(looks[i * (len(looks) - 1) // _TENTHS].rss_mib, 1) for i in range(_TENTHS + 1)
         ],
-        "open files": [look.files for look in (looks[0], warm[0], looks[-1])],
-        "threads": [look.threads for look in (looks[0], warm[0], looks[-1])],
+        "open files": _counted([look.files for look in looks]),
+        "threads": _counted([look.threads for look in looks]),
     }
     return figures, facts
 
 
-def _most(looks: Sequence[Look], what: str) -> int:
-    return max(int(getattr(look, what)) for look in looks)
+def _fewest(looks: Sequence[Look], what: str) -> int:
+    return min(int(getattr(look, what)) for look in looks)
+
+
+def _counted(numbers: Sequence[int]) -> dict[str, int]:
+    """How many looks found how many, in order."""
+    return {str(number): count for number, count in sorted(Counter(numbers).items())}
 
 
 # === A batch ===
