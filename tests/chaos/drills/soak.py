@@ -1,11 +1,12 @@
-"""A thousand tiny jobs through `thaw up`, some of them disturbed: does anything grow?
+"""Thousands of tiny jobs through `thaw up`, some of them disturbed: does anything grow?
 
-Memory, open files and threads of the API and of the worker are read between jobs, when nothing is trained, and
-straight lines are laid through them. What grows only while it warms up (imports, pools, compiled statements, and the
-holes in the allocator's arenas, which fill over some hundred jobs) is left out: the lines begin half-way. Open files
-and threads come and go (connections, pools), so what counts is the fewest there were: what leaks never goes, and lifts
-that. Disturbances are such as leave API and worker alive: training processes are killed, the broker is flushed, and
-killed. A zombie is a process that has ended and that nobody has asked for its end for some seconds.
+Memory, open files and threads of the API and of the worker are read between jobs, when nothing is trained, and straight
+lines are laid through them. What grows only while it warms up (imports, pools, compiled statements, and the holes in
+the allocator's arenas, which fill over some hundred jobs) is left out: the lines begin half-way. Open files and threads
+come and go (connections, pools), so what counts is the fewest there were: what leaks never goes, and lifts that.
+SQLite's connections are counted by themselves: a pool keeps as many as were ever needed at once. Disturbances are such
+as leave API and worker alive: training processes are killed, the broker is flushed, and killed. A zombie is a process
+that has ended and that nobody has asked for its end for some seconds.
 """
 
 import contextlib
@@ -16,9 +17,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
+from app.storage.database import SQLITE_POOL
 from tests.chaos.acts import Target
 from tests.chaos.clients import Accepted
 from tests.chaos.drills import steps
@@ -27,6 +30,8 @@ from tests.chaos.run import Site
 from tests.chaos.stacks import Stack
 
 PROGRAMS: tuple[Target, ...] = ("api", "worker")
+DATABASE = "thaw.db"
+"""Its file, and the beginning of the names of those beside it."""
 BATCH = 10
 """Jobs that are submitted at once; then everything is looked at."""
 MIB_PER_HOUR = 1.0
@@ -51,6 +56,9 @@ class Look:
     pid: int
     rss_mib: float
     files: int
+    """Open ones, those of the database left out."""
+    connections: int
+    """To the database."""
     threads: int
 
 
@@ -113,6 +121,7 @@ def growth(looks: Sequence[Look]) -> tuple[dict[str, Figure], dict[str, object]]
     figures = {
         "processes": exactly(len({look.pid for look in looks}), 1),
         "MiB per hour": at_most(per_hour, MIB_PER_HOUR),
+        "connections to the database": at_most(max(look.connections for look in looks), SQLITE_POOL["pool_size"]),
         "open files more at the end": at_most(_fewest(warm[middle:], "files") - _fewest(warm[:middle], "files"), 0),
         "threads more at the end": at_most(_fewest(warm[middle:], "threads") - _fewest(warm[:middle], "threads"), 0),
     }
@@ -122,6 +131,7 @@ def growth(looks: Sequence[Look]) -> tuple[dict[str, Figure], dict[str, object]]
             round(looks[i * (len(looks) - 1) // _TENTHS].rss_mib, 1) for i in range(_TENTHS + 1)
         ],
         "open files": _counted([look.files for look in looks]),
+        "connections to the database": _counted([look.connections for look in looks]),
         "threads": _counted([look.threads for look in looks]),
     }
     return figures, facts
@@ -173,13 +183,15 @@ def _look(stack: Stack, started: float, jobs: int) -> Iterator[Look]:
     for program in PROGRAMS:
         for process in stack.find(program):
             with process.oneshot():
+                ours = [Path(file.path).name for file in process.open_files()]
                 yield Look(
                     at=time.monotonic() - started,
                     jobs=jobs,
                     program=program,
                     pid=process.pid,
                     rss_mib=process.memory_info().rss / 2**20,
-                    files=process.num_fds(),
+                    files=process.num_fds() - sum(name.startswith(DATABASE) for name in ours),
+                    connections=ours.count(DATABASE),
                     threads=process.num_threads(),
                 )
 
@@ -201,6 +213,6 @@ def _is_zombie(process: psutil.Process) -> bool:
 DRILL = Drill(
     promise="API and worker do not grow, however many jobs there are",
     play=play,
-    times=1000,
+    times=5000,
     stacks=("embedded",),
 )

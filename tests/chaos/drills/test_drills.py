@@ -194,7 +194,16 @@ def test_most_faults_must_have_hit_something(hits: str, met: bool) -> None:
 def test_open_files_that_never_go_are_seen_among_those_that_come_and_go(files: list[int], more: int) -> None:
     figures, facts = growth(
         [
-            Look(at=at * 60.0, jobs=at * 10, program="worker", pid=7, rss_mib=100.0, files=count, threads=4)
+            Look(
+                at=at * 60.0,
+                jobs=at * 10,
+                program="worker",
+                pid=7,
+                rss_mib=100.0,
+                files=count,
+                connections=2,
+                threads=4,
+            )
             for at, count in enumerate(files)
         ]
     )
