@@ -38,6 +38,7 @@ from app.logs import configure_logging
 from app.services import context, keys
 from app.services.context import Services
 from app.services.health import Checkup
+from app.services.sweeping import sweeping
 from app.settings import Settings
 from app.storage.database import ensure_schema
 
@@ -73,8 +74,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.checkup = Checkup(services)
         app.state.streams = streams = Streams(services)
         try:
-            async with streams.running():
-                yield
+            with sweeping(services):
+                async with streams.running():
+                    yield
         finally:
             await run_in_threadpool(services.db.close)
 

@@ -16,6 +16,8 @@ class RetryPolicy:
     retries: int = 4
     connect_retries: int = 2
     """Fewer, so that a service that does not run is reported within a second."""
+    in_flight_retries: int = 12
+    """More: the key of a request whose process died is free after a minute, and the service says when to ask again."""
     first_pause_seconds: float = 0.25
     longest_pause_seconds: float = 8.0
 
@@ -32,6 +34,7 @@ class RetryPolicy:
     def _allowed(self, error: ThawClientError) -> int:
         if isinstance(error, ConnectionFailedError):
             return self.retries if error.reached else min(self.retries, self.connect_retries)
-        in_flight = isinstance(error, ConflictError) and error.code == "idempotency_in_flight"
+        if isinstance(error, ConflictError) and error.code == "idempotency_in_flight":
+            return self.in_flight_retries if self.retries else 0
         passing = isinstance(error, ApiError) and error.status in _PASSING
-        return self.retries if in_flight or passing else 0
+        return self.retries if passing else 0

@@ -56,12 +56,12 @@ class Creation:
     def once(self, body: BaseModel | Mapping[str, object], make: Callable[[], tuple[str, BaseModel]]) -> Response:
         """Make something, unless this key has made it already; `make` returns its path and its wire form.
 
-        Two bodies are the same if they mean the same: `body` is what validation made of it.
+        Two bodies are the same if they set the same fields to the same values, in any order and spelling.
         """
         if self._key is None:
             return _response(_created(*make()))
-        fingerprint = _fingerprint(self._where, body)
-        stored = idempotency.begin(self.services, self.project, key=self._key, fingerprint=fingerprint)
+        print_of_body = fingerprint(self._where, body)
+        stored = idempotency.begin(self.services, self.project, key=self._key, fingerprint=print_of_body)
         if stored is not None:
             return _response(stored, replayed=True)
         return _response(self._remember(self._key, make))
@@ -83,8 +83,11 @@ def _response(answer: StoredAnswer, *, replayed: bool = False) -> Response:
     return Response(answer.body, status_code=answer.status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def _fingerprint(where: str, body: BaseModel | Mapping[str, object]) -> str:
-    """sha256 over method, path and body, the order of the body's keys left aside."""
-    plain = body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
+def fingerprint(where: str, body: BaseModel | Mapping[str, object]) -> str:
+    """sha256 over method, path and body, the order of the body's keys left aside.
+
+    Fields that were left out are no part of it: the same body has the same one in a version that knows more fields.
+    """
+    plain = body.model_dump(mode="json", by_alias=True, exclude_unset=True) if isinstance(body, BaseModel) else body
     canonical = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(f"{where}\n{canonical}".encode()).hexdigest()

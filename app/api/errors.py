@@ -47,9 +47,7 @@ TABLE: dict[type[ThawError], Answer] = {
     ),
     errors.NotFoundError: Answer(404, "There is no such thing", "not_found_error"),
     errors.ConflictError: Answer(409, "Not possible in this state", "conflict_error", _FINAL),
-    errors.IdempotencyInFlightError: Answer(
-        409, "The first request is still being answered", "conflict_error", {"Retry-After": "1"}
-    ),
+    errors.IdempotencyInFlightError: Answer(409, "The first request is still being answered", "conflict_error"),
     errors.IdempotencyMismatchError: Answer(422, "This Idempotency-Key belongs to another request"),
     errors.TooLargeError: Answer(413, "More bytes than the limit"),
     errors.StorageFullError: Answer(507, "No room is left", "server_error", {"Retry-After": RETRY_SECONDS}),
@@ -95,7 +93,10 @@ def response_for(request: Request, error: ThawError) -> ProblemResponse:
         allowed_actions=transition.allowed_actions if transition else None,
         needed_by=error.needed_by if isinstance(error, errors.InUseError) else None,
     )
-    return ProblemResponse(problem, headers=dict(answer.headers or {}))
+    headers = dict(answer.headers or {})
+    if isinstance(error, errors.IdempotencyInFlightError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return ProblemResponse(problem, headers=headers)
 
 
 def internal_error(request: Request) -> ProblemResponse:

@@ -114,9 +114,13 @@ class InvalidStateTransitionError(ConflictError):
 
 
 class IdempotencyInFlightError(ConflictError):
-    """The first request with this Idempotency-Key is still being answered."""
+    """The first request with this Idempotency-Key is still being answered. `retry_after_seconds`: when to ask again."""
 
     code = "idempotency_in_flight"
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class InUseError(ConflictError):

@@ -69,27 +69,27 @@ def end_job(
     that exclude each other: at most one finds it as it must be.
     """
     asked, enough = JobRow.cancel_requested_at.is_not(None), _enough(JobRow, lost=lost)
-    used_up = jobs.used_up()
+    used_up = jobs.is_used_up(session, project, identifier)
     pause = JobRow.pause_requested_at.is_not(None) if aside_seconds is None else true()
     until = {} if aside_seconds is None else aside.waiting(aside_seconds)
-    last = _no_more_attempts(identifier, because)
     cancelled = jobs.move(
         session, project, identifier, old="running", new="cancelled", news="The job was cancelled.",
         where=[*where, asked],
     )  # fmt: skip
     if cancelled is not None:
         return Ended("cancelled")
-    out_of_time = overtime.named(session, project, identifier, OF_ATTEMPTS)
-    for condition, failure in ((used_up, out_of_time), (enough & ~used_up, last)):
-        failed = jobs.move(
-            session, project, identifier, old="running", new="failed", news=failure.message,
-            where=[*where, ~asked, condition], values={"error": dumped(failure)},
-        )  # fmt: skip
-        if failed is not None:
-            return Ended("failed")
+    failure = _no_more_attempts(identifier, because)
+    if used_up:
+        failure = overtime.named(session, project, identifier, OF_ATTEMPTS)
+    failed = jobs.move(
+        session, project, identifier, old="running", new="failed", news=failure.message,
+        where=[*where, ~asked, true() if used_up else enough], values={"error": dumped(failure)},
+    )  # fmt: skip
+    if failed is not None:
+        return Ended("failed")
     paused = jobs.move(
         session, project, identifier, old="running", new="paused", news="The job is paused.",
-        where=[*where, ~asked, ~used_up, ~enough, pause],
+        where=[*where, ~asked, ~enough, pause],
         values={**leases.given_back(JobRow, lost=lost), **until},
     )  # fmt: skip
     if paused is not None:
@@ -97,7 +97,7 @@ def end_job(
     again = jobs.move(
         session, project, identifier, old="running", new="queued",
         news=_news_of_waiting(because, lost=lost),
-        where=[*where, ~asked, ~used_up, ~enough, ~pause], values=leases.given_back(JobRow, lost=lost),
+        where=[*where, ~asked, ~enough, ~pause], values=leases.given_back(JobRow, lost=lost),
     )  # fmt: skip
     return None if again is None else Ended("waits", [Hint(JobRow, project, identifier)])
 

@@ -7,6 +7,7 @@
 A process that dies between leaves the key taken, and nothing made; after a minute it may be taken over.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -50,7 +51,7 @@ def begin(services: Services, project: str, *, key: str, fingerprint: str) -> St
             session, project, key=key, older_than_seconds=ABANDONED_SECONDS
         ):
             message = "The first request with this Idempotency-Key is still being answered. Try again in a moment."
-            raise IdempotencyInFlightError(message)
+            raise IdempotencyInFlightError(message, retry_after_seconds=_patience_seconds(record))
         return answer
 
 
@@ -86,6 +87,12 @@ def forget(services: Services, project: str, *, key: str) -> None:
     """Give a key back whose request made nothing."""
     with services.db.begin() as session:
         idempotency.remove(session, project, key)
+
+
+def _patience_seconds(record: Record | None) -> int:
+    """As long as the first request has taken already, and until its key may be taken over at most."""
+    age = record.age_seconds if record else 0.0
+    return max(1, math.ceil(min(age, ABANDONED_SECONDS - age)))
 
 
 def _answer(record: Record | None) -> StoredAnswer | None:

@@ -71,8 +71,8 @@ class SweepResult:
 def sweep(services: Services) -> SweepResult:
     """Do all of it once.
 
-    A row that cannot be dealt with keeps no other from being swept, nor does a full disk; an `ExceptionGroup` at the
-    end has the reasons. A database that does not answer ends it at once.
+    A row that cannot be dealt with keeps no other from being swept, nor does a full disk below SQLite; an
+    `ExceptionGroup` at the end has the reasons. A database that does not answer ends it at once.
     """
     swept = _Swept(services)
     result = SweepResult(

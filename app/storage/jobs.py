@@ -106,9 +106,10 @@ def run_seconds() -> ColumnElement[float]:
     return JobRow.run_seconds + until - func.coalesce(JobRow.attempt_started_at, until)
 
 
-def used_up() -> ColumnElement[bool]:
+def is_used_up(session: Session, project: str, job_id: str) -> bool:
     """Whether a running job has run for longer than it may."""
-    return func.coalesce(run_seconds() >= JobRow.max_seconds, False)
+    used_up = func.coalesce(run_seconds() >= JobRow.max_seconds, False)
+    return bool(session.scalar(select(used_up).where(JobRow.project == project, JobRow.id == job_id)))
 
 
 def overdue() -> ColumnElement[bool]:

@@ -13,6 +13,10 @@ POOL: Mapping[str, Any] = {"pool_size": 5, "max_overflow": 10, "pool_pre_ping": 
 
 One may have died while it lay in the pool (the server restarted, a firewall forgot it): each is tried before use.
 """
+ISOLATION = "READ COMMITTED"
+"""What every guard is written for: an UPDATE that waited for a row looks at it again. A server, database or role may
+have a stricter one as its default, and then the slower of two would get an error instead.
+"""
 
 CONNECTION: Mapping[str, str | int] = {
     "connect_timeout": 10,
@@ -38,7 +42,14 @@ _AWAY = {"25006", "25P03"}
 
 def engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 (as they are for `create_engine`)
     """The connections to that database."""
-    made = create_engine(url, connect_args=_arguments(make_url(url)), hide_parameters=True, **POOL, **options)
+    made = create_engine(
+        url,
+        connect_args=_arguments(make_url(url)),
+        isolation_level=ISOLATION,
+        hide_parameters=True,
+        **POOL,
+        **options,
+    )
     event.listen(made, "connect", _prepare)
     event.listen(made, "handle_error", _understand, retval=True)
     return made

@@ -35,6 +35,8 @@ LOST = frozenset(
     )
 )
 """Why a job fails whose attempts were all lost."""
+_ROOM_AGAIN = "There may be room on the disk again"
+"""What the event says by which a job goes on that was set aside, and that nobody resumed."""
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Verdict:
     """Of all of them together."""
     given_up: int = 0
     """Jobs that failed because three attempts in a row were lost with nothing kept: nobody's fault, but shown."""
+    resumed_by_itself: int = 0
+    """How often a job that a full disk had set aside was put back by a sweeper."""
     compared: int = 0
     """Results whose weights were compared."""
     remarks: list[str] = field(default_factory=list)
@@ -80,6 +84,7 @@ def check(evidence: Evidence, accepted: Sequence[Accepted], references: Mapping[
     for job_id, row in books.jobs.items():
         found = [*_history(books, row), *_writes(books, row["id"]), *_result(evidence, books, row)]
         verdict.violations += [f"{job_id}: {each}" for each in found]
+        verdict.resumed_by_itself += sum(_ROOM_AGAIN in event["message"] for event in books.events[job_id])
     _compare(evidence, books, accepted, references, verdict)
     return verdict
 

@@ -175,6 +175,25 @@ def test_a_create_keeps_its_idempotency_key_over_all_tries(service: FakeService,
     assert list(service.jobs) == [job.id]
 
 
+def test_a_create_outlives_the_minute_for_which_a_dead_process_keeps_its_key(
+    service: FakeService, client: Client
+) -> None:
+    waits = (1, 1, 2, 4, 8, 16, 28, 1)
+    service.answers = [
+        CUT,
+        *(_asked_to_wait(seconds) for seconds in waits),
+        None,
+    ]
+    client.jobs.create(model="model-1", training_file="ds-1")
+    assert len({request.headers["idempotency-key"] for request in service.requests}) == 1
+
+
+def _asked_to_wait(seconds: int) -> httpx2.Response:
+    answer = problem(409, "idempotency_in_flight", "Wait.")
+    answer.headers["Retry-After"] = str(seconds)
+    return answer
+
+
 def test_two_creates_have_two_keys(service: FakeService, client: Client) -> None:
     for _ in range(2):
         client.jobs.create(model="model-1", training_file="ds-1")

@@ -125,5 +125,4 @@ def fork_job(job_id: JobId, creation: CreationDep, body: ForkBody = _FROM_THE_LA
     The job itself goes on, or stays as it ended; the new one names it in `forked_from`.
     """
     made = partial(again.fork, creation.services, creation.project, job_id, body, api_key_id=creation.key_id)
-    # `class_weights: null` is a change, leaving it out is none: to the key these are two bodies.
-    return _created(creation, body.model_dump(mode="json", exclude_unset=True), made)
+    return _created(creation, body, made)

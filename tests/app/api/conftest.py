@@ -262,7 +262,12 @@ def settings(tmp_path: Path, fresh_database: Path) -> Settings:
     (tmp_path / "data").mkdir()
     shutil.copy(fresh_database, tmp_path / "data" / "thaw.db")
     return Settings(
-        data_dir=tmp_path / "data", api_key=KEY, event_poll_seconds=0.05, min_free_disk_bytes=0, max_upload_bytes=10**6
+        data_dir=tmp_path / "data",
+        api_key=KEY,
+        event_poll_seconds=0.05,
+        sweep_seconds=3600,
+        min_free_disk_bytes=0,
+        max_upload_bytes=10**6,
     )
 
 

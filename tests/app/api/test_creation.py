@@ -4,12 +4,14 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
 from sqlalchemy import event, update
 
+from app.api.creation import fingerprint
 from app.services import idempotency, models
 from app.storage.database import now
 from app.storage.tables import IdempotencyRow
@@ -32,11 +34,47 @@ def test_the_same_request_again_gets_the_first_answer_and_makes_nothing(client: 
     assert len(client.get(JOBS).json()["data"]) == 1
 
 
-def test_bodies_that_mean_the_same_are_the_same(client: TestClient, thaw: "Thaw") -> None:
+def test_the_order_and_spelling_of_a_body_do_not_matter(client: TestClient, thaw: "Thaw") -> None:
     file = thaw.upload()
     first = client.post("/v1/models", json={"file": file, "name": "a"}, headers=KEY)
-    again = client.post("/v1/models", json={"name": "a", "rescale": None, "file": file}, headers=KEY)
+    content = f'{{"n\\u0061me": "a",\n "file": "{file}"}}'
+    again = client.post("/v1/models", content=content, headers={**KEY, "Content-Type": "application/json"})
     assert again.json()["id"] == first.json()["id"]
+
+
+class Cut(BaseModel):
+    """A body as one version knows it."""
+
+    at: str
+    kind: Literal["layer", "block"] = "layer"
+
+
+class LaterCut(Cut):
+    """And as the next version does."""
+
+    offset: int = 0
+
+
+class Body(BaseModel):
+    """Another one, within a body."""
+
+    name: str
+    cut: Cut
+
+
+class LaterBody(Body):
+    """The same, in the next version."""
+
+    cut: LaterCut
+    priority: str = "normal"
+
+
+def test_a_body_is_still_the_same_for_a_version_that_knows_more_fields() -> None:
+    sent = {"name": "a", "cut": {"at": "block_5"}}
+    before = fingerprint("POST /v1/x", Body.model_validate(sent))
+    assert fingerprint("POST /v1/x", LaterBody.model_validate(sent)) == before
+    sent["cut"] = {"at": "block_5", "kind": "block"}
+    assert fingerprint("POST /v1/x", Body.model_validate(sent)) != before
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/datasets"])

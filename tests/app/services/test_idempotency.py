@@ -40,6 +40,18 @@ def test_a_request_that_is_being_answered_is_not_begun_again(services: Services)
         _begin(services)
 
 
+@pytest.mark.parametrize(("age", "patience"), [(0, 1), (3, 3), (20, 20), (50, 10), (59.9, 1)])
+def test_whoever_asks_meanwhile_is_told_to_wait_as_long_as_it_has_taken_already(
+    services: Services, age: float, patience: int
+) -> None:
+    _begin(services)
+    with services.db.begin() as session:
+        session.execute(update(IdempotencyRow).values(created_at=now() - age))
+    with pytest.raises(IdempotencyInFlightError) as caught:
+        _begin(services)
+    assert abs(caught.value.retry_after_seconds - patience) <= 1  # time goes on meanwhile
+
+
 def test_a_key_is_free_again_when_its_request_made_nothing(services: Services) -> None:
     _begin(services)
     idempotency.forget(services, "default", key="k")

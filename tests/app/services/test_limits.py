@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.domain import overtime
 from app.domain.again import ForkRequest
@@ -112,6 +113,23 @@ def test_the_failure_names_the_newest_weights_that_a_fork_may_start_from(
     assert "with more time for what is left" in failed.error.message
     fork = again.fork(services, "default", failed.id, ForkRequest())
     assert fork.forked_from == ForkedFrom(job=failed.id, checkpoint=newest.id)
+
+
+@pytest.mark.parametrize("how", ["given back", "dead worker"])
+def test_an_attempt_ends_within_its_time_though_nobody_here_can_read_the_specification(
+    world: Any, services: Services, how: str
+) -> None:
+    claim = world.claim(world.job(max_seconds=100))
+    files = {"c/1.weights": world.artifact("1.weights")}
+    reports.progress(services, claim, [world.epoch(4), world.phase_end()], checkpoints=files)
+    world.set(JobRow, claim.identifier, spec={"of": "a later version"})
+    if how == "given back":
+        assert claims.release(services, claim, charge_attempt=False) == "waits"
+    else:
+        world.expire(JobRow, claim.identifier)
+        assert sweep(services).taken_back == 1
+    with services.db.read() as session:
+        assert session.scalars(select(JobRow.status).where(JobRow.id == claim.identifier)).one() == "queued"
 
 
 @pytest.mark.parametrize(

@@ -190,3 +190,18 @@ def test_a_worker_that_is_refused_says_so_and_ends(guarded: str, tmp_path: Path)
     assert 'password authentication failed for user "guarded"' in done.stderr.splitlines()[-1]
     assert "wrong" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_stricter_default_of_the_server_does_not_make_errors_of_waits(postgres: Postgres) -> None:
+    url = f"{postgres.create_database('strict')}&options=-c%20default_transaction_isolation%3Dserializable"
+    database = Database(url)
+    try:
+        with database.read() as session:
+            assert session.scalar(text("SHOW default_transaction_isolation")) == "serializable"
+            assert session.scalar(text("SHOW transaction_isolation")) == "read committed"
+        with database.snapshot() as session:
+            assert session.scalar(text("SHOW transaction_isolation")) == "repeatable read"
+        with database.begin() as session:
+            assert session.scalar(text("SHOW transaction_isolation")) == "read committed"
+    finally:
+        database.close()

@@ -11,7 +11,7 @@ rolling     workers and APIs are restarted by SIGTERM under load
 keys        one Idempotency-Key, many requests at once; requests whose API dies
 damage      checkpoints with a flipped byte, or cut off
 streams     event streams that break off at random while APIs are killed
-soak        a thousand jobs: memory, open files, threads, zombies
+soak        five thousand jobs: memory, open files, threads, zombies
 
 The chaos run draws its blows from a seed and judges histories; a drill deals one kind of blow on purpose and measures.
 """

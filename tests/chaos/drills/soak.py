@@ -1,10 +1,12 @@
-"""A thousand tiny jobs through `thaw up`, some of them disturbed: does anything grow?
+"""Thousands of tiny jobs through `thaw up`, some of them disturbed: does anything grow?
 
-Memory, open files and threads of the API and of the worker are read between jobs, when nothing is trained, and
-straight lines are laid through them. What grows only while it warms up (imports, pools, compiled statements, and the
-holes in the allocator's arenas, which fill over some hundred jobs) is left out: the lines begin half-way. Disturbances
-are such as leave API and worker alive: training processes are killed, the broker is flushed, and killed. A zombie is a
-process that has ended and that nobody has asked for its end for some seconds.
+Memory, open files and threads of the API and of the worker are read between jobs, when nothing is trained, and straight
+lines are laid through them. What grows only while it warms up (imports, pools, compiled statements, and the holes in
+the allocator's arenas, which fill over some hundred jobs) is left out: the lines begin half-way. Open files and threads
+come and go (connections, pools), so what counts is the fewest there were: what leaks never goes, and lifts that.
+SQLite's connections are counted by themselves: a pool keeps as many as were ever needed at once. Disturbances are such
+as leave API and worker alive: training processes are killed, the broker is flushed, and killed. A zombie is a process
+that has ended and that nobody has asked for its end for some seconds.
 """
 
 import contextlib
@@ -15,9 +17,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
+from app.storage.database import SQLITE_POOL
 from tests.chaos.acts import Target
 from tests.chaos.clients import Accepted
 from tests.chaos.drills import steps
@@ -26,6 +30,8 @@ from tests.chaos.run import Site
 from tests.chaos.stacks import Stack
 
 PROGRAMS: tuple[Target, ...] = ("api", "worker")
+DATABASE = "thaw.db"
+"""Its file, and the beginning of the names of those beside it."""
 BATCH = 10
 """Jobs that are submitted at once; then everything is looked at."""
 MIB_PER_HOUR = 1.0
@@ -50,6 +56,9 @@ class Look:
     pid: int
     rss_mib: float
     files: int
+    """Open ones, those of the database left out."""
+    connections: int
+    """To the database."""
     threads: int
 
 
@@ -98,36 +107,43 @@ def play(exercise: Exercise) -> Findings:
         "faults": {fault: f"{faults.hit[fault]} of {tried} hit" for fault, tried in faults.tried.items()},
     }
     for program in PROGRAMS:
-        grown, about = _growth([look for look in looks if look.program == program])
+        grown, about = growth([look for look in looks if look.program == program])
         figures |= {f"{program}: {name}": figure for name, figure in grown.items()}
         facts[program] = about
     return Findings(figures, {**facts, "checked": verdict.summary()}, verdict.violations)
 
 
-def _growth(looks: Sequence[Look]) -> tuple[dict[str, Figure], dict[str, object]]:
-    """The lines through what one program was like, and where they began and ended."""
+def growth(looks: Sequence[Look]) -> tuple[dict[str, Figure], dict[str, object]]:
+    """What one program grew by, and what it was like."""
     warm = looks[int(len(looks) * WARM_PART) :]
     middle = len(warm) // 2
     per_hour = slope([(look.at / 3600, look.rss_mib) for look in warm])
     figures = {
         "processes": exactly(len({look.pid for look in looks}), 1),
         "MiB per hour": at_most(per_hour, MIB_PER_HOUR),
-        "open files more at the end": at_most(_most(warm[middle:], "files") - _most(warm[:middle], "files"), 0),
-        "threads more at the end": at_most(_most(warm[middle:], "threads") - _most(warm[:middle], "threads"), 0),
+        "connections to the database": at_most(max(look.connections for look in looks), SQLITE_POOL["pool_size"]),
+        "open files more at the end": at_most(_fewest(warm[middle:], "files") - _fewest(warm[:middle], "files"), 0),
+        "threads more at the end": at_most(_fewest(warm[middle:], "threads") - _fewest(warm[:middle], "threads"), 0),
     }
     facts: dict[str, object] = {
         "MiB per 100 jobs": round(slope([(look.jobs / 100, look.rss_mib) for look in warm]), 3),
         "MiB by tenths of the jobs": [
             round(looks[i * (len(looks) - 1) // _TENTHS].rss_mib, 1) for i in range(_TENTHS + 1)
         ],
-        "open files": [look.files for look in (looks[0], warm[0], looks[-1])],
-        "threads": [look.threads for look in (looks[0], warm[0], looks[-1])],
+        "open files": _counted([look.files for look in looks]),
+        "connections to the database": _counted([look.connections for look in looks]),
+        "threads": _counted([look.threads for look in looks]),
     }
     return figures, facts
 
 
-def _most(looks: Sequence[Look], what: str) -> int:
-    return max(int(getattr(look, what)) for look in looks)
+def _fewest(looks: Sequence[Look], what: str) -> int:
+    return min(int(getattr(look, what)) for look in looks)
+
+
+def _counted(numbers: Sequence[int]) -> dict[str, int]:
+    """How many looks found how many, in order."""
+    return {str(number): count for number, count in sorted(Counter(numbers).items())}
 
 
 # === A batch ===
@@ -167,13 +183,15 @@ def _look(stack: Stack, started: float, jobs: int) -> Iterator[Look]:
     for program in PROGRAMS:
         for process in stack.find(program):
             with process.oneshot():
+                ours = [Path(file.path).name for file in process.open_files()]
                 yield Look(
                     at=time.monotonic() - started,
                     jobs=jobs,
                     program=program,
                     pid=process.pid,
                     rss_mib=process.memory_info().rss / 2**20,
-                    files=process.num_fds(),
+                    files=process.num_fds() - sum(name.startswith(DATABASE) for name in ours),
+                    connections=ours.count(DATABASE),
                     threads=process.num_threads(),
                 )
 
@@ -195,6 +213,6 @@ def _is_zombie(process: psutil.Process) -> bool:
 DRILL = Drill(
     promise="API and worker do not grow, however many jobs there are",
     play=play,
-    times=1000,
+    times=5000,
     stacks=("embedded",),
 )

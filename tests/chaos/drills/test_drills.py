@@ -27,7 +27,7 @@ from tests.chaos.drills.drill import (
     slope,
 )
 from tests.chaos.drills.keys import Race
-from tests.chaos.drills.soak import Faults
+from tests.chaos.drills.soak import Faults, Look, growth
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,37 @@ def test_most_faults_must_have_hit_something(hits: str, met: bool) -> None:
     for each in hits.split():
         faults.note("child", hit=each == "hit")
     assert faults.figure().met == met
+
+
+@pytest.mark.parametrize(
+    ("files", "more"),
+    [
+        ([30, 22, 24, 22, 24, 22, 24, 22, 26, 22, 24, 24], 0),  # they come and go
+        ([22, 22, 22, 22, 22, 22, 24, 22, 24, 23, 25, 23], 1),  # one was never closed
+        ([22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33], 3),  # with every look
+    ],
+    ids=["none", "one", "each"],
+)
+def test_open_files_that_never_go_are_seen_among_those_that_come_and_go(files: list[int], more: int) -> None:
+    figures, facts = growth(
+        [
+            Look(
+                at=at * 60.0,
+                jobs=at * 10,
+                program="worker",
+                pid=7,
+                rss_mib=100.0,
+                files=count,
+                connections=2,
+                threads=4,
+            )
+            for at, count in enumerate(files)
+        ]
+    )
+    assert figures["open files more at the end"].measured == more
+    assert figures["open files more at the end"].met == (more == 0)
+    assert figures["threads more at the end"].met
+    assert facts["open files"] == {str(count): files.count(count) for count in sorted(set(files))}
 
 
 def test_a_process_that_outlives_the_stop_of_its_job_is_seen_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
