@@ -200,6 +200,12 @@ def _sqlite(url: str) -> Engine:
     return engine
 
 
+def lacks_file(url: str) -> bool:
+    """Whether that is an SQLite whose file nobody has made yet; asking it would make it."""
+    found = make_url(url)
+    return found.get_backend_name() == "sqlite" and not (found.database and Path(found.database).is_file())
+
+
 def sqlite_library() -> ModuleType:
     """Python's own, or, where that has the rare fault, that of the package pysqlite3 where there is one.
 
@@ -313,7 +319,7 @@ def is_out_of_room(error: DBAPIError) -> bool:
     return SQLITE_FULL in str(error.orig)
 
 
-def said(error: OperationalError) -> str:
+def said(error: DBAPIError) -> str:
     """What the database or its driver said, on one line, without the statement."""
     return " ".join(str(error.orig).split())
 
