@@ -24,7 +24,10 @@ METRICS = "/metrics"
 bearer = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
-    description="The admin key: `thaw up` prints where it is, and `<data folder>/api-key` holds it.",
+    description=(
+        "The admin key: `thaw up` prints where it is, and `<data folder>/api-key` holds it. Or one that "
+        "`thaw keys create` made on the machine of the service."
+    ),
 )
 DocumentedKey = Annotated[object, Security(bearer)]
 """Only tells OpenAPI that a key is needed; the check itself is `RequireKey`."""

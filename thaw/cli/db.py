@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from thaw.cli.output import Output
-from thaw.cli.service import read_settings
-from thaw.cli.session import REFUSED, AsJson, BadInputError, output, reported
+from thaw.cli.service import read_settings, require_api
+from thaw.cli.session import REFUSED, AsJson, output, reported
 from thaw.errors import ThawClientError
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def current(context: typer.Context, *, as_json: AsJson = False) -> None:
     """
     out = output(context, as_json=as_json)
     with reported(out):
-        _require_api()
+        require_api("thaw db")
         from app import schema
 
         state = _answer(schema.current)
@@ -55,23 +54,13 @@ def upgrade(context: typer.Context, *, as_json: AsJson = False) -> None:
     """
     out = output(context, as_json=as_json)
     with reported(out):
-        _require_api()
+        require_api("thaw db")
         from app import schema
 
         before, after = _answer(schema.upgrade)
         _show(out, after)
         if before.revision == after.revision:
             out.note("There was nothing to do.")
-
-
-def _require_api() -> None:
-    missing = [name for name in ("sqlalchemy", "alembic", "pydantic_settings") if find_spec(name) is None]
-    if missing:
-        message = (
-            f"`thaw db` works on the service's database, for which this installation lacks {', '.join(missing)}. "
-            "Install it with: pip install 'thaw[api]'"
-        )
-        raise BadInputError(message)
 
 
 def _answer(ask: "Callable[[Settings], Answer]") -> Answer:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from thaw.cli import datasets, db, jobs, models, operating, service, workers
+from thaw.cli import datasets, db, jobs, keys, models, operating, service, workers
 from thaw.cli.output import Output
 from thaw.cli.session import AsJson, GlobalOptions
 from thaw.version import version
@@ -36,6 +36,7 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(workers.app, name="workers")
 app.command()(jobs.plan)
+app.add_typer(keys.app, name="keys")
 app.add_typer(db.app, name="db")
 app.command()(operating.doctor)
 app.command()(operating.backup)

@@ -113,6 +113,17 @@ def _require_worker(command: str) -> None:
         raise BadInputError(message)
 
 
+def require_api(command: str) -> None:
+    """Raise `BadInputError` where this installation cannot reach the service's database."""
+    missing = [name for name in ("sqlalchemy", "alembic", "pydantic_settings") if find_spec(name) is None]
+    if missing:
+        message = (
+            f"`{command}` works on the service's database, for which this installation lacks {', '.join(missing)}. "
+            "Install it with: pip install 'thaw[api]'"
+        )
+        raise BadInputError(message)
+
+
 def _seeds(given: str | None) -> list[int] | None:
     try:
         return None if given is None else [int(seed) for seed in given.split(",")]
@@ -133,14 +144,14 @@ def _masked(name: str) -> str | None:
     return "********" if value and name == "THAW_API_KEY" else value
 
 
-def read_settings() -> "Settings":
-    """The service's settings here. Raises `BadInputError`."""
+def read_settings(data_dir: Path | None = None) -> "Settings":
+    """The service's settings here, with another folder if one is given. Raises `BadInputError`."""
     from pydantic import ValidationError
 
     from app.settings import Settings
 
     try:
-        return Settings()
+        return Settings() if data_dir is None else Settings(data_dir=data_dir)
     except (ValidationError, OSError, ValueError) as error:
         message = f"A setting cannot be used: {error}"
         raise BadInputError(message) from error

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.domain.errors import Failure
-from app.services import reports
+from app.services import claims, keys, reports
 from app.storage.tables import JobRow
 
 if TYPE_CHECKING:
@@ -118,6 +118,22 @@ def test_a_job_belongs_to_the_key_that_it_came_with(client: TestClient, thaw: "T
     again = client.post(f"{JOBS}/{failed}/retry").json()["id"]
     forked = client.post(f"{JOBS}/{failed}/fork").json()["id"]
     with thaw.services.db.read() as session:
-        keys = {session.get_one(JobRow, job).api_key_id for job in (failed, again, forked)}
-    (key,) = keys
+        owners = {session.get_one(JobRow, job).api_key_id for job in (failed, again, forked)}
+    (key,) = owners
     assert key.startswith("key-")
+
+
+def test_who_sends_three_jobs_does_not_hold_up_the_holder_of_another_key(client: TestClient, thaw: "Thaw") -> None:
+    body = {"model": thaw.ready_model(), "training_file": thaw.ready_dataset()}
+
+    def sent_by(token: str) -> str:
+        response = client.post(JOBS, json=body, headers={"Authorization": f"Bearer {token}"})
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
+    alice, bob = (keys.create(thaw.services.db, name)[1] for name in ("alice", "bob"))
+    first, second, third = (sent_by(alice) for _ in range(3))
+    other = sent_by(bob)
+    assert client.get(f"{JOBS}/{other}").json()["progress"]["queue_position"] == 2
+    claimed = [claims.claim_next(thaw.services, first, worker=f"worker-{number}") for number in range(4)]
+    assert [claim and claim.identifier for claim in claimed] == [first, other, second, third]

@@ -63,7 +63,7 @@ def test_a_file_that_is_no_database_is_an_error(run: Run, tmp_path: Path) -> Non
 
 
 def test_without_the_extra_the_error_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaw.cli.db.find_spec", lambda name: None if name == "alembic" else object())
+    monkeypatch.setattr("thaw.cli.service.find_spec", lambda name: None if name == "alembic" else object())
     result = run("db", "current")
     assert result.exit_code == 2
     assert "pip install 'thaw[api]'" in result.stderr
