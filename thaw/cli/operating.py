@@ -5,22 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thaw.cli.output import Output
-from thaw.cli.service import DataDir
-from thaw.cli.session import REFUSED, AsJson, BadInputError, output, reported
+from thaw.cli.service import DataDir, read_settings, require_api
+from thaw.cli.session import REFUSED, AsJson, output, reported
 from thaw.errors import ThawClientError
 
 if TYPE_CHECKING:
     from app.backup import Summary
-    from app.settings import Settings
-
-NEEDED = ("fastapi", "celery", "sqlalchemy", "psutil")
 
 
 def doctor(context: typer.Context, *, data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -35,7 +31,8 @@ def doctor(context: typer.Context, *, data_dir: DataDir = None, as_json: AsJson 
     """
     out = output(context, as_json=as_json)
     with reported(out):
-        settings = _settings("thaw doctor", data_dir)
+        require_api("thaw doctor")
+        settings = read_settings(data_dir)
     from app.doctor import examine
 
     findings = examine(settings)
@@ -69,7 +66,8 @@ def backup(
     """
     out = output(context, as_json=as_json)
     with reported(out):
-        settings = _settings("thaw backup", data_dir)
+        require_api("thaw backup")
+        settings = read_settings(data_dir)
         with _refusals():
             from app.backup import take
 
@@ -90,31 +88,13 @@ def restore(
     """
     out = output(context, as_json=as_json)
     with reported(out):
-        settings = _settings("thaw restore", data_dir)
+        require_api("thaw restore")
+        settings = read_settings(data_dir)
         with _refusals():
             from app.backup import restore as restored
 
             summary = restored(settings, file.absolute())
     _tell(out, "Restored to", summary)
-
-
-def _settings(command: str, data_dir: Path | None) -> Settings:
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        message = (
-            f"`{command}` works on the machine of the service; this installation lacks {', '.join(missing)}. "
-            "Install it with: pip install 'thaw[api]'"
-        )
-        raise BadInputError(message)
-    from pydantic import ValidationError
-
-    from app.settings import Settings
-
-    try:
-        return Settings() if data_dir is None else Settings(data_dir=data_dir)
-    except (ValidationError, OSError, ValueError) as error:
-        message = f"A setting cannot be used: {error}"
-        raise BadInputError(message) from error
 
 
 @contextlib.contextmanager

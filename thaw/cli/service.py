@@ -15,6 +15,8 @@ from thaw.location import data_dir
 if TYPE_CHECKING:
     from app.settings import Settings
 
+API_PACKAGES = ("fastapi", "celery", "sqlalchemy", "alembic", "pydantic_settings", "psutil")
+"""What tells that the extra `api` is installed."""
 CLIENT_VARIABLES = (
     ("THAW_URL", "Where the service is; left out: the one that `thaw up` runs on this machine."),
     ("THAW_API_KEY", "The key that opens it."),
@@ -115,10 +117,10 @@ def _require_worker(command: str) -> None:
 
 def require_api(command: str) -> None:
     """Raise `BadInputError` where this installation cannot reach the service's database."""
-    missing = [name for name in ("sqlalchemy", "alembic", "pydantic_settings") if find_spec(name) is None]
+    missing = [name for name in API_PACKAGES if find_spec(name) is None]
     if missing:
         message = (
-            f"`{command}` works on the service's database, for which this installation lacks {', '.join(missing)}. "
+            f"`{command}` works on the service's own data, for which this installation lacks {', '.join(missing)}. "
             "Install it with: pip install 'thaw[api]'"
         )
         raise BadInputError(message)

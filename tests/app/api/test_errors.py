@@ -190,7 +190,8 @@ def test_the_row_of_the_nearest_base_counts() -> None:
     assert answer_for(errors.InUseError("x")).status == 409
     assert answer_for(errors.CutError("x")).status == 422
     assert answer_for(errors.PlatformError("x")).status == 500
-    assert answer_for(errors.IdempotencyInFlightError("x")).headers == {"Retry-After": "1"}
+    assert answer_for(errors.InUseError("x")).headers == {"X-Should-Retry": "false"}
+    assert answer_for(errors.IdempotencyInFlightError("x")).headers is None
 
 
 def test_a_problem_leaves_out_what_does_not_apply(client: TestClient) -> None:

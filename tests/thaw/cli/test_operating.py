@@ -85,7 +85,7 @@ def test_a_file_that_is_no_backup_is_refused_in_words(run: Run, tmp_path: Path) 
 def test_without_the_server_the_error_says_what_to_install(
     run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("thaw.cli.operating.find_spec", lambda name: None if name == "sqlalchemy" else object())
+    monkeypatch.setattr("thaw.cli.service.find_spec", lambda name: None if name == "sqlalchemy" else object())
     result = run(*words)
     assert result.exit_code == 2
     assert "pip install 'thaw[api]'" in result.stderr
