@@ -1,13 +1,14 @@
 """Checkpoints between a training process and the store.
 
     process --writes--> run/checkpoints/resume-000007 --CheckpointUploads--> store      while it trains on
-    store --place--> run/checkpoints/resume-000001                                      before it begins
+    store --place--> run/checkpoints/resume-000001, and the best one below it           before it begins
 
 The process deletes its older checkpoints itself. So the files of one that is to be uploaded are linked into a folder of
 ours first: they stay while they are read, and training never waits.
 """
 
 import json
+import math
 import shutil
 import stat
 import threading
@@ -36,25 +37,49 @@ Tell = Callable[[CheckpointWritten, Mapping[str, Artifact]], bool]
 
 
 def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore, *, check: Check = go_on) -> None:
-    """Put the newest usable checkpoint where the engine looks for it.
+    """Put the newest usable checkpoint where the engine looks for it, and the best one of its phase below it.
 
     For one that the store has lost, or that is damaged there or was before it got there, an empty folder says so: the
     engine refuses it, tells of it, and takes the one before. `checkpoints`: the newest first. What `check` raises,
     which is called all the while, goes through.
+
+    The best one is there if the phase diverges. Nothing goes on from it, so if it is not usable the next best is taken.
     """
-    for number, checkpoint in zip(range(len(checkpoints), 0, -1), checkpoints, strict=True):
-        folder = run / FOLDER / f"resume-{number:06d}"
-        folder.mkdir(parents=True)
-        try:
-            for artifact in checkpoint.files:
-                store.fetch(artifact.sha256, folder / artifact.name, check=check)
-            _check_listed(checkpoint, folder)
-        except PlatformError as error:
-            _log.warning("checkpoint not usable", checkpoint=checkpoint.id, reason=error.message)
-            shutil.rmtree(folder)
-            folder.mkdir()
-        else:
-            return
+    folders = [run / FOLDER / f"resume-{number:06d}" for number in range(len(checkpoints), 0, -1)]
+    left = list(zip(checkpoints, folders, strict=True))
+    while left:
+        newest, folder = left.pop(0)
+        if _fetch(newest, folder, store, check):
+            break
+        folder.mkdir()
+    else:
+        return
+    better = [(each, folder) for each, folder in left if _better(each, newest)]
+    for each, folder in sorted(better, key=lambda pair: _loss(pair[0])):
+        if _fetch(each, folder, store, check):
+            break
+
+
+def _fetch(checkpoint: Checkpoint, folder: Path, store: ArtifactStore, check: Check) -> bool:
+    """Whether it is usable; if not, nothing is left of it."""
+    folder.mkdir(parents=True)
+    try:
+        for artifact in checkpoint.files:
+            store.fetch(artifact.sha256, folder / artifact.name, check=check)
+        _check_listed(checkpoint, folder)
+    except PlatformError as error:
+        _log.warning("checkpoint not usable", checkpoint=checkpoint.id, reason=error.message)
+        shutil.rmtree(folder)
+        return False
+    return True
+
+
+def _better(checkpoint: Checkpoint, newest: Checkpoint) -> bool:
+    return checkpoint.phase.index == newest.phase.index and _loss(checkpoint) < _loss(newest)
+
+
+def _loss(checkpoint: Checkpoint) -> float:
+    return checkpoint.metrics.get("val_loss", math.inf)
 
 
 def _check_listed(checkpoint: Checkpoint, folder: Path) -> None:

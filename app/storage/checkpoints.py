@@ -4,7 +4,7 @@ Of a phase that diverges, the weights of its best epoch take the place of those 
 longer, those that it had.
 
 Those at the end of phases stay. Of the others the last two are kept, and the one after the epoch with the lowest
-validation loss; once the job has ended, nobody needs them.
+validation loss of the phase that goes on; once the job has ended, nobody needs them.
 """
 
 from collections.abc import Sequence
@@ -97,9 +97,13 @@ def resumable(session: Session, project: str, job_id: str) -> Sequence[Checkpoin
 
 
 def remove_superseded(session: Session, project: str, job_id: str) -> list[str]:
-    """Forget what is neither of the last two nor the best; sha256 of the files, to be deleted after the commit."""
+    """Forget what is neither of the last two nor the best of its phase; sha256 of files to delete after the commit."""
     found = resumable(session, project, job_id)
-    losses = {each.id: each.metrics["val_loss"] for each in found if "val_loss" in each.metrics}
+    losses = {
+        each.id: each.metrics["val_loss"]
+        for each in found
+        if "val_loss" in each.metrics and each.phase.index == found[0].phase.index
+    }
     best = min(losses, key=losses.__getitem__) if losses else None
     stale = [each for each in found[KEPT:] if each.id != best]
     for each in stale:

@@ -275,11 +275,18 @@ class World:
         return PhaseFinished(phase=where, stopped_early=False, proof=self.proof(where.name), checkpoint="c/1.weights")
 
     def checkpoint(
-        self, number: int, *, step: int, epoch: int = 1, val_loss: float | None = 0.5, fidelity: str = "exact"
+        self,
+        number: int,
+        *,
+        step: int,
+        epoch: int = 1,
+        val_loss: float | None = 0.5,
+        fidelity: str = "exact",
+        **place: Any,
     ) -> CheckpointWritten:
         """Of `val_loss=None`: within the epoch."""
         return CheckpointWritten(
-            phase=self.place(epoch),
+            phase=self.place(epoch, **place),
             number=number,
             step=step,
             metrics={} if val_loss is None else {"val_loss": val_loss},

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from app.domain.artifacts import Artifact, Blob
-from app.domain.errors import PlatformError, StorageFullError
+from app.domain.errors import PlatformError, ServiceUnavailableError, StorageFullError
 from app.domain.job import Checkpoint
 from app.domain.progress import CheckpointWritten, PhaseProgress
 from app.domain.worker import Fact, SelfTest
@@ -252,7 +252,9 @@ def test_only_plain_files_of_the_attempt_itself_are_taken(how: str, tmp_path: Pa
 # === And back ===
 
 
-def _stored(store: LocalArtifacts, number: int) -> Checkpoint:
+def _stored(
+    store: LocalArtifacts, number: int, val_loss: float | None = None, phase: PhaseProgress = PHASE
+) -> Checkpoint:
     with store.writer(max_bytes=100) as writer:
         writer.write(f"weights of {number}".encode())
         blob = writer.commit()
@@ -264,8 +266,8 @@ def _stored(store: LocalArtifacts, number: int) -> Checkpoint:
         attempt=1,
         number=number,
         step=number,
-        phase=PHASE,
-        metrics={},
+        phase=phase,
+        metrics={} if val_loss is None else {"val_loss": val_loss},
         artifact=None,
         files=[Artifact(name="weights", **blob.model_dump())],
     )
@@ -307,6 +309,48 @@ def test_one_that_was_damaged_before_it_was_stored_gives_way_to_the_one_before(m
         listed = Artifact(name="manifest.json", **writer.commit().model_dump())
     place([newest.model_copy(update={"files": [*newest.files, listed]}), before], tmp_path / "run", store)
     assert _placed(tmp_path / "run") == {"resume-000001": ["weights of 8"], "resume-000002": []}
+
+
+@pytest.mark.parametrize("newest", [0.5, None])
+def test_the_best_one_of_the_phase_is_placed_below_the_newest(newest: float | None, tmp_path: Path) -> None:
+    store = LocalArtifacts(tmp_path / "store")
+    place([_stored(store, 9, newest), _stored(store, 8, 0.4), _stored(store, 5, 0.3)], tmp_path / "run", store)
+    assert _placed(tmp_path / "run") == {"resume-000001": ["weights of 5"], "resume-000003": ["weights of 9"]}
+
+
+def test_nothing_else_is_fetched_where_the_newest_is_the_best_of_its_phase(tmp_path: Path) -> None:
+    store = LocalArtifacts(tmp_path / "store")
+    before = PHASE.model_copy(update={"index": 0})
+    place([_stored(store, 9, 0.3), _stored(store, 8, 0.4), _stored(store, 5, 0.1, before)], tmp_path / "run", store)
+    assert _placed(tmp_path / "run") == {"resume-000003": ["weights of 9"]}
+
+
+def test_a_best_one_that_is_damaged_gives_way_to_the_next_best_and_the_newest_is_used(tmp_path: Path) -> None:
+    store = LocalArtifacts(tmp_path / "store")
+    best = _stored(store, 5, 0.3)
+    path = store.path_of(best.files[0].sha256)
+    path.unlink()
+    path.write_text("something else")
+    place([_stored(store, 9, 0.5), _stored(store, 8, 0.4), best], tmp_path / "run", store)
+    assert _placed(tmp_path / "run") == {"resume-000002": ["weights of 8"], "resume-000003": ["weights of 9"]}
+
+
+def test_a_store_that_goes_away_before_the_best_one_is_fetched_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalArtifacts(tmp_path / "store")
+    newest, best = _stored(store, 9, 0.5), _stored(store, 8, 0.4)
+    fetch = store.fetch
+
+    def away(sha256: str, *rest: Any, **options: Any) -> None:
+        if sha256 == best.files[0].sha256:
+            message = "The store does not answer."
+            raise ServiceUnavailableError(message)
+        fetch(sha256, *rest, **options)
+
+    monkeypatch.setattr(store, "fetch", away)
+    with pytest.raises(ServiceUnavailableError):
+        place([newest, best], tmp_path / "run", store)
 
 
 def test_nothing_is_placed_where_there_is_nothing(tmp_path: Path) -> None:

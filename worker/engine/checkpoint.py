@@ -11,7 +11,7 @@
 
 Variables that nothing has moved yet are left out: they are rebuilt bit for bit from source and seed. A folder is put
 together under a temporary name, synced, and renamed. The last two are kept, and the one with the lowest validation
-loss. What does not verify when it is read is refused, and the one before is used.
+loss of its phase. What does not verify when it is read is refused, and the one before is used.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -145,7 +146,8 @@ class Checkpoints:
         """Optimizer steps of the job at the newest one; 0 if there is none."""
         self._workdir = workdir
         self._folder = workdir / FOLDER
-        self._losses: dict[int, float] = {}
+        self._losses: dict[int, tuple[int, float]] = {}
+        """Index of the phase and validation loss, by number."""
         self._next_at = 0.0
 
     def newest(self) -> Checkpoint | None:
@@ -157,6 +159,7 @@ class Checkpoints:
                 self.refused.append(Refusal(folder.name, str(error)))
                 shutil.rmtree(folder)
                 continue
+            self._note_older(than=number)
             self._note(number, found.meta)
             return found
         return None
@@ -164,13 +167,9 @@ class Checkpoints:
     def best_within(self, phase_index: int) -> Checkpoint | None:
         """The one after the epoch of this phase with the lowest validation loss, of those that verify."""
         there = dict(_numbered(self._folder))
-        for number in sorted(self._losses.keys() & there.keys(), key=self._losses.__getitem__):
-            try:
-                found = _read(there[number], self.identity)
-            except _Unusable:
-                continue
-            if found.meta.phase.index == phase_index:
-                return found
+        for number in self._best_first(phase_index):
+            with suppress(_Unusable):
+                return _read(there[number], self.identity)
         return None
 
     @property
@@ -188,7 +187,7 @@ class Checkpoints:
         folder = self._folder / f"resume-{number:06d}"
         _write(folder, checkpoint)
         self._note(number, checkpoint.meta)
-        self._forget_old()
+        self._forget_old(checkpoint.meta.phase.index)
         self._next_at = time.monotonic() + PATIENCE * (time.monotonic() - started)
         return number, folder
 
@@ -199,14 +198,30 @@ class Checkpoints:
 
     def _note(self, number: int, meta: Meta) -> None:
         self.kept_steps = meta.steps
-        if meta.val_loss is not None:
-            self._losses[number] = meta.val_loss
+        self._note_loss(number, meta)
 
-    def _forget_old(self) -> None:
+    def _note_older(self, *, than: int) -> None:
+        """They were written before this run began, and one of them may be the best."""
+        for number, folder in _numbered(self._folder):
+            if number < than:
+                with suppress(_Unusable):
+                    self._note_loss(number, _read_meta(folder, self.identity))
+
+    def _note_loss(self, number: int, meta: Meta) -> None:
+        if meta.val_loss is not None:
+            self._losses[number] = meta.phase.index, meta.val_loss
+
+    def _best_first(self, phase_index: int) -> list[int]:
+        """Those that are there from after epochs of this phase; of equals the first comes first."""
+        there = [number for number, _ in _numbered(self._folder) if number in self._losses]
+        return sorted(
+            (number for number in there if self._losses[number][0] == phase_index),
+            key=lambda number: self._losses[number][1],
+        )
+
+    def _forget_old(self, phase_index: int) -> None:
         there = dict(_numbered(self._folder))
-        losses = {number: loss for number, loss in self._losses.items() if number in there}
-        best = {min(losses, key=losses.__getitem__)} if losses else set()
-        for number in set(there) - set(sorted(there)[-KEPT:]) - best:
+        for number in set(there) - set(sorted(there)[-KEPT:]) - set(self._best_first(phase_index)[:1]):
             shutil.rmtree(there[number])
 
 
@@ -277,17 +292,29 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _read(folder: Path, identity: Identity) -> Checkpoint:
-    try:
+    meta = _read_meta(folder, identity)
+    with _unusable():
+        return Checkpoint(meta, {part: _load_part(folder, part) for part in PARTS})
+
+
+def _read_meta(folder: Path, identity: Identity) -> Meta:
+    """Of one that verifies in full."""
+    with _unusable():
         _verify(folder)
         meta = Meta.model_validate_json((folder / META).read_bytes())
-        arrays = {part: _load_part(folder, part) for part in PARTS}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        message = f"it cannot be read: {' '.join(str(error).split())[:200]}"
-        raise _Unusable(message) from error
     if not belongs(meta.identity, meta.spec, to=identity):
         message = "it belongs to another job: spec, source or dataset differ"
         raise _Unusable(message)
-    return Checkpoint(meta, arrays)
+    return meta
+
+
+@contextmanager
+def _unusable() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        message = f"it cannot be read: {' '.join(str(error).split())[:200]}"
+        raise _Unusable(message) from error
 
 
 def _verify(folder: Path) -> None:

@@ -72,7 +72,7 @@ class CheckpointObject(Wire):
     kind: CheckpointKind
     """`phase`: the weights at the end of a phase; or from within one, after the best epoch where it diverged, or as
     they were when the job's time was over. `resume`: everything needed to go on exactly, of which the last two are
-    kept, and the one with the lowest validation loss, until the job has ended."""
+    kept, and the one with the lowest validation loss of the phase, until the job has ended."""
     attempt: int
     """The attempt that wrote it."""
     phase: PhaseProgress

@@ -73,6 +73,13 @@ def test_the_last_two_stay_and_the_best_and_the_files_of_others_are_deleted(worl
     assert (there, gone) == ({2, 4, 5}, {1, 3})
 
 
+def test_the_best_of_a_phase_that_is_over_makes_room_for_the_best_of_the_next(world: Any, services: Services) -> None:
+    claim = world.claim()
+    for number, (phase, loss) in enumerate([(1, 0.1), (1, 0.2), (2, 0.3), (2, 0.4), (2, 0.5), (2, None)], start=1):
+        world.keep(claim, number, step=number, val_loss=loss, phase=phase)
+    assert [each.number for each in _kept(services, claim)] == [3, 5, 6]
+
+
 def test_those_from_the_ends_of_phases_stay(world: Any, services: Services) -> None:
     claim = world.claim()
     reports.progress(services, claim, [world.phase_end()], checkpoints={"c/1.weights": world.artifact()})

@@ -21,8 +21,8 @@ FILES = (*(f"{part}.safetensors" for part in PARTS), "meta.json", "manifest.json
 CASES = 56
 
 
-def made(steps: int) -> Checkpoint:
-    """A checkpoint with every part that there can be."""
+def made(steps: int, *, val_loss: float | None = None) -> Checkpoint:
+    """A checkpoint with every part that there can be; the later the better, unless `val_loss` says otherwise."""
     place = PhaseProgress(index=1, name="head", epoch=steps, epochs=9)
     meta = Meta(
         identity=IDENTITY,
@@ -36,7 +36,7 @@ def made(steps: int) -> Checkpoint:
         start_loss=None,
         fingerprints=Fingerprints(frozen={"a": "1"}, trained={"b": "2"}),
         steps=steps,
-        history=[EpochFinished(phase=place, step=steps, metrics={"val_loss": 1 / steps})],
+        history=[EpochFinished(phase=place, step=steps, metrics={"val_loss": val_loss or 1 / steps})],
         phases=[],
         phase_seconds=1.0,
         seconds={},
@@ -94,6 +94,23 @@ def test_files_of_another_checkpoint_do_not_pass(two: Path, tmp_path: Path) -> N
         shutil.copytree(two / "checkpoints", folder / "checkpoints")
         shutil.copy(folder / "checkpoints" / "resume-000001" / name, folder / "checkpoints" / "resume-000002" / name)
         assert newest(folder) == (1, ["resume-000002"])
+
+
+def test_the_best_one_of_an_earlier_run_counts_and_if_it_is_damaged_the_next_best_does(tmp_path: Path) -> None:
+    before = Checkpoints(tmp_path, IDENTITY)
+    for steps in (1, 2, 3, 4):
+        before.write(made(steps, val_loss=steps / 10))
+    for expected in (1, 3):
+        checkpoints = Checkpoints(tmp_path, IDENTITY)
+        found, best = checkpoints.newest(), checkpoints.best_within(1)
+        assert found is not None
+        assert best is not None
+        assert (found.meta.steps, checkpoints.kept_steps, best.meta.steps) == (4, 4, expected)
+        assert checkpoints.refused == []
+        (tmp_path / "checkpoints" / "resume-000001" / "weights.safetensors").write_bytes(b"")
+    checkpoints.write(made(5, val_loss=0.5))
+    assert sorted(path.name[-1] for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4", "5"]
+    assert checkpoints.best_within(2) is None
 
 
 # === No room ===

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.domain.artifacts import Artifact
 from app.domain.errors import Failure, UserError
+from app.domain.job import Checkpoint
 from app.domain.spec import Spec, resolve
+from app.storage.local import LocalArtifacts
 
 pytestmark = pytest.mark.tensorflow
 
@@ -52,14 +55,35 @@ class Diverging:
         self._recorder = recorder
 
     def run(self, data: Path, workdir: Path, *phases: dict[str, Any], **fields: Any) -> tuple[Failure, Any]:
-        from worker.engine.train import train
-
         reporter = self._recorder()
-        spec = resolve(Spec(schedule=list(phases), batch_size=8, **fields), seed=1)
         with pytest.raises(UserError) as caught:
-            train(spec, self._source, data, workdir, reporter)
+            self._train(data, workdir, phases, reporter, **fields)
         assert caught.value.failure().code == "diverged"
         return caught.value.failure(), reporter
+
+    def interrupt(self, data: Path, workdir: Path, *phases: dict[str, Any], epochs: int, checks: int) -> Any:
+        """Stop it so many checks after so many epochs; the reporter."""
+        from worker.engine.reporter import TrainingStopped
+
+        class Stopping(self._recorder):  # type: ignore[misc, name-defined]  # a class that a fixture hands out
+            left = checks
+
+            def check(self) -> None:
+                if len(self.of("epoch")) == epochs:
+                    self.left -= 1
+                    if self.left < 0:
+                        raise TrainingStopped
+
+        reporter = Stopping()
+        with pytest.raises(TrainingStopped):
+            self._train(data, workdir, phases, reporter)
+        return reporter
+
+    def _train(self, data: Path, workdir: Path, phases: Any, reporter: Any, **fields: Any) -> None:
+        from worker.engine.train import train
+
+        spec = resolve(Spec(schedule=list(phases), batch_size=8, **fields), seed=1)
+        train(spec, self._source, data, workdir, reporter)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +142,73 @@ def test_a_training_that_diverges_late_keeps_the_weights_of_its_best_epoch(
     newest = max((tmp_path / "checkpoints").glob("resume-*"))
     for name, array in load_file(newest / "weights.safetensors").items():
         assert np.array_equal(array, arrays[name])
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the validation losses what the test says, and each epoch end with a checkpoint."""
+
+    def measure(*losses: float) -> None:
+        from worker.engine import checkpoint, execution
+
+        left = iter(losses)
+        monkeypatch.setattr(checkpoint, "PATIENCE", 0)
+        monkeypatch.setattr(
+            execution, "evaluate_batches", lambda run, *_: {"loss": next(left), run.objective.metric: 1.0}
+        )
+
+    return measure
+
+
+def _stored(store: LocalArtifacts, workdir: Path, told: Any) -> Checkpoint:
+    files = [Artifact(name=name, **store.put_file(workdir / told.folder / name).model_dump()) for name in told.files]
+    return Checkpoint(
+        id=f"ckpt-{told.number}",
+        kind="resume",
+        job_id="ftjob-1",
+        created_at=0,
+        attempt=1,
+        artifact=None,
+        files=files,
+        **told.model_dump(include={"number", "step", "phase", "metrics"}),
+    )
+
+
+@pytest.mark.parametrize("checks", [0, 1], ids=["between two epochs", "within an epoch"])
+@pytest.mark.parametrize("where", ["the same folder", "the store"])
+def test_what_goes_on_and_then_diverges_keeps_the_best_epoch_from_before(
+    *, where: str, checks: int, diverging: Diverging, good: Path, tmp_path: Path, spoilt: Any, measured: Any
+) -> None:
+    from safetensors.numpy import load_file
+
+    from worker.resumption import place
+
+    measured(0.3, 0.4, 0.5, 0.6, 0.7)
+    first = again = tmp_path / "first"
+    told = diverging.interrupt(good, first, LATE, epochs=3, checks=checks).of("checkpoint")
+    assert [each.metrics.get("val_loss") for each in told] == [0.3, 0.4, 0.5, None][: 3 + checks]
+    best = load_file(first / told[0].folder / "weights.safetensors")
+    if where == "the store":
+        store, again = LocalArtifacts(tmp_path / "store"), tmp_path / "again"
+        left = [each for each in reversed(told) if (first / each.folder).is_dir()]
+        place([_stored(store, first, each) for each in left], again, store)
+    spoilt(after=2)
+    failure, reporter = diverging.run(good, again, LATE)
+    (resumed,) = reporter.of("resumed")
+    assert resumed.step == told[-1].step, "it goes on from the newest, not from the best"
+    assert "The weights after epoch 1 of this phase are kept" in failure.message
+    assert _kept(reporter) == [("late", 1, 6)]
+    arrays = load_file(again / reporter.of("weights_kept")[0].checkpoint)
+    assert all(np.array_equal(array, arrays[name]) for name, array in best.items())
+
+
+def test_the_best_epoch_of_a_phase_is_kept_also_where_the_phase_before_was_better(
+    diverging: Diverging, good: Path, tmp_path: Path, spoilt: Any, measured: Any
+) -> None:
+    measured(0.1, 0.3, 0.4, 0.5)
+    spoilt(after=6 + 3 * 6 + 2)
+    _, reporter = diverging.run(good, tmp_path, CALM, LATE)
+    assert _kept(reporter) == [("late", 1, 12)]
 
 
 def test_what_diverges_at_once_has_nothing_of_its_own_to_keep(
