@@ -125,15 +125,16 @@ class LocalArtifacts:
         return self._folder / "sha256" / sha256[:2] / sha256[2:4] / sha256
 
     def _adopt(self, temporary: Path, blob: Blob) -> None:
-        """Give a synced temporary file its final name, unless the blob is there already."""
+        """Give a synced temporary file its final name.
+
+        Also where the blob is there already: its bytes may have been damaged since, and those that were just written
+        are known. Who has the old file open, or has linked it, keeps that one.
+        """
         final = self.path_of(blob.sha256)
         with self._locked(fcntl.LOCK_SH):
-            if final.is_file() and final.stat().st_size == blob.bytes:
-                os.utime(final)  # as young as if it had been written now: nobody may take it for left over
-            else:
-                make_folders(final.parent, root=self._folder)
-                temporary.replace(final)
-        # Also where it was there already: whoever has just written it may not have come so far.
+            make_folders(final.parent, root=self._folder)
+            os.utime(temporary)  # its age counts from here, however slowly it came: nobody may take it for left over
+            temporary.replace(final)
         sync_folder(final.parent)
 
     @contextmanager

@@ -39,10 +39,37 @@ def test_a_folder_that_is_gone_is_told_of(store: LocalArtifacts) -> None:
 
 def test_the_same_bytes_are_stored_once(store: LocalArtifacts) -> None:
     _put(store, b"hello")
-    before = store.path_of(HELLO).stat().st_ino
     _put(store, b"hello")
-    assert store.path_of(HELLO).stat().st_ino == before
+    assert [blob.sha256 for blob in store.list_blobs()] == [HELLO]
     assert _temporary(store) == []
+
+
+def test_the_same_bytes_mend_a_damaged_blob_of_the_same_size(store: LocalArtifacts, tmp_path: Path) -> None:
+    _put(store, b"hello")
+    _damage(store, b"hellO")
+    _put(store, b"hello")
+    assert b"".join(store.read(HELLO)) == b"hello"
+    store.fetch(HELLO, tmp_path / "destination")
+
+
+def test_who_reads_or_has_linked_a_blob_keeps_it_when_it_comes_again(store: LocalArtifacts, tmp_path: Path) -> None:
+    whole = b"a" * CHUNK_BYTES + b"b"
+    blob = _put(store, whole)
+    store.fetch(blob.sha256, tmp_path / "linked")
+    chunks = store.read(blob.sha256)
+    first = next(chunks)
+    _put(store, whole)
+    assert first + b"".join(chunks) == whole
+    assert (tmp_path / "linked").read_bytes() == whole
+
+
+def test_the_age_of_a_blob_counts_from_its_last_commit(store: LocalArtifacts) -> None:
+    before = time.time() - 1
+    with store.writer(max_bytes=10) as writer:
+        os.utime(_temporary(store)[0], (0, 0))  # an empty one: nothing that is written later makes it younger
+        writer.commit()
+    (blob,) = store.list_blobs()
+    assert blob.modified_at > before
 
 
 def test_blobs_are_read_only(store: LocalArtifacts) -> None:
@@ -160,6 +187,12 @@ def _put(store: LocalArtifacts, *chunks: bytes) -> Blob:
         for chunk in chunks:
             writer.write(chunk)
         return writer.commit()
+
+
+def _damage(store: LocalArtifacts, content: bytes) -> None:
+    path = store.path_of(HELLO)
+    path.chmod(0o640)
+    path.write_bytes(content)
 
 
 def _temporary_folder(store: LocalArtifacts) -> Path:
