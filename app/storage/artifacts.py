@@ -66,7 +66,7 @@ class BlobWriter(Protocol):
 class ArtifactStore(Protocol):
     """Where bytes live.
 
-    Any method that needs a store on the network may raise `ServiceUnavailableError`: it does not answer, however
+    Any method may raise `ServiceUnavailableError`: its disk, or a store on the network, does not answer, however
     often it was asked, or (`MisconfiguredError`) it answers, and refuses us.
     """
 
@@ -154,6 +154,14 @@ def missing_artifact(sha256: str) -> PlatformError:
 def corrupt_artifact(sha256: str, *, found: str) -> PlatformError:
     """The error for a blob whose bytes have another digest."""
     message = f"The artifact {sha256} is damaged: its bytes have the digest {found}. Restore it from a backup."
+    return PlatformError(message, code="corrupt_artifact")
+
+
+def unreadable_artifact(sha256: str) -> PlatformError:
+    """The error for a blob on a bad sector."""
+    message = (
+        f"The artifact {sha256} is damaged: the disk cannot read it. Check the disk, and restore it from a backup."
+    )
     return PlatformError(message, code="corrupt_artifact")
 
 

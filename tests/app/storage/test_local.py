@@ -153,13 +153,53 @@ def test_a_full_disk_leaves_nothing_and_is_told(
     assert _put(store, b"hello").sha256 == HELLO
 
 
-def test_other_troubles_of_the_disk_are_not_taken_for_a_full_one(
-    store: LocalArtifacts, monkeypatch: pytest.MonkeyPatch
+TROUBLES = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.EROFS, errno.EACCES]
+
+
+@pytest.mark.parametrize("number", TROUBLES)
+def test_a_disk_that_takes_no_bytes_does_not_answer(
+    store: LocalArtifacts, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(os, "fsync", _failing(errno.EIO))
-    with pytest.raises(OSError, match="error"):
+    monkeypatch.setattr(os, "fsync", _failing(number))
+    with pytest.raises(ServiceUnavailableError, match="cannot be used: error"):
         _put(store, b"hello")
     assert _temporary(store) == []
+
+
+# === Bytes that cannot be read ===
+
+
+@pytest.mark.parametrize("number", TROUBLES[1:])
+def test_a_disk_that_gives_no_bytes_does_not_answer(
+    store: LocalArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    _put(store, b"hello")
+    chunks = store.read(HELLO)
+    monkeypatch.setattr(Path, "open", _failing(number))
+    for read in (lambda: store.fetch(HELLO, tmp_path / "x"), lambda: next(chunks), lambda: store.put_file(tmp_path)):
+        with pytest.raises(ServiceUnavailableError, match="cannot be used: error"):
+            read()
+    assert [path.name for path in tmp_path.iterdir()] == ["artifacts"]
+
+
+def test_a_bad_sector_is_a_damaged_blob(store: LocalArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _put(store, b"hello")
+    chunks = store.read(HELLO)
+    monkeypatch.setattr(Path, "open", _failing(errno.EIO))
+    for read in (lambda: store.fetch(HELLO, tmp_path / "x"), lambda: next(chunks)):
+        with pytest.raises(PlatformError, match="the disk cannot read it") as caught:
+            read()
+        assert caught.value.work_code == "corrupt_artifact"
+
+
+def test_a_disk_that_says_nothing_at_all_is_no_bad_sector(
+    store: LocalArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put(store, b"hello")
+    monkeypatch.setattr(Path, "open", _failing(errno.EIO))
+    monkeypatch.setattr(shutil, "disk_usage", _failing(errno.EIO))
+    with pytest.raises(ServiceUnavailableError):
+        store.fetch(HELLO, tmp_path / "x")
 
 
 class _Full:
