@@ -135,6 +135,10 @@ class ArtifactStore(Protocol):
         ...
 
 
+MISSING = "missing_artifact"
+"""Code of the error for a blob that should be there."""
+
+
 def digest_of(path: Path, *, check: Check) -> str:
     """The sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -148,7 +152,7 @@ def digest_of(path: Path, *, check: Check) -> str:
 def missing_artifact(sha256: str) -> PlatformError:
     """The error for a blob that should be there."""
     message = f"The artifact {sha256} is not in the store. Restore it from a backup, or make it anew."
-    return PlatformError(message, code="missing_artifact")
+    return PlatformError(message, code=MISSING)
 
 
 def corrupt_artifact(sha256: str, *, found: str) -> PlatformError:
@@ -159,9 +163,7 @@ def corrupt_artifact(sha256: str, *, found: str) -> PlatformError:
 
 def unreadable_artifact(sha256: str) -> PlatformError:
     """The error for a blob on a bad sector."""
-    message = (
-        f"The artifact {sha256} is damaged: the disk cannot read it. Check the disk, and restore it from a backup."
-    )
+    message = f"The artifact {sha256} is damaged: the disk cannot read it. Check it, and restore a backup."
     return PlatformError(message, code="corrupt_artifact")
 
 

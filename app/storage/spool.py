@@ -158,8 +158,8 @@ def disk_answers() -> Iterator[None]:
             yield
     except OSError as error:
         message = (
-            f"The disk of artifacts cannot be used: {error.strerror or error}. Check it, its owner and permissions, and "
-            "how many files may be open."
+            f"The disk of artifacts cannot be used: {error.strerror or error}. Check it, its owner and permissions, "
+            "and how many files may be open."
         )
         raise ServiceUnavailableError(message) from error
 
