@@ -19,7 +19,7 @@ from app.domain.errors import Failure, PlatformError
 from app.domain.file import File
 from app.domain.progress import Progress
 from app.queue import TaskName
-from app.services import failing, models, reports
+from app.services import failing, models, pairing, reports
 from app.services.claims import Allowance, Claim, DatasetClaim, JobClaim, ModelClaim
 from app.services.context import Services
 from app.storage.artifacts import Check
@@ -30,6 +30,7 @@ from worker.devices import CPU, Device
 from worker.fitness import Fitness
 from worker.messages import Outcome, Registered, Trained, Validated
 from worker.orders import BuildOrder, Order, RegisterOrder, RestoreOrder, TrainOrder, ValidateOrder
+from worker.pairing import Pairing
 from worker.watch import Limits
 
 CANONICAL = "canonical"
@@ -81,6 +82,7 @@ class Training:
     cache: BundleCache
     device: Device
     fitness: Fitness
+    pairing: Pairing
     task: TaskName = "train"
 
     @property
@@ -98,10 +100,11 @@ class Training:
     def order(self, folder: Path, stack: ExitStack, check: Check) -> Order:
         """Source and data come from the cache, and stay there while it trains; a checkpoint into its own folder."""
         resumption.place(self.claim.checkpoints, folder / RUN, self.services.store, check=check)
-        source, data = (
-            stack.enter_context(self.cache.folder(_present(bundle), scratch=folder, check=check))
-            for bundle in (self.claim.model.canonical, self.claim.dataset.canonical)
-        )
+        with self.pairing.doubted():
+            source, data = (
+                stack.enter_context(self.cache.folder(_present(bundle), scratch=folder, check=check))
+                for bundle in (self.claim.model.canonical, self.claim.dataset.canonical)
+            )
         return Order(
             task=TrainOrder(
                 spec=self.claim.job.spec,
@@ -183,10 +186,11 @@ class Registration:
     def _restoring(self, checkpoint_id: str, folder: Path, check: Check) -> RestoreOrder:
         found = models.restorable(self.services, self.claim.project, checkpoint_id)
         weights, source = folder / "weights.safetensors", folder / "source"
-        self.services.store.fetch(found.weights.sha256, weights, check=check)
         source.mkdir()
-        for artifact in _present(found.source.canonical):
-            self.services.store.fetch(artifact.sha256, source / artifact.name, check=check)
+        with pairing.doubted(self.services):
+            self.services.store.fetch(found.weights.sha256, weights, check=check)
+            for artifact in _present(found.source.canonical):
+                self.services.store.fetch(artifact.sha256, source / artifact.name, check=check)
         return RestoreOrder(
             checkpoint_id=checkpoint_id,
             spec=found.spec,
@@ -282,7 +286,8 @@ def _fetch(services: Services, file: File, folder: Path, check: Check) -> Path:
     """The upload under a name that cannot lead elsewhere; its ending may say what it is."""
     path = folder / "input" / (re.sub(r"[^A-Za-z0-9._-]", "_", file.filename)[-100:].lstrip(".") or "upload")
     path.parent.mkdir()
-    services.store.fetch(file.blob.sha256, path, check=check)
+    with pairing.doubted(services):
+        services.store.fetch(file.blob.sha256, path, check=check)
     return path
 
 

@@ -148,7 +148,7 @@ class Starter:
 
 
 class ProcessNotStartedError(PlatformError):
-    """No process could be started, however often it was tried: too many run, or somebody kills the forkserver."""
+    """No process, or thread beside it, could be started: too many run, or somebody kills the forkserver."""
 
     code = "process_not_started"
 

@@ -33,6 +33,7 @@ from worker.lanes import Lane
 from worker.lease import UNREACHABLE
 from worker.leaving import Stopping, exit_in_time
 from worker.looking import Looking
+from worker.pairing import Pairing
 from worker.processes import Launcher
 from worker.selftesting import SelfTesting
 from worker.supervisor import Supervisor
@@ -102,7 +103,7 @@ def _serve(
 ) -> int:
     settings = services.settings
     stopping, hurrying, draining, warm = Stopping(), *(threading.Event() for _ in range(3))
-    fitness = Fitness()
+    fitness, pairing = Fitness(), Pairing(services)
     supervisor = Supervisor(
         services=services,
         worker=name,
@@ -110,6 +111,7 @@ def _serve(
         cache=BundleCache(settings.cache_dir(), services.store, max_bytes=settings.cache_bytes),
         devices=DevicePool(lent, lock_dir=settings.run_dir()),
         stopping=stopping,
+        pairing=pairing,
         hurrying=hurrying,
         draining=draining,
         fitness=fitness,
@@ -123,7 +125,7 @@ def _serve(
         fit = fitness.announced(capabilities)
         if draining.is_set() or not warm.is_set():
             return fit.model_copy(update={"queues": [], "draining": draining.is_set()})
-        return room.announced(fit, services) if _trains(queues) else fit
+        return room.announced(fit, services, pairing) if _trains(queues) else fit
 
     looking = Looking(supervisor, lanes["train"])
     sweeper = Sweeper(services, worker=name, capabilities=announced, look=looking.look)

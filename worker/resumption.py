@@ -24,6 +24,7 @@ from app.domain.job import Checkpoint
 from app.domain.progress import CheckpointWritten
 from app.storage.artifacts import ArtifactStore, Check, go_on
 from worker import bundles
+from worker.processes import ProcessNotStartedError
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -99,6 +100,16 @@ def _check_listed(checkpoint: Checkpoint, folder: Path) -> None:
         raise PlatformError(message, code="corrupt_artifact")
 
 
+def _started(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, name="checkpoints", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        message = f"No thread could be started to keep checkpoints: {error}. Check how many processes may run."
+        raise ProcessNotStartedError(message) from error
+    return thread
+
+
 class CheckpointUploads:
     """Uploads the newest checkpoint that there is, one at a time, in a thread of its own."""
 
@@ -119,7 +130,10 @@ class CheckpointUploads:
         self._thread: threading.Thread | None = None
 
     def offer(self, told: CheckpointWritten) -> None:
-        """Take note of one; it takes the place of one that still waits. One that is gone already is superseded."""
+        """Take note of one; it takes the place of one that still waits. One that is gone already is superseded.
+
+        Raises `ProcessNotStartedError` where this machine starts no more threads.
+        """
         try:
             held = self._hold(told)
         except FileNotFoundError:
@@ -129,8 +143,7 @@ class CheckpointUploads:
                 shutil.rmtree(self._waiting[1], ignore_errors=True)
             self._waiting = told, held
             if self._thread is None:
-                self._thread = threading.Thread(target=self._upload_all, name="checkpoints", daemon=True)
-                self._thread.start()
+                self._thread = _started(self._upload_all)
             self._changed.notify_all()
 
     def finish(self, *, seconds: float, check: Check = go_on) -> bool:

@@ -7,6 +7,7 @@ import structlog
 from app.domain.worker import WorkerCapabilities
 from app.services.context import Services
 from worker.engine.foldercache import FolderCache
+from worker.pairing import Pairing
 
 _log = structlog.get_logger(__name__)
 
@@ -21,12 +22,12 @@ def refusal(services: Services) -> str | None:
     return _shortage(services)
 
 
-def announced(capabilities: WorkerCapabilities, services: Services) -> WorkerCapabilities:
+def announced(capabilities: WorkerCapabilities, services: Services, pairing: Pairing) -> WorkerCapabilities:
     """What a worker that trains says about itself now.
 
-    Its queues stay: jobs for a GPU should not go to processors because a disk is full for an hour.
+    Its queues stay: jobs for a GPU should not go to processors because a disk is full, or not mounted, for an hour.
     """
-    because = capabilities.refuses_training or refusal(services)
+    because = capabilities.refuses_training or pairing.refusal() or refusal(services)
     return capabilities.model_copy(update={"refuses_training": because})
 
 

@@ -20,6 +20,7 @@ from worker.duties import Duty, Registration, Training, Validation
 from worker.fitness import Fitness
 from worker.lease import UNREACHABLE
 from worker.leaving import Stopping
+from worker.pairing import Pairing
 from worker.processes import Launcher
 
 _DONE = frozenset({"succeeded", "failed", "cancelled", "paused"})
@@ -41,6 +42,7 @@ class Supervisor:
     cache: BundleCache
     devices: DevicePool
     stopping: Stopping
+    pairing: Pairing
     fitness: Fitness = field(default_factory=Fitness)
     draining: threading.Event = field(default_factory=threading.Event)
     """Set: what runs goes on, nothing else is claimed."""
@@ -64,13 +66,13 @@ class Supervisor:
 
     def _train_next(self, device: Device, hint: str | None) -> bool:
         """Whether to go on with the line after this."""
-        refusal = self.fitness.refusal() or room.refusal(self.services)
+        refusal = self.fitness.refusal() or self.pairing.refusal() or room.refusal(self.services)
         if refusal is not None:
             _log.error("training refused, the job will be rung for again", hint=hint, because=refusal)
             return False
         ending = self._carry_out(
             lambda: claims.claim_next(self.services, hint, worker=self.worker),
-            lambda claim: Training(self.services, claim, self.cache, device, self.fitness),
+            lambda claim: Training(self.services, claim, self.cache, device, self.fitness, self.pairing),
             hint=hint,
         )
         return ending in _DONE

@@ -31,6 +31,7 @@ OF_DATABASE: Sequence[tuple[str, Check]] = (
     ("database version", keeping.database_version),
     ("durability", keeping.durability),
     ("writing", keeping.writing),
+    ("artifacts", keeping.pairing_of_store),
     ("clock", working.clock),
     ("workers", working.live_workers),
     ("queues", working.queues),

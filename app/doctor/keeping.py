@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
 from app.doctor.finding import Finding, ok, problem, warning
-from app.services import health
+from app.services import health, pairing
 from app.services.context import Services
 from app.settings import Settings
 from app.storage import inspection
@@ -148,6 +148,15 @@ def store(services: Services) -> Finding:
     if found.ok:
         return ok("store", f"wrote, read and deleted a probe; {found.detail}")
     return problem("store", found.detail, "Check the artifact store's disk, its owner and its permissions.")
+
+
+def pairing_of_store(services: Services) -> Finding:
+    """Whether the artifact store is that of this database."""
+    because = pairing.refusal(services)
+    if because is None:
+        return ok("artifacts", "the store has what the database refers to, as far as was looked")
+    advice = "Set THAW_ARTIFACTS_URL or THAW_DATA_DIR as on the other machines, mount the folder, or restore a backup."
+    return problem("artifacts", because, advice)
 
 
 def key_file(services: Services) -> Finding:

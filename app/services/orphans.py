@@ -15,12 +15,10 @@ import time
 
 import structlog
 
+from app.services import pairing
 from app.services.context import Services
 from app.storage import blobs
 from app.storage.database import time_of
-
-ASKED_FOR = 10
-"""Blobs that rows refer to, where none of these is old: a store that has none of them is taken for the wrong one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -41,9 +39,9 @@ def remove_orphans(services: Services) -> int:
     with services.db.snapshot() as session:
         for sha256, _ in blobs.each_referred(session):
             orphans.discard(sha256)
-            if len(orphans) == old and len(young) < ASKED_FOR:
+            if len(orphans) == old and len(young) < pairing.ASKED_FOR:
                 young.add(sha256)
-    if len(orphans) == old and not any(services.store.exists(sha256) for sha256 in young):
+    if len(orphans) == old and not pairing.any_there(services.store, young):
         _log.warning("nothing refers to any artifact in the store, so none is deleted", artifacts=old)
         return 0
     removed = sum(services.store.remove_older(sha256, than=before) for sha256 in sorted(orphans))

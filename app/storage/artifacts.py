@@ -66,7 +66,7 @@ class BlobWriter(Protocol):
 class ArtifactStore(Protocol):
     """Where bytes live.
 
-    Any method that needs a store on the network may raise `ServiceUnavailableError`: it does not answer, however
+    Any method may raise `ServiceUnavailableError`: its disk, or a store on the network, does not answer, however
     often it was asked, or (`MisconfiguredError`) it answers, and refuses us.
     """
 
@@ -135,6 +135,10 @@ class ArtifactStore(Protocol):
         ...
 
 
+MISSING = "missing_artifact"
+"""Code of the error for a blob that should be there."""
+
+
 def digest_of(path: Path, *, check: Check) -> str:
     """The sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -148,12 +152,18 @@ def digest_of(path: Path, *, check: Check) -> str:
 def missing_artifact(sha256: str) -> PlatformError:
     """The error for a blob that should be there."""
     message = f"The artifact {sha256} is not in the store. Restore it from a backup, or make it anew."
-    return PlatformError(message, code="missing_artifact")
+    return PlatformError(message, code=MISSING)
 
 
 def corrupt_artifact(sha256: str, *, found: str) -> PlatformError:
     """The error for a blob whose bytes have another digest."""
     message = f"The artifact {sha256} is damaged: its bytes have the digest {found}. Restore it from a backup."
+    return PlatformError(message, code="corrupt_artifact")
+
+
+def unreadable_artifact(sha256: str) -> PlatformError:
+    """The error for a blob on a bad sector."""
+    message = f"The artifact {sha256} is damaged: the disk cannot read it. Check it, and restore a backup."
     return PlatformError(message, code="corrupt_artifact")
 
 

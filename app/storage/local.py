@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from app.domain.artifacts import Blob
 from app.domain.errors import ServiceUnavailableError
@@ -26,9 +27,10 @@ from app.storage.artifacts import (
     digest_of,
     go_on,
     missing_artifact,
+    unreadable_artifact,
 )
 from app.storage.durable import make_folders, sync_folder
-from app.storage.spool import READ_ONLY, Spool, SpoolWriter, out_of_room
+from app.storage.spool import READ_ONLY, Spool, SpoolWriter, disk_answers
 
 
 class LocalArtifacts:
@@ -45,7 +47,7 @@ class LocalArtifacts:
 
     def put_file(self, path: Path, *, check: Check = go_on) -> Blob:
         """Store a copy of a file."""
-        with path.open("rb") as file, self.writer(max_bytes=path.stat().st_size) as writer:
+        with disk_answers(), path.open("rb") as file, self.writer(max_bytes=path.stat().st_size) as writer:
             while chunk := file.read(CHUNK_BYTES):
                 check()
                 writer.write(chunk)
@@ -53,30 +55,34 @@ class LocalArtifacts:
 
     def read(self, sha256: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The bytes, in chunks."""
-        path = self._there(sha256)
-        end = path.stat().st_size if stop is None else stop
-        return _chunks(path, start, end)
+        with disk_answers():
+            path = self._there(sha256)
+            end = path.stat().st_size if stop is None else stop
+        return self._chunks(path, start, end)
 
     def fetch(self, sha256: str, destination: Path, *, check: Check = go_on) -> None:
         """Link or copy the blob, after its bytes were checked."""
-        source = self._there(sha256)
         temporary = destination.with_name(f".{destination.name}-{secrets.token_hex(8)}")
-        try:
-            with out_of_room():
-                _link_or_copy(source, temporary)
-                _verify(temporary, sha256, check)
+        with disk_answers():
+            source = self._there(sha256)
+            try:
+                with self._readable(sha256):
+                    _link_or_copy(source, temporary)
+                    _verify(temporary, sha256, check)
                 temporary.replace(destination)
                 sync_folder(destination.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def remove(self, sha256: str) -> None:
         """Delete the blob; who has fetched it keeps it."""
-        self.path_of(sha256).unlink(missing_ok=True)
+        with disk_answers():
+            self.path_of(sha256).unlink(missing_ok=True)
 
     def exists(self, sha256: str) -> bool:
         """Whether it is there."""
-        return self.path_of(sha256).is_file()
+        with disk_answers():
+            return self.path_of(sha256).is_file()
 
     def list_blobs(self) -> Iterator[StoredBlob]:
         """Whatever has the name of a blob where blobs are."""
@@ -125,15 +131,16 @@ class LocalArtifacts:
         return self._folder / "sha256" / sha256[:2] / sha256[2:4] / sha256
 
     def _adopt(self, temporary: Path, blob: Blob) -> None:
-        """Give a synced temporary file its final name, unless the blob is there already."""
+        """Give a synced temporary file its final name.
+
+        Also where the blob is there already: its bytes may have been damaged since, and those that were just written
+        are known. Who has the old file open, or has linked it, keeps that one.
+        """
         final = self.path_of(blob.sha256)
         with self._locked(fcntl.LOCK_SH):
-            if final.is_file() and final.stat().st_size == blob.bytes:
-                os.utime(final)  # as young as if it had been written now: nobody may take it for left over
-            else:
-                make_folders(final.parent, root=self._folder)
-                temporary.replace(final)
-        # Also where it was there already: whoever has just written it may not have come so far.
+            make_folders(final.parent, root=self._folder)
+            os.utime(temporary)  # its age counts from here, however slowly it came: nobody may take it for left over
+            temporary.replace(final)
         sync_folder(final.parent)
 
     @contextmanager
@@ -146,6 +153,27 @@ class LocalArtifacts:
         finally:
             os.close(descriptor)
 
+    def _chunks(self, path: Path, start: int, end: int) -> Iterator[bytes]:
+        with self._readable(path.name), _opened(path) as file:
+            file.seek(start)
+            left = end - start
+            while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+                left -= len(chunk)
+                yield chunk
+
+    @contextmanager
+    def _readable(self, sha256: str) -> Iterator[None]:
+        """Bytes that the disk cannot read, although it answers, are damaged: an older checkpoint may be sound."""
+        try:
+            with disk_answers():
+                yield
+        except ServiceUnavailableError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno != errno.EIO:
+                raise
+            self.probe()
+            raise unreadable_artifact(sha256) from cause
+
     def _there(self, sha256: str) -> Path:
         path = self.path_of(sha256)
         if not path.is_file():
@@ -153,17 +181,11 @@ class LocalArtifacts:
         return path
 
 
-def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
+def _opened(path: Path) -> BinaryIO:
     try:
-        file = path.open("rb")
+        return path.open("rb")
     except FileNotFoundError as error:  # deleted since it was looked for
         raise missing_artifact(path.name) from error
-    with file:
-        file.seek(start)
-        left = end - start
-        while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
-            left -= len(chunk)
-            yield chunk
 
 
 def _link_or_copy(source: Path, destination: Path) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from app.domain.artifacts import Blob
-from app.domain.errors import StorageFullError, TooLargeError
+from app.domain.errors import ServiceUnavailableError, StorageFullError, TooLargeError
 
 READ_ONLY = 0o440
 STALE_SECONDS = 86_400.0
@@ -39,7 +39,8 @@ class Spool:
 
     def writer(self, *, max_bytes: int) -> "SpoolWriter":
         """Begin a blob. Raises `StorageFullError` if there is no room."""
-        self.check_room()
+        with disk_answers():
+            self.check_room()
         return SpoolWriter(self, self._folder / secrets.token_hex(16), max_bytes=max_bytes)
 
     def free_bytes(self) -> int:
@@ -81,7 +82,7 @@ class SpoolWriter:
         self._hash = hashlib.sha256()
         self._bytes = 0
         self._checked_bytes = 0
-        with out_of_room():
+        with disk_answers():
             self._file = temporary.open("xb")
 
     def __enter__(self) -> Self:
@@ -92,10 +93,11 @@ class SpoolWriter:
     ) -> None:
         """Remove what was not committed."""
         try:
-            with out_of_room():
+            with disk_answers():
                 self._file.close()
         finally:
-            self._temporary.unlink(missing_ok=True)
+            with disk_answers():
+                self._temporary.unlink(missing_ok=True)
 
     def write(self, chunk: bytes | bytearray) -> None:
         """Append."""
@@ -120,7 +122,7 @@ class SpoolWriter:
     def commit(self) -> Blob:
         """Sync, then hand it to the store."""
         blob = self.written()
-        with out_of_room():
+        with disk_answers():
             self._file.flush()
             os.fchmod(self._file.fileno(), READ_ONLY)
             os.fsync(self._file.fileno())
@@ -130,7 +132,7 @@ class SpoolWriter:
 
     def _append(self, chunk: bytes | bytearray) -> None:
         self._hash.update(chunk)
-        with out_of_room():
+        with disk_answers():
             self._file.write(chunk)
 
 
@@ -143,6 +145,23 @@ def out_of_room() -> Iterator[None]:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise no_room() from error
+
+
+@contextmanager
+def disk_answers() -> Iterator[None]:
+    """Likewise; whatever else it says is the machine's trouble, and no work's: as for a store that does not answer.
+
+    That may be a bad disk, a server of files that is away, a disk that turned read-only, or too many open files.
+    """
+    try:
+        with out_of_room():
+            yield
+    except OSError as error:
+        message = (
+            f"The disk of artifacts cannot be used: {error.strerror or error}. Check it, its owner and permissions, "
+            "and how many files may be open."
+        )
+        raise ServiceUnavailableError(message) from error
 
 
 def no_room() -> StorageFullError:

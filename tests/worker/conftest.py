@@ -31,6 +31,7 @@ from worker import attempt, lease, watch
 from worker.bundles import BundleCache
 from worker.devices import CPU, DevicePool
 from worker.leaving import Stopping
+from worker.pairing import Pairing
 from worker.processes import Launcher
 from worker.supervisor import Supervisor
 
@@ -252,6 +253,7 @@ def shop_of(settings: Settings, launcher: Launcher) -> Shop:
         cache=BundleCache(settings.cache_dir(), services.store, max_bytes=settings.cache_bytes),
         devices=DevicePool([CPU] * 4, lock_dir=settings.run_dir()),
         stopping=Stopping(),
+        pairing=Pairing(services),
     )
     return Shop(services, database, bell, supervisor)
 

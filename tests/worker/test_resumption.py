@@ -16,9 +16,11 @@ from app.domain.progress import CheckpointWritten, PhaseProgress
 from app.domain.worker import Fact, SelfTest
 from app.services import history, jobs
 from app.services.context import DEFAULT_PROJECT
+from app.services.failing import LOST
 from app.storage.local import LocalArtifacts
 from app.storage.paging import PageQuery
 from app.storage.tables import JobRow
+from worker.processes import ProcessNotStartedError
 from worker.resumption import CheckpointUploads, place
 
 Eventually = Callable[..., float]
@@ -171,6 +173,21 @@ class Book:
 
 def _uploads(run: Path, shelf: Any, book: Book) -> CheckpointUploads:
     return CheckpointUploads(run, shelf, book.tell, book.errors.append)
+
+
+def test_where_no_thread_starts_the_attempt_is_lost_and_not_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        reason = "can't start new thread"
+        raise RuntimeError(reason)
+
+    run = tmp_path / "run"
+    uploads = _uploads(run, Shelf(open=True), Book())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(ProcessNotStartedError, match="can't start new thread") as caught:
+        uploads.offer(_write(run, 1))
+    assert caught.value.failure().code in LOST
 
 
 def test_of_several_that_wait_the_newest_is_uploaded(tmp_path: Path) -> None:

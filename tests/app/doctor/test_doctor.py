@@ -46,7 +46,7 @@ def test_a_sound_installation_has_no_problem(sound: Services) -> None:
     assert {name: each.found for name, each in found.items() if each.verdict == "problem"} == {}
     assert set(found) == {
         *("database", "file system", "room", "store", "API key", "broker", "broker policy", "broker persistence"),
-        *("database version", "durability", "writing", "clock", "workers", "queues", "devices"),
+        *("database version", "durability", "writing", "artifacts", "clock", "workers", "queues", "devices"),
     }
     assert all(f"| {name} |" in PAGE for name in found)
     assert found["durability"].found == "journal_mode wal"

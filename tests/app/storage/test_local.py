@@ -39,10 +39,37 @@ def test_a_folder_that_is_gone_is_told_of(store: LocalArtifacts) -> None:
 
 def test_the_same_bytes_are_stored_once(store: LocalArtifacts) -> None:
     _put(store, b"hello")
-    before = store.path_of(HELLO).stat().st_ino
     _put(store, b"hello")
-    assert store.path_of(HELLO).stat().st_ino == before
+    assert [blob.sha256 for blob in store.list_blobs()] == [HELLO]
     assert _temporary(store) == []
+
+
+def test_the_same_bytes_mend_a_damaged_blob_of_the_same_size(store: LocalArtifacts, tmp_path: Path) -> None:
+    _put(store, b"hello")
+    _damage(store, b"hellO")
+    _put(store, b"hello")
+    assert b"".join(store.read(HELLO)) == b"hello"
+    store.fetch(HELLO, tmp_path / "destination")
+
+
+def test_who_reads_or_has_linked_a_blob_keeps_it_when_it_comes_again(store: LocalArtifacts, tmp_path: Path) -> None:
+    whole = b"a" * CHUNK_BYTES + b"b"
+    blob = _put(store, whole)
+    store.fetch(blob.sha256, tmp_path / "linked")
+    chunks = store.read(blob.sha256)
+    first = next(chunks)
+    _put(store, whole)
+    assert first + b"".join(chunks) == whole
+    assert (tmp_path / "linked").read_bytes() == whole
+
+
+def test_the_age_of_a_blob_counts_from_its_last_commit(store: LocalArtifacts) -> None:
+    before = time.time() - 1
+    with store.writer(max_bytes=10) as writer:
+        os.utime(_temporary(store)[0], (0, 0))  # an empty one: nothing that is written later makes it younger
+        writer.commit()
+    (blob,) = store.list_blobs()
+    assert blob.modified_at > before
 
 
 def test_blobs_are_read_only(store: LocalArtifacts) -> None:
@@ -126,13 +153,53 @@ def test_a_full_disk_leaves_nothing_and_is_told(
     assert _put(store, b"hello").sha256 == HELLO
 
 
-def test_other_troubles_of_the_disk_are_not_taken_for_a_full_one(
-    store: LocalArtifacts, monkeypatch: pytest.MonkeyPatch
+TROUBLES = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.EROFS, errno.EACCES]
+
+
+@pytest.mark.parametrize("number", TROUBLES)
+def test_a_disk_that_takes_no_bytes_does_not_answer(
+    store: LocalArtifacts, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(os, "fsync", _failing(errno.EIO))
-    with pytest.raises(OSError, match="error"):
+    monkeypatch.setattr(os, "fsync", _failing(number))
+    with pytest.raises(ServiceUnavailableError, match="cannot be used: error"):
         _put(store, b"hello")
     assert _temporary(store) == []
+
+
+# === Bytes that cannot be read ===
+
+
+@pytest.mark.parametrize("number", TROUBLES[1:])
+def test_a_disk_that_gives_no_bytes_does_not_answer(
+    store: LocalArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    _put(store, b"hello")
+    chunks = store.read(HELLO)
+    monkeypatch.setattr(Path, "open", _failing(number))
+    for read in (lambda: store.fetch(HELLO, tmp_path / "x"), lambda: next(chunks), lambda: store.put_file(tmp_path)):
+        with pytest.raises(ServiceUnavailableError, match="cannot be used: error"):
+            read()
+    assert [path.name for path in tmp_path.iterdir()] == ["artifacts"]
+
+
+def test_a_bad_sector_is_a_damaged_blob(store: LocalArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _put(store, b"hello")
+    chunks = store.read(HELLO)
+    monkeypatch.setattr(Path, "open", _failing(errno.EIO))
+    for read in (lambda: store.fetch(HELLO, tmp_path / "x"), lambda: next(chunks)):
+        with pytest.raises(PlatformError, match="the disk cannot read it") as caught:
+            read()
+        assert caught.value.work_code == "corrupt_artifact"
+
+
+def test_a_disk_that_says_nothing_at_all_is_no_bad_sector(
+    store: LocalArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put(store, b"hello")
+    monkeypatch.setattr(Path, "open", _failing(errno.EIO))
+    monkeypatch.setattr(shutil, "disk_usage", _failing(errno.EIO))
+    with pytest.raises(ServiceUnavailableError):
+        store.fetch(HELLO, tmp_path / "x")
 
 
 class _Full:
@@ -160,6 +227,12 @@ def _put(store: LocalArtifacts, *chunks: bytes) -> Blob:
         for chunk in chunks:
             writer.write(chunk)
         return writer.commit()
+
+
+def _damage(store: LocalArtifacts, content: bytes) -> None:
+    path = store.path_of(HELLO)
+    path.chmod(0o640)
+    path.write_bytes(content)
 
 
 def _temporary_folder(store: LocalArtifacts) -> Path:
