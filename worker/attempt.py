@@ -132,15 +132,25 @@ class Attempt:
             return self._without_store(error)
         except Exception as error:  # noqa: BLE001 (the edge: a supervisor's own error is the platform's, and logged)
             self._log.exception("supervisor failed")
-            return self._fail(endings.failure_of(error))
+            return self._broken(error)
 
     def _without_process(self, error: ProcessKilled | ProcessNotStartedError) -> str:
-        """The attempt is lost, as if its worker had died; a job is told why. One that stops starts no process."""
         self._log.warning("process lost", reason=str(error))
+        return self._lose(error.failure() if isinstance(error, ProcessNotStartedError) else None)
+
+    def _broken(self, error: Exception) -> str:
+        """A disk that cannot be read, no more files or threads, …: the machine's fault, not the job's."""
+        failure = endings.failure_of(error)
+        if isinstance(error, OSError | RuntimeError) and failure.code == "internal_error":
+            return self._lose(failure.model_copy(update={"code": "worker_failed"}))
+        return self._fail(failure)
+
+    def _lose(self, failure: Failure | None) -> str:
+        """The attempt is lost, as if its worker had died; a job is told why. One that stops starts no process."""
         if self._stopping.is_set():
             return self._give_back("released", charge_attempt=False)
-        if self._duty.task == "train" and isinstance(error, ProcessNotStartedError):
-            return self._fail(error.failure())
+        if self._duty.task == "train" and failure is not None:
+            return self._fail(failure)
         return self._give_back("process lost", charge_attempt=True)
 
     def _without_store(self, error: ServiceUnavailableError) -> str:

@@ -99,7 +99,8 @@ class Training:
 
     def order(self, folder: Path, stack: ExitStack, check: Check) -> Order:
         """Source and data come from the cache, and stay there while it trains; a checkpoint into its own folder."""
-        resumption.place(self.claim.checkpoints, folder / RUN, self.services.store, check=check)
+        if not resumption.place(self.claim.checkpoints, folder / RUN, self.services.store, check=check):
+            self.pairing.ask()
         with self.pairing.doubted():
             source, data = (
                 stack.enter_context(self.cache.folder(_present(bundle), scratch=folder, check=check))

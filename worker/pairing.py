@@ -39,9 +39,15 @@ class Pairing:
                 yield
         except ServiceUnavailableError as error:
             if isinstance(error.__cause__, PlatformError):  # it answers: looking again will not wait for it
-                with self._mutex:
-                    self._look_at = 0.0
+                self._look_soon()
             raise
+
+    def ask(self) -> None:
+        """Raise `ServiceUnavailableError` on the wrong store: before a job begins anew for want of its checkpoints."""
+        if because := pairing.refusal(self._services):
+            self._look_soon()
+            message = f"No checkpoint can be had on this worker: {because}."
+            raise ServiceUnavailableError(message)
 
     def refusal(self) -> str | None:
         """Why this worker must not train, or `None`. What does not answer leaves it as it was found last."""
@@ -49,6 +55,10 @@ class Pairing:
             if self._look_at is not None and time.monotonic() >= self._look_at:
                 self._look()
             return self._found
+
+    def _look_soon(self) -> None:
+        with self._mutex:
+            self._look_at = 0.0
 
     def _look(self) -> None:
         self._look_at = time.monotonic() + AGAIN_SECONDS

@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 Tell = Callable[[CheckpointWritten, Mapping[str, Artifact]], bool]
 
 
-def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore, *, check: Check = go_on) -> None:
+def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore, *, check: Check = go_on) -> bool:
     """Put the newest usable checkpoint where the engine looks for it, and the best one of its phase below it.
 
     For one that the store has lost, or that is damaged there or was before it got there, an empty folder says so: the
@@ -45,6 +45,7 @@ def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore, *,
     which is called all the while, goes through.
 
     The best one is there if the phase diverges. Nothing goes on from it, so if it is not usable the next best is taken.
+    False: there are checkpoints, and none of them is usable.
     """
     folders = [run / FOLDER / f"resume-{number:06d}" for number in range(len(checkpoints), 0, -1)]
     left = list(zip(checkpoints, folders, strict=True))
@@ -54,11 +55,12 @@ def place(checkpoints: Sequence[Checkpoint], run: Path, store: ArtifactStore, *,
             break
         folder.mkdir()
     else:
-        return
+        return not checkpoints
     better = [(each, folder) for each, folder in left if _better(each, newest)]
     for each, folder in sorted(better, key=lambda pair: _loss(pair[0])):
         if _fetch(each, folder, store, check):
             break
+    return True
 
 
 def _fetch(checkpoint: Checkpoint, folder: Path, store: ArtifactStore, check: Check) -> bool:

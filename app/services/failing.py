@@ -28,7 +28,7 @@ from app.storage.tables import JobRow
 LOST = frozenset(
     (
         *("training_process_crashed", "training_process_killed", "training_process_ended", "training_process_stalled"),
-        "process_not_started",
+        *("process_not_started", "worker_failed"),
     )
 )
 """Codes of failures that say nothing about the job: the next attempt may well get through."""

@@ -30,7 +30,7 @@ MANIFEST = "manifest.json"
 RESULT = "model.keras"
 LOST = frozenset(
     (
-        *("worker_lost", "process_not_started"),
+        *("worker_lost", "process_not_started", "worker_failed"),
         *("training_process_crashed", "training_process_killed", "training_process_ended", "training_process_stalled"),
     )
 )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.doctor import keeping
-from worker import pairing
+from worker import pairing, resumption
 
 pytestmark = pytest.mark.service
 
@@ -46,6 +46,21 @@ def test_a_store_that_is_emptied_while_a_worker_lives_costs_no_job(shop: Any) ->
     found = [shop.get(each) for each in (first, second)]
     assert [job.status for job in found] == ["queued"] * 2
     assert sum(job.attempt.number for job in found) == 1, "after one it refuses"
+
+
+def test_a_job_does_not_begin_anew_because_its_checkpoints_are_in_another_store(
+    shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shop.train("succeed").status == "succeeded"  # source and data are in the worker's cache now
+    job_id = shop.submit("succeed")
+    mount = _empty(shop)
+    with monkeypatch.context() as patch:
+        patch.setattr(resumption, "place", lambda *_, **__: False)
+        shop.supervisor.train(job_id)
+    assert shop.get(job_id).status == "queued"
+    mount()
+    shop.supervisor.train(job_id)
+    assert shop.get(job_id).status == "succeeded"
 
 
 def test_a_new_installation_may_have_any_store(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:

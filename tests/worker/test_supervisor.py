@@ -1,5 +1,6 @@
 """The supervisor sees a job through, and writes exactly one ending, whatever happens to its process."""
 
+import errno
 import os
 import shutil
 import threading
@@ -232,6 +233,25 @@ def test_an_error_of_the_supervisor_fails_the_job_and_not_the_worker(
         shop.supervisor.train(job_id)
     assert _error(shop.get(job_id))[:2] == ("platform", "internal_error")
     assert shop.train("succeed").status == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread")]
+)
+def test_a_fault_of_the_machine_costs_an_attempt_and_three_the_job(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    job_id = shop.submit("succeed")
+
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(shop.supervisor.launcher, "start", fail)
+    for status in ("queued", "queued", "failed"):
+        shop.supervisor.train(job_id)
+        assert shop.get(job_id).status == status
+    assert _error(shop.get(job_id))[:2] == ("platform", "worker_failed")
+    assert str(error).rpartition("] ")[2] in shop.get(job_id).error.message
 
 
 # === Cancel, stop ===
