@@ -12,3 +12,5 @@ QUICK: Mapping[str, str] = {
     "THAW_STORAGE_RETRY_SECONDS": "2",
 }
 LEASE_SECONDS = float(QUICK["THAW_LEASE_SECONDS"])
+NO_FENCE: Mapping[str, str] = {"THAW_FENCE_SECONDS": "3600"}
+"""No worker ends its job by itself when it is late: only the database keeps it from writing."""

@@ -126,7 +126,9 @@ def chaos(options: Options) -> Outcome:
         disturbance, failures = disturb(site, names, options)
         verdict = checker.check(stack.evidence(), site.history.accepted, site.references)
     verdict.violations += failures
-    verdict.remarks += fewer_kills(disturbance.done["kill"].total(), options)
+    (verdict.remarks if options.replay else verdict.violations).extend(
+        fewer_kills(disturbance.done["kill"].total(), options)
+    )
     summary = {
         **{name: value for name, value in asdict(options).items() if isinstance(value, int | float | str)},
         "accepted": len(site.history.accepted),

@@ -8,7 +8,6 @@ partition  a worker in mid-job is cut off past its lease; later it is the only o
 """
 
 import contextlib
-import json
 import signal
 import sys
 import time
@@ -24,9 +23,10 @@ from app.standalone.broker import broker_url, socket_path
 from tests.chaos import checker
 from tests.chaos.clients import Accepted, Errand
 from tests.chaos.drills.steps import stopped
-from tests.chaos.quick import LEASE_SECONDS
+from tests.chaos.quick import LEASE_SECONDS, NO_FENCE
 from tests.chaos.run import STACKS, Site, open_site, stack_of
 from tests.chaos.stacks import Embedded, Program, Stack
+from tests.chaos.writes import refusals
 
 WAITING = 50
 KIND = "carried optimizer"
@@ -34,8 +34,6 @@ _HINTS = "thaw:cpu"
 """Where hints of jobs wait in the broker."""
 _SECONDS = 600.0
 T = TypeVar("T")
-_NO_FENCE = {"THAW_FENCE_SECONDS": "3600"}
-"""No worker ends its job by itself when it is late: only the database keeps it from writing."""
 _LOGGED_SECONDS = 60.0
 _BACK_SECONDS = 90.0
 """How soon after a partition a worker must have finished a job."""
@@ -81,25 +79,6 @@ def _refusals(site: Site, job: Accepted, attempt: int) -> list[str]:
             return found
         time.sleep(0.2)
     return []
-
-
-def refusals(logs: str, job_id: str, attempt: int) -> list[str]:
-    """The reasons for which the supervisor of this attempt gave up, as far as the database refused it a write.
-
-    Only a compare-and-set that found no row says "no longer holds", be it of a renewal or of a report, whichever came
-    first. One that gives up by itself, as it is late, says something else.
-    """
-    found = []
-    for line in logs.splitlines():
-        if '"lease lost"' not in line:
-            continue
-        facts = json.loads(line)
-        reason = facts.get("reason", "")
-        if (facts["event"], facts.get("job_id"), facts.get("attempt")) == ("lease lost", job_id, attempt) and (
-            reason.startswith(f"Attempt {attempt} no longer holds '{job_id}'")
-        ):
-            found.append(reason)
-    return found
 
 
 def tree(site: Site) -> dict[str, Any]:
@@ -222,7 +201,7 @@ class Story:
 
 
 SCENARIOS: Mapping[str, Story] = {
-    "zombie": Story(zombie, environment=_NO_FENCE, needs_two_workers=True),
+    "zombie": Story(zombie, environment=NO_FENCE, needs_two_workers=True),
     "tree": Story(tree),
     "flush": Story(flush),
     "pause": Story(pause),

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.chaos.scenarios import WAITING, not_paused, nothing_to_forget, refusals, uninterrupted
+from tests.chaos.scenarios import WAITING, not_paused, nothing_to_forget, uninterrupted
+from tests.chaos.writes import refusals
 
 NO_LONGER = "Attempt 1 no longer holds 'ftjob-1'. It must stop and write nothing."
 

@@ -9,6 +9,7 @@ must have told that it exports; else an earlier one published in its place. Not 
 attempt has told it, too, nor one that may tell stages in the name of the last.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 
 from tests.chaos.evidence import Row, parsed
@@ -33,6 +34,25 @@ def objections(events: Sequence[Row], metrics: Sequence[Row], checkpoints: Seque
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"its epochs are numbered {numbers}"
     yield from _publication(events)
+
+
+def refusals(logs: str, job_id: str, attempt: int) -> list[str]:
+    """The reasons for which the supervisor of this attempt gave up, as far as the database refused it a write.
+
+    Only a compare-and-set that found no row says "no longer holds", be it of a renewal or of a report, whichever came
+    first. One that gives up by itself, as it is late, says something else.
+    """
+    found = []
+    for line in logs.splitlines():
+        if '"lease lost"' not in line:
+            continue
+        facts = json.loads(line)
+        reason = facts.get("reason", "")
+        if (facts["event"], facts.get("job_id"), facts.get("attempt")) == ("lease lost", job_id, attempt) and (
+            reason.startswith(f"Attempt {attempt} no longer holds '{job_id}'")
+        ):
+            found.append(reason)
+    return found
 
 
 def _publication(events: Sequence[Row]) -> Iterator[str]:

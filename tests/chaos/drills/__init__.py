@@ -11,6 +11,7 @@ rolling     workers and APIs are restarted by SIGTERM under load
 keys        one Idempotency-Key, many requests at once; requests whose API dies
 damage      checkpoints with a flipped byte, or cut off
 streams     event streams that break off at random while APIs are killed
+zombies     workers are stopped past their lease and go on, without a fence, while another has their job
 soak        five thousand jobs: memory, open files, threads, zombies
 
 The chaos run draws its blows from a seed and judges histories; a drill deals one kind of blow on purpose and measures.

@@ -19,6 +19,7 @@ from tests.chaos.drills import (
     soak,
     streams,
     takeover,
+    zombies,
 )
 from tests.chaos.drills.drill import Drill, Exercise
 from tests.chaos.run import STACKS, end_in_order, write_summary
@@ -33,6 +34,7 @@ DRILLS: Mapping[str, Drill] = {
     "keys": keys.DRILL,
     "damage": damage.DRILL,
     "streams": streams.DRILL,
+    "zombies": zombies.DRILL,
     "soak": soak.DRILL,
 }
 
