@@ -109,6 +109,14 @@ class Yard:
         return f"{states}\n" + "\n".join(each.log.read_text() for each in self.running)
 
 
+@pytest.fixture(autouse=True)
+def _hangups_are_heard() -> Iterator[None]:
+    """Also where the tests run under `nohup`: a worker leaves what it inherits as ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def _open_yard(open_shop: Callable[..., Any], valkey: Any, gone: Callable[..., bool]) -> Iterator[Yard]:
     shop = open_shop(redis_url=valkey.url, lease_seconds=5.0, fence_seconds=4.0)
     shop.services = dataclasses.replace(shop.services, doorbell=CeleryDoorbell(shop.services.settings))

@@ -41,6 +41,7 @@ WITHOUT_PROJECT = {
     ("uploads", "left_over"),
     # For those who run the service: they count all projects, or copy everything.
     ("blobs", "each_referred"),
+    ("blobs", "irreplaceable"),
     ("blobs", "referred"),
     *(("tallies", name) for name in ("jobs_by_status", "queued_by_priority", "waiting", "held")),
     *(("tallies", name) for name in ("recent_endings", "recent_stages", "recent_caching", "oldest_waiting_seconds")),
